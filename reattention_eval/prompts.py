@@ -1,0 +1,207 @@
+"""From a prompt's text to the token ids that are run: chat template, BOS once, middle truncation.
+
+Truncation follows LongBench (Bai et al., 2023, arXiv 2308.14508): the first half and the last half
+of the prompt's own tokens stay, so instructions at both ends survive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reattention_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Stands for the user's text while the template is rendered; private-use characters, so that no
+# template trims or escapes it.
+_PLACE = "\ue000\ue001\ue002"
+
+
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """The ids of one prompt and what was done to get them.
+
+    `sha256` is taken over the ids as little-endian 32-bit integers; `n_cut` counts the tokens
+    removed from the middle of the user's text.
+    """
+
+    input_ids: list[int]
+    n_cut: int
+    sha256: str
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def head(self) -> list[int]:
+        """The first 16 ids."""
+        return self.input_ids[:16]
+
+    @property
+    def tail(self) -> list[int]:
+        """The last 16 ids."""
+        return self.input_ids[-16:]
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """The string that is tokenised; `start:end` is the user's text in it."""
+
+    text: str
+    start: int
+    end: int
+
+
+def prepare_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    chat_template: bool = False,
+    system: str | None = None,
+    answer_prefix: str = "",
+    max_tokens: int | None = None,
+) -> PreparedPrompt:
+    """Token ids of `prompt`, at most `max_tokens` of them.
+
+    Args:
+        chat_template: put the prompt in a user turn and open the assistant's turn.
+        system: the system turn; needs `chat_template`.
+        answer_prefix: the words with which the answer begins, after everything else.
+        max_tokens: cut the middle of the user's text until exactly this many tokens are left;
+            template and `answer_prefix` stay whole.
+
+    The tokens that the tokenizer itself puts in front of a text (BOS, where it has that rule) stand
+    there once, whether the tokenizer or the template brings them.
+
+    Raises:
+        ConfigError: empty prompt, no chat template to use, a template that refuses the turns,
+            `max_tokens` too small for the template, or a slow tokenizer where a cut is needed.
+    """
+    if not prompt.strip():
+        raise ConfigError(
+            "the prompt is empty, so there is nothing to answer; "
+            "check the column of the dataset that the prompt is made from."
+        )
+    if max_tokens is not None and max_tokens < 1:
+        raise ConfigError(f"max_tokens is {max_tokens}; give a positive number of tokens, or None.")
+    if chat_template:
+        rendered = _render_chat(tokenizer, prompt, system, answer_prefix)
+    else:
+        if system is not None:
+            raise ConfigError(
+                "a system message was given but the chat template is off; "
+                "set chat_template=True or put the message in the prompt."
+            )
+        rendered = _Rendered(prompt + answer_prefix, 0, len(prompt))
+
+    encoding = tokenizer(rendered.text, add_special_tokens=False, verbose=False)
+    ids: list[int] = list(encoding["input_ids"])
+    prefix = _special_prefix(tokenizer)
+    if ids[: len(prefix)] == prefix:
+        prefix = []
+    n_total = len(prefix) + len(ids)
+    n_cut = 0
+    if max_tokens is not None and n_total > max_tokens:
+        n_cut = n_total - max_tokens
+        first, last = _user_tokens(tokenizer, encoding, rendered, len(ids))
+        kept = last - first - n_cut
+        if kept < 1:
+            raise ConfigError(
+                f"max_tokens {max_tokens} leaves no room for the prompt: the template and the "
+                f"begun answer alone take {n_total - (last - first)} tokens; "
+                "raise max_seq_len or lower max_out_len."
+            )
+        head = first + (kept + 1) // 2
+        ids = ids[:head] + ids[head + n_cut :]
+    ids = prefix + ids
+    return PreparedPrompt(ids, n_cut, _digest(ids))
+
+
+def _render_chat(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, answer_prefix: str
+) -> _Rendered:
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            f"the tokenizer {_name(tokenizer)} has no chat template; "
+            "set chat_template=False, or use the chat version of the model."
+        )
+    shell = _apply_template(tokenizer, _PLACE, system)
+    text = _apply_template(tokenizer, prompt, system)
+    before, place, after = shell.partition(_PLACE)
+    # Templates may trim the user's text, so its end is found from the right.
+    fits = text.startswith(before) and text.endswith(after)
+    if not place or _PLACE in after or not fits or len(text) <= len(before) + len(after):
+        raise ConfigError(
+            f"the chat template of {_name(tokenizer)} does not put the user's text into the prompt "
+            "exactly once; set chat_template=False and write the turns into the prompt."
+        )
+    return _Rendered(text + answer_prefix, len(before), len(text) - len(after))
+
+
+def _apply_template(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None) -> str:
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": prompt})
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        cure = "leave the system message out" if system is not None else "set chat_template=False"
+        raise ConfigError(
+            f"the chat template of {_name(tokenizer)} refuses the turns ({error}); {cure}."
+        ) from error
+    return str(text)
+
+
+def _special_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that the tokenizer's own rule puts in front of a text, often [BOS] or nothing."""
+    plain: list[int] = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    ruled: list[int] = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    for start in range(len(ruled) - len(plain) + 1):
+        if ruled[start : start + len(plain)] == plain:
+            return ruled[:start]
+    return []
+
+
+def _user_tokens(
+    tokenizer: PreTrainedTokenizerBase, encoding: Any, rendered: _Rendered, n_ids: int
+) -> tuple[int, int]:
+    """The tokens [first, last) that lie wholly inside the user's text."""
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"the prompt must be cut but {_name(tokenizer)} is a slow tokenizer, which cannot say "
+            "where its tokens lie; load it with use_fast=True, or raise max_seq_len."
+        )
+    first = bisect_left(_Edges(encoding, n_ids, 0), rendered.start)
+    last = bisect_right(_Edges(encoding, n_ids, 1), rendered.end)
+    return first, max(first, last)
+
+
+class _Edges(Sequence[int]):
+    """Where each token starts (side 0) or ends (1) in the text; asked one by one, because a list of
+    millions of pairs costs more than the ids."""
+
+    def __init__(self, encoding: Any, n_ids: int, side: int) -> None:
+        self._encoding, self._n_ids, self._side = encoding, n_ids, side
+
+    def __len__(self) -> int:
+        return self._n_ids
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._encoding.token_to_chars(index)[self._side]
+
+
+def _digest(ids: list[int]) -> str:
+    return hashlib.sha256(np.asarray(ids, dtype="<i4").tobytes()).hexdigest()
+
+
+def _name(tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
