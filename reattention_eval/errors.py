@@ -1,0 +1,27 @@
+"""The errors a user can meet: each says what is wrong, what was found and what to do."""
+
+from __future__ import annotations
+
+
+class ReAttentionError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(ReAttentionError, ValueError):
+    """A setting, argument or combination of them cannot work."""
+
+
+class DataError(ReAttentionError):
+    """A data file is missing, damaged, or too small for what was asked of it."""
+
+
+class CheckpointError(ReAttentionError):
+    """A model folder or file is missing, damaged, or of a kind that cannot be loaded."""
+
+
+class DownloadError(ReAttentionError):
+    """A file could not be fetched from the package registry, or came damaged."""
+
+
+class SelectionError(ReAttentionError, RuntimeError):
+    """A method that should have selected keys did not: the run would be a silent full attention."""
