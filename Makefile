@@ -1,0 +1,40 @@
+# make demo: install, fetch the model and the text, run the needle test, show the table.
+# make test: install, then lint, types, layers and tests on transformers 4.57 and on 5.x.
+# TORCH chooses the build of PyTorch, PYTHON the interpreter (3.10 to 3.12).
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+BIN5 := .venv-tf5/bin
+METHOD_TESTS := tests/attention tests/cache tests/engine tests/methods tests/checkpoints
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/reattention-eval demo
+
+test: .venv/installed .venv-tf5/installed lint
+	$(BIN)/python -m pytest -q
+	$(BIN5)/python -m pytest -q $(METHOD_TESTS)
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/installed: pyproject.toml constraints/transformers-4.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet $(TORCH) -c constraints/transformers-4.txt
+	$(BIN)/pip install --quiet -e '.[demo,opencompass,report,dev]' -c constraints/transformers-4.txt
+	touch $@
+
+.venv-tf5/installed: pyproject.toml constraints/transformers-5.txt
+	$(PYTHON) -m venv .venv-tf5
+	$(BIN5)/pip install --quiet --upgrade pip
+	$(BIN5)/pip install --quiet $(TORCH) -c constraints/transformers-5.txt
+	$(BIN5)/pip install --quiet -e '.[demo,dev]' -c constraints/transformers-5.txt
+	touch $@
+
+clean:
+	rm -rf .venv .venv-tf5 build dist outputs

@@ -1,0 +1,63 @@
+"""The k keys with the largest q.k for every query: `topk_keys`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from reattention_kernels.topk_keys.blockwise import topk_keys_blockwise
+from reattention_kernels.topk_keys.naive import topk_keys_naive
+
+MODES = ("exact", "block_max")
+
+__all__ = ["MODES", "topk_keys", "topk_keys_blockwise", "topk_keys_naive"]
+
+
+def topk_keys(query: Tensor, key: Tensor, k: int = 4, mode: str = "exact") -> Tensor:
+    """Positions of the k keys with the largest dot product, for every query of every head.
+
+    Scores are accumulated in float32 (float64 inputs: in float64), never in TF32; neither side is
+    scaled. Query head h reads KV head h // (H / Hkv). Equal scores: lower position first.
+    ReAttention (arXiv 2407.15176), section 3.
+
+    Args:
+        query: [B, H, T, D], un-rotated.
+        key: [B, Hkv, N, D], un-rotated; may be a strided view into a larger cache.
+        k: keys per query, at least 1.
+        mode: "exact", or "block_max": the released approximation, in which at most one key of
+            every 128 can be chosen.
+
+    Returns:
+        int32 [B, H, T, k], best first; -1 where fewer than k keys exist.
+
+    Raises:
+        ValueError: shapes, dtypes or settings that do not fit together.
+    """
+    _check(query, key, k, mode)
+    return topk_keys_blockwise(query, key, k, mode)
+
+
+def _check(query: Tensor, key: Tensor, k: int, mode: str) -> None:
+    if query.ndim != 4 or key.ndim != 4:
+        raise ValueError(
+            f"topk_keys takes query [B, H, T, D] and key [B, Hkv, N, D]; "
+            f"found {tuple(query.shape)} and {tuple(key.shape)}."
+        )
+    if query.shape[0] != key.shape[0] or query.shape[3] != key.shape[3]:
+        raise ValueError(
+            f"query and key must agree in batch and head_dim; "
+            f"found {tuple(query.shape)} and {tuple(key.shape)}."
+        )
+    if key.shape[1] == 0 or query.shape[1] % key.shape[1]:
+        raise ValueError(
+            f"{query.shape[1]} query heads do not divide over {key.shape[1]} KV heads; "
+            "the number of query heads must be a multiple of it."
+        )
+    if query.dtype != key.dtype or not query.dtype.is_floating_point:
+        raise ValueError(
+            f"query and key must have one floating-point dtype; "
+            f"found {query.dtype} and {key.dtype}."
+        )
+    if k < 1:
+        raise ValueError(f"k must be at least 1; found {k}.")
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; there are: {', '.join(MODES)}.")

@@ -1,0 +1,32 @@
+"""From the winners of every query to the positions of a layer's view: `select_positions`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from reattention_kernels.votes.naive import select_positions_naive
+from reattention_kernels.votes.vectorized import select_positions_vectorized
+
+__all__ = ["select_positions", "select_positions_naive", "select_positions_vectorized"]
+
+
+def select_positions(
+    winners: Tensor, n: int, max_spans: int, span_size: int
+) -> tuple[Tensor, Tensor]:
+    """Vote over all heads and queries, keep the best positions, widen them to spans, unite them.
+
+    ReAttention (arXiv 2407.15176), section 3: the `max_spans` positions with the most votes (at
+    least one; equal votes: lower position first); position p brings p - span_size // 2 up to
+    span_size positions, cut at the ends of [0, n), never shifted.
+
+    Args:
+        winners: int [B, H, T, k] positions in [0, n) as `topk_keys` gives them; -1 is no vote.
+        n: number of positions that could be chosen, at least 1.
+        max_spans: positions kept per batch row.
+        span_size: keys per span.
+
+    Returns:
+        positions int32 [B, max_spans * span_size], ascending, -1 behind the last one;
+        count int32 [B], how many are real. Both on the device of `winners`.
+    """
+    return select_positions_vectorized(winners, n, max_spans, span_size)

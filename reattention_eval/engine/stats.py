@@ -1,0 +1,43 @@
+"""What a session did, counted and timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+from typing import Any
+
+import torch
+
+
+@dataclasses.dataclass
+class SessionStats:
+    """Counters since the session began or `reset_stats` was called. Times in seconds.
+
+    A layer-step is one layer answering one chunk (or one new token) of one row.
+    """
+
+    layer_steps: int = 0
+    layer_steps_selected: int = 0
+    mean_view: float = 0.0  # keys attended per layer-step
+    prefill_tokens: int = 0  # computed, without those reused
+    reused_tokens: int = 0  # prompt tokens whose KV was still there
+    decode_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    cache_bytes: int = 0
+    peak_bytes: int = 0  # CUDA memory allocated at most; on a CPU the process's resident memory
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode speed; 0.0 before the first decoded token."""
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "tokens_per_second": self.tokens_per_second}
+
+
+def peak_bytes(device: torch.device) -> int:
+    """See `SessionStats.peak_bytes`."""
+    if device.type == "cuda":
+        return sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,56 @@
+"""What every method says of itself; what it does is in its own file."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from reattention_eval.cache import RowCache
+from reattention_eval.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(ABC):
+    """A view method (`reattention_eval.attention.ViewPolicy`): settings are its fields.
+
+    Class attributes: `name`, the key in configurations; `source`, where it was published;
+    `renumbers`, False for a method whose view is always the whole cache.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    renumbers: ClassVar[bool] = True
+    chunk_size: int = dataclasses.field(
+        default=512, kw_only=True, metadata={"help": "prompt tokens answered together"}
+    )
+
+    def __post_init__(self) -> None:
+        self.require(self.chunk_size >= 1, f"chunk_size must be at least 1, found {self.chunk_size}")
+
+    @property
+    @abstractmethod
+    def budget(self) -> int | None:
+        """Keys a query attends to at most; None for the whole cache."""
+
+    @abstractmethod
+    def view(self, row: RowCache, query: Tensor) -> Tensor | None:
+        """See `reattention_eval.attention.ViewPolicy.view`."""
+
+    def selects(self, length: int) -> bool:
+        """Whether a cache of `length` tokens must be answered by a part of it."""
+        return self.budget is not None and length > self.budget
+
+    def check(self, window: int) -> None:
+        """Raise ConfigError where the method cannot serve a model trained to `window` tokens."""
+
+    def settings(self) -> dict[str, Any]:
+        """Every field by name: what, with the name, defines the method's predictions."""
+        return dataclasses.asdict(self)
+
+    def require(self, condition: bool, problem: str) -> None:
+        """Raise ConfigError with `problem` unless the condition holds."""
+        if not condition:
+            raise ConfigError(f"{self.name}: {problem}.")

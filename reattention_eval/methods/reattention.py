@@ -1,0 +1,107 @@
+"""ReAttention: positions picked by un-rotated similarity, attended at renumbered places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from reattention_kernels import select_positions, topk_keys
+from torch import Tensor
+
+from reattention_eval.cache import RowCache, concat_ranges
+from reattention_eval.methods.base import Method
+
+NORMS = {"qkv_l1": 1, "qkv_l2": 2}
+
+
+@dataclass(frozen=True)
+class ReAttention(Method):
+    """Global tokens, selected spans, local tokens (arXiv 2407.15176, section 3).
+
+    While the cache fits into the scope, exactly full attention. Beyond it every query of a chunk
+    names, per head, the top_k keys of the middle with the largest un-rotated q.k; the max_spans
+    positions named most often bring their spans into the view.
+
+    Args:
+        global_size: first tokens, always attended.
+        local_size: last tokens, always attended; at least chunk_size.
+        span_size: tokens around a kept position, span_size // 2 of them before it.
+        top_k: keys named per query and head.
+        max_spans: positions kept per layer and chunk (the paper's k').
+        selection: "exact", or "block_max": the released approximation.
+        select_from: "scope" (beyond the scope) or "local" (beyond global + local, as released).
+        score: "qk", or "qkv_l1" / "qkv_l2": keys scaled by the norm of their values.
+        allow_beyond_window: permit a scope larger than the model's trained window.
+    """
+
+    name: ClassVar[str] = "reattention"
+    source: ClassVar[str] = "Liu et al., ICLR 2025, arXiv 2407.15176"
+    global_size: int = 32
+    local_size: int = 4096
+    span_size: int = 32
+    top_k: int = 4
+    max_spans: int = 127
+    selection: str = "exact"
+    select_from: str = "scope"
+    score: str = "qk"
+    allow_beyond_window: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, least in (("global_size", 0), ("span_size", 1), ("top_k", 1), ("max_spans", 1)):
+            value = getattr(self, field)
+            self.require(value >= least, f"{field} must be at least {least}, found {value}")
+        self.require(
+            self.chunk_size <= self.local_size,
+            f"chunk_size {self.chunk_size} must fit into local_size {self.local_size}, or a chunk "
+            "could not see itself; lower chunk_size or raise local_size",
+        )
+        choices = {
+            "selection": ("exact", "block_max"),
+            "select_from": ("scope", "local"),
+            "score": ("qk", *NORMS),
+        }
+        for field, values in choices.items():
+            value = getattr(self, field)
+            self.require(
+                value in values, f"unknown {field} {value!r}; there are: {', '.join(values)}"
+            )
+
+    @property
+    def budget(self) -> int:
+        return self.global_size + self.local_size + self.max_spans * self.span_size
+
+    def selects(self, length: int) -> bool:
+        fixed = self.global_size + self.local_size
+        return length > (fixed if self.select_from == "local" else self.budget)
+
+    def view(self, row: RowCache, query: Tensor) -> Tensor | None:
+        if not self.selects(row.length):
+            return None
+        first, last = self.global_size, row.length - self.local_size
+        key = self._scored_keys(row, first, last)
+        winners = topk_keys(query[None], key[None], self.top_k, self.selection)
+        spans, count = select_positions(winners, last - first, self.max_spans, self.span_size)
+        selected = spans[0, : int(count[0])].long() + first
+        ends = concat_ranges((0, first), (last, row.length), device=query.device)
+        return torch.cat((ends[:first], selected, ends[first:]))
+
+    def _scored_keys(self, row: RowCache, first: int, last: int) -> Tensor:
+        """Keys of the middle [Hkv, M, D], scaled where the score asks for it."""
+        key = row.key[:, first:last]
+        if self.score == "qk":
+            return key
+        norm = torch.linalg.vector_norm(
+            row.value[:, first:last], ord=NORMS[self.score], dim=-1, keepdim=True
+        )
+        return key * norm
+
+    def check(self, window: int) -> None:
+        self.require(
+            self.allow_beyond_window or self.budget <= window,
+            f"the scope of {self.budget} tokens is larger than the model's trained window of "
+            f"{window}; lower local_size or max_spans so that {self.global_size} + "
+            f"{self.local_size} + {self.max_spans} x {self.span_size} <= {window}, or set "
+            "allow_beyond_window=True",
+        )

@@ -1,0 +1,52 @@
+"""StreamingLLM: attention sink plus sliding window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from reattention_eval.cache import RowCache, concat_ranges
+from reattention_eval.methods.base import Method
+
+
+@dataclass(frozen=True)
+class StreamingLLM(Method):
+    """The first `sink_size` and the last `window_size` tokens, renumbered inside the view.
+
+    Xiao et al., 2024, arXiv 2309.17453, section 3.2.
+    """
+
+    name: ClassVar[str] = "streaming_llm"
+    source: ClassVar[str] = "Xiao et al., 2024, arXiv 2309.17453"
+    sink_size: int = 32
+    window_size: int = 8160
+    allow_beyond_window: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.sink_size >= 0, f"sink_size must not be negative, found {self.sink_size}")
+        self.require(
+            self.chunk_size <= self.window_size,
+            f"chunk_size {self.chunk_size} must fit into window_size {self.window_size}, or a "
+            "chunk could not see itself; lower chunk_size or raise window_size",
+        )
+
+    @property
+    def budget(self) -> int:
+        return self.sink_size + self.window_size
+
+    def view(self, row: RowCache, query: Tensor) -> Tensor | None:
+        if not self.selects(row.length):
+            return None
+        window = (row.length - self.window_size, row.length)
+        return concat_ranges((0, self.sink_size), window, device=query.device)
+
+    def check(self, window: int) -> None:
+        self.require(
+            self.allow_beyond_window or self.budget <= window,
+            f"sink_size {self.sink_size} + window_size {self.window_size} = {self.budget} tokens "
+            f"is larger than the model's trained window of {window}; lower window_size to at most "
+            f"{window - self.sink_size}, or set allow_beyond_window=True",
+        )
