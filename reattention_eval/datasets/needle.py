@@ -1,0 +1,154 @@
+"""Needle-In-A-Haystack prompts of an exact length in the model's own tokens."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reattention_eval.datasets.fitting import HaystackIndex, Layout, fit_end, index_haystack
+from reattention_eval.datasets.haystack import Haystack, load_haystack
+from reattention_eval.datasets.needle_styles import Needle, make_needle
+from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.prompts import prepare_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# tokens of haystack kept in reserve after a stretch, for the search of its exact end
+_RESERVE = 64
+
+
+@dataclass(frozen=True)
+class NeedleSample:
+    """One prompt with a needle in it.
+
+    `prompt` goes into `prepare_prompt` with `answer_prefix` and the same chat_template setting;
+    `length` tokens come out. `depth` is in percent of the haystack's tokens before the needle.
+    """
+
+    prompt: str
+    answer_prefix: str
+    answer: str
+    length: int
+    depth: float
+    repeat: int
+    key: str
+    style: str
+    reference: str
+
+    @property
+    def continuation(self) -> str:
+        """The text a right model would go on with, as it follows the prompt: for the answer NLL."""
+        return f" {self.answer}" if self.answer_prefix else self.answer
+
+
+def needle_samples(
+    tokenizer: PreTrainedTokenizerBase,
+    haystack: Haystack | str | os.PathLike[str],
+    *,
+    length: int,
+    depths: Sequence[float],
+    repeats: int,
+    seed: int = 0,
+    chat_template: bool = False,
+    style: str = "magic_number",
+) -> list[NeedleSample]:
+    """`repeats` x `depths` samples, repeat by repeat, each exactly `length` tokens long.
+
+    One (seed, repeat) gives the same stretch of the haystack and the same needle at every depth, so
+    prompts of one repeat are equal up to the shallower needle. The needle stands at the sentence
+    boundary nearest to its depth.
+
+    Args:
+        length: tokens of the whole prompt, with template, question and begun answer.
+        depths: percent, 0 (first thing in the haystack) to 100 (after its last sentence).
+
+    Raises:
+        ConfigError: unknown style, depth outside 0..100, length too small for the question, a slow
+            tokenizer, or a chat template asked of a tokenizer that has none.
+        DataError: the haystack has fewer tokens than the length needs.
+    """
+    _check(tokenizer, length, depths, repeats)
+    if not isinstance(haystack, Haystack):
+        haystack = load_haystack(haystack)
+    index = index_haystack(tokenizer, haystack)
+    samples = []
+    for repeat in range(repeats):
+        needle = make_needle(style, seed, repeat, haystack.text)
+        prefix = needle.answer_prefix
+        if prefix and not chat_template:
+            prefix = f" {prefix}"
+
+        def count(prompt: str, prefix: str = prefix) -> int:
+            return prepare_prompt(
+                tokenizer, prompt, chat_template=chat_template, answer_prefix=prefix
+            ).n_tokens
+
+        room = length - count(needle.intro + needle.text + needle.question)
+        if room < 1:
+            raise ConfigError(
+                f"a length of {length} tokens leaves no room for the haystack: needle, question "
+                f"and template alone take {length - room}; ask for more."
+            )
+        start = _start(index, room, seed, repeat)
+        end = index.shift(start, room)
+        for depth in depths:
+            layout = _layout(index, needle, start, end, depth)
+            prompt, end = fit_end(tokenizer, index, layout, end, length, count)
+            samples.append(
+                NeedleSample(
+                    prompt=prompt,
+                    answer_prefix=prefix,
+                    answer=needle.answer,
+                    length=length,
+                    depth=float(depth),
+                    repeat=repeat,
+                    key=needle.key,
+                    style=style,
+                    reference=needle.reference,
+                )
+            )
+    return samples
+
+
+def _check(
+    tokenizer: PreTrainedTokenizerBase, length: int, depths: Sequence[float], repeats: int
+) -> None:
+    if length < 1 or repeats < 1 or not depths:
+        raise ConfigError(
+            f"nothing to make: length {length}, {len(depths)} depths, {repeats} repeats; "
+            "each must be at least 1."
+        )
+    if outside := [depth for depth in depths if not 0 <= depth <= 100]:
+        raise ConfigError(f"depths are percent from 0 to 100; found {outside[0]}.")
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            "exact lengths need a fast tokenizer, which says where its tokens lie; "
+            "load it with use_fast=True."
+        )
+
+
+def _start(index: HaystackIndex, room: int, seed: int, repeat: int) -> int:
+    """Where in the text a stretch of `room` tokens begins: a sentence, chosen by (seed, repeat)."""
+    spare = index.n_tokens - room - _RESERVE
+    if spare < 0:
+        raise DataError(
+            f"the haystack {index.name} has {index.n_tokens:,} tokens of this tokenizer, but "
+            f"{room + _RESERVE:,} are needed; ask for a shorter length or give a longer text."
+        )
+    beginnings = index.sentence_starts_before(spare)
+    return beginnings[random.Random(f"stretch {seed} {repeat}").randrange(len(beginnings))]
+
+
+def _layout(index: HaystackIndex, needle: Needle, start: int, end: int, depth: float) -> Layout:
+    wanted = index.shift(start, round(index.tokens_between(start, end) * depth / 100))
+    return Layout(
+        intro=needle.intro,
+        start=start,
+        insert=index.nearest_sentence(wanted, start, end),
+        needle=needle.text,
+        question=needle.question,
+    )
