@@ -14,8 +14,9 @@ from reattention_eval.engine.session import Session
 from reattention_eval.errors import SelectionError
 from reattention_eval.methods import Method, build_method
 
-# relative error of the logits that a working hook stays below, by dtype
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+# relative error of the logits that a working hook stays below, by dtype (transformers' eager
+# attention rounds its softmax to float32 whatever the dtype)
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
 HALF_TOLERANCE = 0.1
 CHECK_TOKENS = 16
 

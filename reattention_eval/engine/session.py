@@ -184,7 +184,7 @@ class Session:
         before, length = self._logits, self.lengths
         logits, total = before, 0.0
         for i, token in enumerate(answer_ids):
-            total -= float(logits.float().log_softmax(-1)[0, token])
+            total -= float(logits.double().log_softmax(-1)[0, token])
             if i + 1 < len(answer_ids):
                 logits = self._step([token], [0])
         self._hook.rewind(length)

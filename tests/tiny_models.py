@@ -1,0 +1,61 @@
+"""Tiny random models of each family, in any dtype, for the method tests."""
+
+from __future__ import annotations
+
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+FAMILIES = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
+}
+VOCABULARY = 97
+
+
+def tiny_model(
+    family: str = "llama",
+    *,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 16,
+    layers: int = 2,
+    window: int = 512,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    **settings: object,
+) -> torch.nn.Module:
+    config_class, model_class, own = FAMILIES[family]
+    config = config_class(
+        hidden_size=heads * head_dim,
+        head_dim=head_dim,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=window,
+        initializer_range=0.3,  # large enough that attention is far from uniform
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        attn_implementation="eager",
+        **{**own, **settings},
+    )
+    torch.manual_seed(seed)
+    return model_class(config).to(dtype).eval()
+
+
+def random_prompt(tokens: int, rows: int = 1, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCABULARY, (rows, tokens), generator=generator)
