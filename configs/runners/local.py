@@ -1,0 +1,18 @@
+"""One process a model and method for inference, and one for evaluation, on this machine.
+
+A process takes all datasets of its model, so the checkpoint is loaded once.
+"""
+
+from opencompass.partitioners import NaivePartitioner
+from opencompass.runners import LocalRunner
+
+from reattention_eval.harness.tasks import LongContextEvalTask, LongContextInferTask
+
+infer = dict(
+    partitioner=dict(type=NaivePartitioner, n=1000),
+    runner=dict(type=LocalRunner, max_num_workers=1, task=dict(type=LongContextInferTask)),
+)
+eval = dict(
+    partitioner=dict(type=NaivePartitioner, n=1000),
+    runner=dict(type=LocalRunner, max_num_workers=2, task=dict(type=LongContextEvalTask)),
+)

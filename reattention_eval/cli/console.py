@@ -1,0 +1,54 @@
+"""What every command prints with, and how errors reach the user."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from reattention_eval.errors import ReAttentionError
+from reattention_eval.report import Report
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+FAILED, MISUSED = 1, 2
+
+
+def readable_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Our own errors end the command with their sentence and status 2, without a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except ReAttentionError as error:
+            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(MISUSED) from None
+
+    return wrapped
+
+
+def show_report(report: Report) -> None:
+    """Tables, the sentence that explains them, files and problems."""
+    for heading, (header, rows) in report.grids.items():
+        table = Table(title=heading, title_justify="left", title_style="bold")
+        for i, column in enumerate(header):
+            table.add_column(column, justify="right" if i else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    out.print(report.sentence, soft_wrap=True, markup=False)
+    for note in report.notes:
+        out.print(note, soft_wrap=True, markup=False)
+    out.print()
+    for path in report.files:
+        out.print(str(path.resolve()), soft_wrap=True, markup=False)
+    for problem in report.problems:
+        err.print(f"problem: {problem}", style="red", soft_wrap=True, markup=False)

@@ -1,0 +1,106 @@
+"""`reattention-eval demo`: fetch, run opencompass on the demo configuration, show what came out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+
+from reattention_eval.cli.configs import config_path
+from reattention_eval.cli.console import FAILED, err, out, show_report
+from reattention_eval.cli.prepare import fetch_essays, fetch_model
+from reattention_eval.errors import ConfigError
+from reattention_eval.report import build_report
+from reattention_eval.report.progress import progress_line
+
+CONFIG = "eval_demo.py"
+POLL_SECONDS = 1.0
+
+
+def run_demo(choices: Mapping[str, str], work_dir: Path) -> int:
+    """Exit status of opencompass, after everything was shown.
+
+    Args:
+        choices: MODEL, LENGTHS, DEPTHS, REPEATS, METHODS, as the configuration's variables.
+        work_dir: receives a folder named by the time.
+
+    Raises:
+        ConfigError: OpenCompass is not installed, or the model is no folder.
+    """
+    if find_spec("opencompass") is None:
+        raise ConfigError(
+            "the demo runs OpenCompass, which is not installed: "
+            'pip install "reattention-eval[opencompass]"'
+        )
+    choices = dict(choices)
+    if "MODEL" in choices:
+        local = Path(choices["MODEL"]).expanduser()
+        choices["MODEL"] = str(local.resolve()) if local.exists() else choices["MODEL"]
+    elif not os.environ.get("REATTENTION_DEMO_MODEL"):
+        fetch_model()
+    fetch_essays()
+    environment = {**os.environ, **{f"REATTENTION_DEMO_{k}": v for k, v in choices.items()}}
+    return _run(config_path(CONFIG), work_dir.resolve(), environment)
+
+
+def _run(config: Path, work_dir: Path, environment: Mapping[str, str]) -> int:
+    before = _runs(work_dir)
+    command = [sys.executable, "-m", "opencompass.cli.main", str(config), "-w", str(work_dir)]
+    out.print(f"running: opencompass {config} -w {work_dir}", soft_wrap=True, markup=False)
+    start = time.monotonic()
+    # opencompass leaves a tmp/ where it is started
+    with tempfile.TemporaryDirectory(prefix="reattention-demo-") as folder:
+        log = Path(folder) / "opencompass.log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                command, cwd=folder, env=dict(environment), stdout=sink, stderr=subprocess.STDOUT
+            )
+            try:
+                status = _wait(process, work_dir, before)
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+        made = sorted(_runs(work_dir) - before)
+        if not made:
+            err.print(_tail(log), markup=False, soft_wrap=True)
+            return status or FAILED
+        run = made[-1]
+        (run / "logs").mkdir(exist_ok=True)
+        shutil.copy(log, run / "logs" / "opencompass.log")
+    show_report(build_report(run))
+    out.print(str(run / "logs"), soft_wrap=True, markup=False)
+    out.print(f"{(time.monotonic() - start) / 60:.1f} minutes", markup=False)
+    if status:
+        err.print(f"opencompass ended with status {status}; its output: {run}/logs/opencompass.log")
+    return status
+
+
+def _wait(process: subprocess.Popen[bytes], work_dir: Path, before: set[Path]) -> int:
+    """Wait for the process; on a terminal, say meanwhile which prompt is being read."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return process.wait()
+    with console.status("starting OpenCompass (some ten seconds)") as status:
+        while (code := process.poll()) is None:
+            new = sorted(_runs(work_dir) - before)
+            if new and (line := progress_line(new[-1])):
+                status.update(line)
+            time.sleep(POLL_SECONDS)
+    return code
+
+
+def _runs(work_dir: Path) -> set[Path]:
+    return {p for p in work_dir.glob("*") if (p / "configs").is_dir()}
+
+
+def _tail(log: Path, lines: int = 30) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

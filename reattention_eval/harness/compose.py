@@ -1,0 +1,232 @@
+"""Short configurations: models x methods, needle datasets, names that carry what changes a result.
+
+OpenCompass reads configurations in a restricted language in which imported functions are
+stand-ins; `name.build()` gives the real one: `models = cross.build()(models, methods)`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opencompass.openicl.icl_prompt_template import PromptTemplate
+from opencompass.openicl.icl_retriever import ZeroRetriever
+
+from reattention_eval.checkpoints import embedded_model_folder
+from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.errors import ConfigError
+from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
+from reattention_eval.harness.inferencer import LongContextGenInferencer
+from reattention_eval.harness.needle import NeedleDataset, NeedleEvaluator
+from reattention_eval.methods import build_method
+
+# keys of a model's configuration that leave every prediction as it is
+_NEUTRAL = {
+    "abbr", "batch_size", "device_map", "name", "path", "run_cfg", "summarizer_abbr",
+    "tokenizer_only", "type",
+}  # fmt: skip
+HASH_LENGTH = 8
+
+
+def cross(
+    models: Sequence[Mapping[str, Any]], methods: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every model under every method, each with an `abbr` that says what it is.
+
+    NAME-METHOD-BUDGET-HASH, the hash over checkpoint, method settings (defaults included), dtype
+    and all else that changes a prediction; so `-r` can never mix two settings.
+
+    Raises:
+        ConfigError: an unknown method or setting, or two equal entries.
+    """
+    out = []
+    for model in models:
+        for method in methods:
+            built = build_method(plain(method))
+            # "auto" depends on the machine, so what it comes to is written down
+            dtype = str(pick_dtype(model.get("dtype", "auto"))).removeprefix("torch.")
+            settings = {key: model[key] for key in model if key not in _NEUTRAL}
+            settings["dtype"] = dtype
+            mark = digest(
+                [checkpoint_fingerprint(model["path"]), built.name, built.settings(), settings]
+            )
+            budget = [str(built.budget)] if built.budget else []
+            name = model.get("abbr") or Path(str(model["path"]).rstrip("/")).name
+            abbr = "-".join([name, built.name, *budget, mark[:HASH_LENGTH]])
+            choice = {"name": name, "abbr": abbr, "dtype": dtype, "method": plain(method)}
+            out.append({**model, **choice})
+    _all_different([model["abbr"] for model in out], "model with method")
+    return out
+
+
+def needle_datasets(
+    model: Mapping[str, Any],
+    lengths: Sequence[int],
+    depths: Sequence[float],
+    repeats: int,
+    *,
+    style: str = "magic_number",
+    haystack: str = "essays",
+    seed: int = 0,
+    max_out_len: int = 16,
+) -> list[dict[str, Any]]:
+    """One OpenCompass dataset a length, in `model`'s own tokens and with its own chat template.
+
+    The abbreviation holds the length and a hash of the rest (the tokenizer aside: it belongs to
+    the model's abbreviation).
+    """
+    chat = bool(model.get("chat_template", False))
+    out = []
+    for length in lengths:
+        recipe = {
+            "length": int(length),
+            "depths": [float(depth) for depth in depths],
+            "repeats": int(repeats),
+            "seed": seed,
+            "chat_template": chat,
+            "style": style,
+            "haystack": haystack,
+        }
+        mark = digest([recipe, max_out_len])[:HASH_LENGTH]
+        facts = {"benchmark": "needle", **recipe}
+        dataset = {
+            "abbr": f"needle-{style}-{length}-{mark}",
+            "type": NeedleDataset,
+            "tokenizer": model["path"],
+            **recipe,
+            "reader_cfg": {"input_columns": ["prompt"], "output_column": "reference"},
+            "infer_cfg": {
+                "prompt_template": {"type": PromptTemplate, "template": "{prompt}"},
+                "retriever": {"type": ZeroRetriever},
+                "inferencer": {
+                    "type": LongContextGenInferencer,
+                    "prompt_column": "prompt",
+                    "answer_prefix_column": "answer_prefix",
+                    "answer_column": "continuation",
+                    "chat_template": chat,
+                    "max_out_len": max_out_len,
+                    "dataset_facts": facts,
+                },
+            },
+            "eval_cfg": {"evaluator": {"type": NeedleEvaluator, "style": style}},
+        }
+        out.append(plain(dataset))  # OpenCompass writes configurations out: classes by their path
+    _all_different([dataset["abbr"] for dataset in out], "length")
+    return out
+
+
+def needle_run(
+    models: Sequence[Mapping[str, Any]],
+    methods: Sequence[Mapping[str, Any]],
+    lengths: Sequence[int],
+    depths: Sequence[float],
+    repeats: int,
+    environment: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """`models`, `datasets` and, for several checkpoints, `model_dataset_combinations`.
+
+    With `environment="REATTENTION_DEMO"` the variables REATTENTION_DEMO_MODEL (a path or hub id
+    instead of the models), _LENGTHS, _DEPTHS, _REPEATS and _METHODS (names out of `methods`)
+    replace what the configuration says; lists are separated by commas.
+
+    Raises:
+        ConfigError: a variable that cannot be read, or a model that is not there.
+    """
+    if environment:
+        chosen = _Environment(environment)
+        lengths = chosen.numbers("LENGTHS", lengths, int)
+        depths = chosen.numbers("DEPTHS", depths, float)
+        repeats = chosen.numbers("REPEATS", [repeats], int)[0]
+        methods = chosen.methods(methods)
+        models = chosen.models(models)
+    crossed = cross(models, methods)
+    combinations = []
+    for model in models:
+        datasets = needle_datasets(model, lengths, depths, repeats, **options)
+        own = [entry for entry in crossed if entry["path"] == model["path"]]
+        combinations.append({"models": own, "datasets": datasets})
+    unique = {d["abbr"]: d for group in combinations for d in group["datasets"]}
+    run: dict[str, Any] = {"models": crossed, "datasets": list(unique.values())}
+    if len(combinations) > 1:
+        run["model_dataset_combinations"] = combinations
+    return run
+
+
+def embedded_model() -> str:
+    """Folder of the embedded model, which must have been fetched: nothing is downloaded here.
+
+    Raises:
+        ConfigError: it is not there (unless REATTENTION_DEMO_MODEL names another one).
+    """
+    folder = embedded_model_folder()
+    if not (folder / "config.json").is_file() and not os.environ.get("REATTENTION_DEMO_MODEL"):
+        raise ConfigError(
+            f"the embedded model is not in the cache (looked for {folder}). Fetch it with: "
+            "reattention-eval prepare demo"
+        )
+    return str(folder)
+
+
+def gpus_per_task() -> int:
+    """1 where there is a GPU, else 0: OpenCompass hides GPUs from tasks that ask for none."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else 0
+
+
+class _Environment:
+    """Reads PREFIX_NAME variables; an empty one counts as unset."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def words(self, name: str) -> list[str]:
+        value = os.environ.get(f"{self.prefix}_{name}", "")
+        return [word.strip() for word in value.split(",") if word.strip()]
+
+    def numbers(self, name: str, default: Sequence[Any], kind: type) -> list[Any]:
+        words = self.words(name)
+        if not words:
+            return list(default)
+        try:
+            return [kind(word) for word in words]
+        except ValueError:
+            raise ConfigError(
+                f"{self.prefix}_{name} is {','.join(words)!r}; give "
+                f"{'whole numbers' if kind is int else 'numbers'} separated by commas."
+            ) from None
+
+    def methods(self, methods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        names = self.words("METHODS")
+        known = dict.fromkeys(str(method["type"]) for method in methods)
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"{self.prefix}_METHODS names {', '.join(unknown)}; this configuration has "
+                f"{', '.join(known)}."
+            )
+        return [m for m in methods if not names or m["type"] in names]
+
+    def models(self, models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        path = os.environ.get(f"{self.prefix}_MODEL", "").strip()
+        if not path:
+            return [dict(model) for model in models]
+        local = Path(path).expanduser()
+        if local.is_dir():
+            path = str(local.resolve())
+        elif path.startswith((".", "/", "~")):
+            raise ConfigError(
+                f"{self.prefix}_MODEL is {path!r}, which is no folder; give the folder of a "
+                "checkpoint or a hub id."
+            )
+        name = Path(path.rstrip("/")).name
+        return [{**models[0], "path": path, "abbr": name}]
+
+
+def _all_different(names: Sequence[str], what: str) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"the same {what} is listed twice: {', '.join(twice)}; remove one.")

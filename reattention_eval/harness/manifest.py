@@ -1,0 +1,90 @@
+"""Who made these predictions: versions, device, commit, checkpoint, method, dataset."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import reattention_eval
+from reattention_eval.harness.model import LongContextLM
+
+_PACKAGES = (
+    "reattention-eval", "torch", "transformers", "opencompass", "numpy", "triton", "flash-attn",
+)  # fmt: skip
+
+
+def model_part(model: LongContextLM) -> dict[str, Any]:
+    """Checkpoint facts, read from the loaded model."""
+    config = model.model.config
+    return {
+        "name": model.name,
+        "path": model.path,
+        "type": config.model_type,
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "device": str(model.model.device),
+        "trained_window": getattr(config, "max_position_embeddings", None),
+        "settings": model.settings(),
+        "fingerprint": model.fingerprint(),
+    }
+
+
+def method_part(model: LongContextLM) -> dict[str, Any]:
+    """The method with every setting, its budget in tokens and where it comes from."""
+    method = model.method
+    return {
+        "name": method.name,
+        "budget": method.budget,
+        "settings": method.settings(),
+        "source": method.source,
+    }
+
+
+@cache
+def environment_part() -> dict[str, Any]:
+    """Versions, machine and commit; the same for every dataset of a process."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    versions["python"] = platform.python_version()
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "versions": versions,
+        "gpus": gpus,
+        "cpu": platform.processor() or platform.machine(),
+        "cpu_threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, `+changes` if the tree differs from it; None outside a checkout."""
+    package = Path(reattention_eval.__file__).resolve().parent
+    if not (package.parent / ".git").exists():
+        return None
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+
+    def git(*words: str) -> str:
+        run = subprocess.run(
+            ["git", "-C", str(package.parent), *words],
+            capture_output=True, text=True, timeout=20, env=environment, check=True,
+        )  # fmt: skip
+        return run.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

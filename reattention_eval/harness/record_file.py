@@ -1,0 +1,73 @@
+"""The append-only file of a dataset's samples: what is on disk survives a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.report.records import read_records
+
+
+def records_path(predictions_dir: str | Path, predictions_file: str) -> Path:
+    """WORK/predictions/MODEL/DATASET.json -> WORK/records/MODEL/DATASET.jsonl."""
+    parts = list(Path(os.path.normpath(predictions_dir)).parts)
+    places = [i for i, part in enumerate(parts) if part == "predictions"]
+    folder = (
+        Path(*parts[: places[-1]], "records", *parts[places[-1] + 1 :])
+        if places
+        else Path(*parts, "records")
+    )
+    return folder / (predictions_file.removesuffix(".json") + ".jsonl")
+
+
+class RecordFile:
+    """Appends records and knows which samples are done already.
+
+    A record counts as done when its `key` is the sample's key of today: the hash of prompt and
+    settings. So a changed setting under an old name never reuses an old prediction.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_unfinished_line(path)
+        self.done: dict[int, dict[str, Any]] = {
+            index: record
+            for index, record in read_records(path).items()
+            if index < len(keys) and record.get("key") == keys[index] and not record.get("error")
+        }
+        self.failed: dict[int, str] = {}
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Put one sample on disk before anything else happens; ASCII, so nothing can split it."""
+        with self.path.open("a", encoding="ascii") as file:
+            file.write(json.dumps(record, ensure_ascii=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        index = int(record["index"])
+        if record.get("error"):
+            self.failed[index] = str(record["error"])
+        else:
+            self.done[index] = dict(record)
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """A kill in the middle of a write leaves half a line; the next record must not join it."""
+    if not path.is_file():
+        return
+    data = path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    if end < len(data):
+        with path.open("r+b") as file:
+            file.truncate(end)
+
+
+def write_whole(path: Path, data: Any) -> None:
+    """Write JSON so that the file is either absent or complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(data, indent=1, ensure_ascii=True), encoding="ascii")
+    part.replace(path)

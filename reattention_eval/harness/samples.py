@@ -1,0 +1,28 @@
+"""What goes into the model wrapper for one prompt and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt; `chat_template` None means as the model is configured.
+
+    `answer`, if given, is scored teacher forced before anything is generated.
+    """
+
+    prompt: str
+    answer_prefix: str = ""
+    answer: str | None = None
+    chat_template: bool | None = None
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """Generated text and the record of how it came about (docs: reattention_eval.harness.model)."""
+
+    text: str
+    record: dict[str, Any]

@@ -1,0 +1,51 @@
+"""Small rules between text and token ids at the end of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def cut_at_stop(text: str, stop_words: Sequence[str]) -> str:
+    """`text` up to the first stop word in it."""
+    ends = [at for at in (text.find(word) for word in stop_words if word) if at >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def stop_rule(tokenizer: Any, stop_words: Sequence[str]) -> Callable[[list[int]], bool] | None:
+    """Says of a row's new tokens whether a stop word has appeared; None without stop words."""
+    words = [word for word in stop_words if word]
+    if not words:
+        return None
+
+    def stopped(new_tokens: list[int]) -> bool:
+        text = tokenizer.decode(new_tokens, skip_special_tokens=False)
+        return any(word in text for word in words)
+
+    return stopped
+
+
+def cut_at_token(tokens: Sequence[int], stop_token_ids: Sequence[int]) -> list[int]:
+    """The tokens before the first stop token; what follows it is padding."""
+    stops = set(stop_token_ids)
+    for end, token in enumerate(tokens):
+        if token in stops:
+            return list(tokens[:end])
+    return list(tokens)
+
+
+def answer_token_ids(tokenizer: Any, answer_prefix: str, answer: str) -> list[int]:
+    """Ids of `answer` as the continuation of `answer_prefix`.
+
+    Tokenised together and cut, because tokenizers that begin every text with a space mark would
+    put one in front of an answer tokenised alone. A blank joins prefix and answer where neither
+    has one.
+    """
+    context = answer_prefix or "\n"
+    joined = bool(answer_prefix) and not answer_prefix[-1].isspace() and not answer[:1].isspace()
+    whole = tokenizer(context + (" " if joined else "") + answer, add_special_tokens=False)
+    start = tokenizer(context, add_special_tokens=False)["input_ids"]
+    ids = list(whole["input_ids"])
+    if ids[: len(start)] == list(start):
+        return ids[len(start) :]
+    return list(tokenizer((" " if joined else "") + answer, add_special_tokens=False)["input_ids"])

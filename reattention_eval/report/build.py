@@ -1,0 +1,106 @@
+"""A run's tables, heat map, manifest and verdict, made from its files alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.report.heatmap import draw_heatmap, trained_window
+from reattention_eval.report.labels import model_name
+from reattention_eval.report.problems import find_problems
+from reattention_eval.report.run import EXPECTED_FILE, Cell, read_run
+from reattention_eval.report.tables import (
+    Grid,
+    cell_length,
+    csv_table,
+    grids,
+    markdown,
+    sample_count,
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written and what must be said about the run."""
+
+    grids: dict[str, Grid]
+    sentence: str
+    problems: list[str]
+    files: list[Path]
+    notes: list[str]
+
+
+def build_report(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) -> Report:
+    """Read `work_dir` (one run of opencompass), write `work_dir/report/`, return what it says.
+
+    Args:
+        work_dir: holds predictions/, results/ and records/.
+        expected: (model, dataset) abbreviations that must be there; noted for later calls.
+    """
+    folder = work_dir / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    if expected is not None:
+        expected = list(expected)
+        _write(folder / EXPECTED_FILE, json.dumps({"cells": expected}, indent=1) + "\n")
+    cells = read_run(work_dir, expected)
+    tables, problems, words = grids(cells), find_problems(cells), sentence(cells)
+    files = [
+        _write(folder / "table.csv", csv_table(cells)),
+        _write(folder / "table.md", _page(tables, words, problems)),
+        _write(folder / "manifest.json", json.dumps(_manifest(cells), indent=1) + "\n"),
+    ]
+    notes = []
+    try:
+        picture = draw_heatmap(cells, folder / "heatmap.png")
+        files += [picture] if picture else []
+    except ImportError:
+        notes.append('No heat map: matplotlib is absent, `pip install "reattention-eval[report]"`.')
+    return Report(tables, words, problems, files, notes)
+
+
+def sentence(cells: Sequence[Cell]) -> str:
+    """One sentence that says what the reader of the tables is looking at."""
+    lengths = sorted({n for n in map(cell_length, cells) if n})
+    window = trained_window(cells)
+    names = ", ".join(dict.fromkeys(model_name(c) for c in cells)) or "no model"
+    counts = sorted({sample_count(c) for c in cells if sample_count(c)})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
+    if not any(c.details and "depth" in c.details[0] for c in cells):
+        return f"Each row is {names} under one long-context method, each column a dataset; n = {n}."
+    beyond = [f"{length:,}" for length in lengths if window and length > window]
+    reach = ""
+    if beyond:
+        plural = "columns read" if len(beyond) > 1 else "column reads"
+        reach = (
+            f"; the model was trained on windows of {window:,} tokens, so the "
+            f"{' and '.join(beyond)} {plural} past what it has ever seen"
+        )
+    return (
+        f"Each row is {names} under one long-context method, each column a prompt length in tokens "
+        f"with one fact hidden at several depths of real text: accuracy is the share of facts "
+        f"repeated exactly (n = {n} prompts a cell), answer NLL how surprised the model is by the "
+        f"right answer{reach}."
+    )
+
+
+def _page(tables: dict[str, Grid], words: str, problems: list[str]) -> str:
+    parts = [words + "\n"]
+    parts += [f"**{heading}**\n\n{markdown(grid)}" for heading, grid in tables.items()]
+    if problems:
+        parts.append("**Missing or failed**\n\n" + "".join(f"- {p}\n" for p in problems))
+    return "\n".join(parts)
+
+
+def _manifest(cells: Sequence[Cell]) -> dict[str, Any]:
+    return {
+        model: {c.dataset: c.manifest for c in cells if c.model == model}
+        for model in dict.fromkeys(c.model for c in cells)
+    }
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,129 @@
+"""The needle heat map: depth x length for each method, side by side, from a run's results."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.run import Cell
+
+# cividis reads the same with and without colour vision; its reverse keeps "bright is better"
+ROWS = (
+    ("accuracy", "needles found, %", "cividis", 0.0, 100.0, "{:.0f}"),
+    ("answer_nll", "answer NLL (lower is better)", "cividis_r", 0.0, 5.0, "{:.1f}"),
+)
+
+
+def needle_grid(cells: Sequence[Cell], metric: str) -> dict[tuple[float, int], tuple[float, int]]:
+    """(depth, length) -> (mean, n) over the per-sample details of one method's cells."""
+    values: dict[tuple[float, int], list[float]] = defaultdict(list)
+    for cell in cells:
+        for entry in cell.details:
+            if entry.get(metric) is None or "depth" not in entry or "length" not in entry:
+                continue
+            values[float(entry["depth"]), int(entry["length"])].append(float(entry[metric]))
+    return {key: (sum(found) / len(found), len(found)) for key, found in values.items()}
+
+
+def draw_heatmap(cells: Sequence[Cell], path: Path) -> Path | None:
+    """Write the heat map as PNG; None where no cell keeps depths (not a needle run).
+
+    Raises:
+        ImportError: matplotlib is absent (`pip install "reattention-eval[report]"`).
+    """
+    methods = {
+        model: [c for c in cells if c.model == model and needle_grid([c], "accuracy")]
+        for model in dict.fromkeys(c.model for c in cells)
+    }
+    methods = {model: own for model, own in methods.items() if own}
+    if not methods:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [r for r in ROWS if any(needle_grid(own, r[0]) for own in methods.values())]
+    grids = {m: [needle_grid(own, r[0]) for r in rows] for m, own in methods.items()}
+    keys = {key for own in grids.values() for grid in own for key in grid}
+    depths, lengths = sorted({d for d, _ in keys}), sorted({n for _, n in keys})
+    width = max(2.6, 0.75 * len(lengths) + 0.9) * len(methods) + 1.6
+    height = max(2.2, 0.36 * len(depths) + 0.9) * len(rows) + 1.1
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), len(methods), squeeze=False, sharex=True, sharey=True)
+    labels = method_labels(cells)
+    several = len({model_name(own[0]) for own in methods.values()}) > 1
+    for column, (model, own) in enumerate(methods.items()):
+        title = labels[model].replace(" (", "\n(")
+        title = f"{model_name(own[0])}\n{title}" if several else title
+        axes[0][column].set_title(title, fontsize=10)
+        for row, spec in enumerate(rows):
+            image = _panel(axes[row][column], grids[model][row], depths, lengths, spec)
+            if column == len(methods) - 1:
+                figure.colorbar(image, ax=list(axes[row]), label=spec[1], shrink=0.9, pad=0.01)
+            _mark_window(axes[row][column], lengths, trained_window(own))
+    for row in range(len(rows)):
+        axes[row][0].set_ylabel("needle depth, %")
+    for column in range(len(methods)):
+        axes[-1][column].set_xlabel("prompt length, tokens")
+    figure.suptitle(_title(cells, grids), fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def trained_window(cells: Sequence[Cell]) -> int | None:
+    """Tokens the checkpoint was trained to read, from the manifest."""
+    for cell in cells:
+        window = cell.manifest.get("model", {}).get("trained_window")
+        if window:
+            return int(window)
+    return None
+
+
+def _panel(
+    axis: Any,
+    grid: dict[tuple[float, int], tuple[float, int]],
+    depths: list[float],
+    lengths: list[int],
+    spec: tuple[str, str, str, float, float, str],
+) -> Any:
+    _, _, colours, low, high, text = spec
+    matrix = [[grid.get((d, n), (math.nan, 0))[0] for n in lengths] for d in depths]
+    image = axis.imshow(matrix, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    for i, line in enumerate(matrix):
+        for j, value in enumerate(line):
+            if math.isnan(value):
+                continue
+            red, green, blue, _ = image.cmap(image.norm(value))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            axis.text(
+                j, i, text.format(value), ha="center", va="center", fontsize=8,
+                color="white" if dark else "black",
+            )  # fmt: skip
+    axis.set_xticks(range(len(lengths)), [_thousands(n) for n in lengths], rotation=45)
+    axis.set_yticks(range(len(depths)), [f"{d:g}" for d in depths])
+    return image
+
+
+def _mark_window(axis: Any, lengths: list[int], window: int | None) -> None:
+    """A dashed line between the lengths inside the trained window and those beyond it."""
+    inside = sum(1 for length in lengths if window and length <= window)
+    if window and 0 < inside < len(lengths):
+        axis.axvline(inside - 0.5, color="black", linewidth=1.2, linestyle=(0, (3, 2)))
+
+
+def _thousands(tokens: int) -> str:
+    return f"{tokens // 1024}K" if tokens % 1024 == 0 else f"{tokens:,}"
+
+
+def _title(cells: Sequence[Cell], grids: dict[str, list[dict[tuple[float, int], Any]]]) -> str:
+    counts = {n for own in grids.values() for _, n in own[0].values()}
+    n = f"n = {counts.pop()}" if len(counts) == 1 else f"n = {min(counts)} to {max(counts)}"
+    names = ", ".join(dict.fromkeys(model_name(c) for c in cells))
+    window = trained_window(cells)
+    line = f"; dashed line: trained window of {window:,} tokens" if window else ""
+    return f"Needle in a haystack, {names}: {n} a square{line}"

@@ -1,0 +1,50 @@
+"""Short names for models and methods, made from the manifests alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reattention_eval.report.run import Cell
+
+
+def model_name(cell: Cell) -> str:
+    """The checkpoint's name, or the abbreviation where no manifest was written."""
+    return str(cell.manifest.get("model", {}).get("name") or cell.model)
+
+
+def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
+    """Model abbreviation -> method and budget; settings are added where that is not enough.
+
+    Two settings of one method on one checkpoint are told apart by the fields in which they differ.
+    """
+    first = {cell.model: cell for cell in reversed(cells)}
+    base = {abbr: _base(cell) for abbr, cell in first.items()}
+    labels = {}
+    for abbr, cell in first.items():
+        twins = [
+            other for other in first
+            if base[other] == base[abbr] and model_name(first[other]) == model_name(cell)
+        ]  # fmt: skip
+        differing = _differing([_settings(first[twin]) for twin in twins])
+        extra = ", ".join(f"{key}={_settings(cell).get(key)}" for key in differing)
+        labels[abbr] = f"{base[abbr]} ({extra})" if extra else base[abbr]
+    return labels
+
+
+def _base(cell: Cell) -> str:
+    method = cell.manifest.get("method", {})
+    if not method:
+        return cell.model
+    budget = method.get("budget")
+    return f"{method['name']} {budget:,}" if budget else str(method["name"])
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    settings: dict[str, Any] = cell.manifest.get("method", {}).get("settings", {})
+    return settings
+
+
+def _differing(settings: list[dict[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for one in settings for key in one)
+    return [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]

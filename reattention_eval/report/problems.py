@@ -1,0 +1,53 @@
+"""What is missing, failed, or was not what it claims to be, each in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reattention_eval.report.records import failed
+from reattention_eval.report.run import Cell
+
+
+def find_problems(cells: Sequence[Cell]) -> list[str]:
+    """One sentence for each cell that cannot be trusted; empty when the run is whole."""
+    if not cells:
+        return ["The run has no model or no dataset: nothing was evaluated."]
+    return [problem for cell in cells for problem in _of_cell(cell)]
+
+
+def _of_cell(cell: Cell) -> list[str]:
+    where = f"{cell.model} on {cell.dataset}"
+    problems = []
+    reasons = failed(cell.records)
+    if reasons:
+        index, reason = next(iter(reasons.items()))
+        problems.append(
+            f"{where}: {len(reasons)} of {_size(cell)} samples failed (sample {index}: {reason})."
+        )
+    elif not cell.has_predictions:
+        problems.append(f"{where}: no predictions, the inference task failed or never ran.")
+    if cell.has_predictions:
+        if not cell.result:
+            problems.append(f"{where}: predictions without a result, the evaluation task failed.")
+        elif "error" in cell.result:
+            problems.append(f"{where}: the evaluator reports an error: {cell.result['error']}.")
+    problems += _silent(cell, where)
+    return problems
+
+
+def _silent(cell: Cell, where: str) -> list[str]:
+    """A method that left prompts beyond its reach whole was full attention in disguise."""
+    beyond = [r for r in cell.records.values() if r.get("must_select") and not r.get("error")]
+    silent = [r for r in beyond if not r.get("layer_steps_selected")]
+    if not silent:
+        return []
+    method = cell.manifest.get("method", {})
+    return [
+        f"{where}: {len(silent)} of {len(beyond)} prompts are longer than "
+        f"{method.get('name', 'the method')} may attend to (budget {method.get('budget')} tokens), "
+        "yet no layer selected anything: this was full attention."
+    ]
+
+
+def _size(cell: Cell) -> int:
+    return int(cell.manifest.get("dataset", {}).get("n", len(cell.records)))

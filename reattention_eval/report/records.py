@@ -1,0 +1,29 @@
+"""Per-sample records: one JSON object a line; of lines with the same index the last one counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_records(path: Path) -> dict[int, dict[str, Any]]:
+    """Records of one dataset by sample index; a line cut off by a kill is ignored.
+
+    Only a line feed ends a line: prompts may hold U+2028, U+2029 or U+0085.
+    """
+    records: dict[int, dict[str, Any]] = {}
+    if not path.is_file():
+        return records
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            record = json.loads(line)
+            records[int(record["index"])] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    return records
+
+
+def failed(records: dict[int, dict[str, Any]]) -> dict[int, str]:
+    """Index -> reason of the samples whose last attempt raised."""
+    return {i: str(r["error"]) for i, r in sorted(records.items()) if r.get("error")}

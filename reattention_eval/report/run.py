@@ -1,0 +1,108 @@
+"""What a run left in its work directory: one `Cell` for each (model with method, dataset)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.errors import DataError
+from reattention_eval.report.records import read_records
+
+EXPECTED_FILE = "expected.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model and method on one dataset; an absent file shows as an empty dict."""
+
+    model: str
+    dataset: str
+    has_predictions: bool
+    result: dict[str, Any] = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+    records: dict[int, dict[str, Any]] = field(repr=False)
+
+    @property
+    def details(self) -> list[dict[str, Any]]:
+        """The evaluator's per-sample entries; empty when they were not kept."""
+        details = self.result.get("details")
+        return details if isinstance(details, list) else []
+
+
+def latest_work_dir(path: Path) -> Path:
+    """`path` itself if it is one run's directory, else its newest timestamped run.
+
+    Raises:
+        DataError: nothing under `path` looks like a run.
+    """
+    if (path / "predictions").is_dir() or (path / "configs").is_dir():
+        return path
+    runs = sorted(p for p in path.glob("*") if (p / "configs").is_dir()) if path.is_dir() else []
+    if not runs:
+        raise DataError(
+            f"{path} holds no run of opencompass (no predictions/ or configs/ in it or one level "
+            "below). Give the directory that `opencompass` printed as 'Current exp folder'."
+        )
+    return runs[-1]
+
+
+def read_run(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) -> list[Cell]:
+    """Every cell that was expected, in its order; without `expected`, as the summarizer noted it,
+    or every cell of which any file exists."""
+    pairs = list(expected) if expected is not None else _noted(work_dir) or _found(work_dir)
+    return [_read_cell(work_dir, model, dataset) for model, dataset in pairs]
+
+
+def _noted(work_dir: Path) -> list[tuple[str, str]]:
+    pairs = _load(work_dir / "report" / EXPECTED_FILE).get("cells", [])
+    return [(str(model), str(dataset)) for model, dataset in pairs]
+
+
+def _found(work_dir: Path) -> list[tuple[str, str]]:
+    seen: dict[tuple[str, str], None] = {}
+    for room, suffix in (("predictions", ".json"), ("results", ".json"), ("records", ".jsonl")):
+        for path in sorted((work_dir / room).glob(f"*/*{suffix}")):
+            seen[path.parent.name, path.name.removesuffix(suffix)] = None
+    return sorted(seen)
+
+
+def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
+    records: dict[int, dict[str, Any]] = {}
+    manifest: dict[str, Any] = {}
+    # a partitioner that splits a dataset leaves DATASET_0, DATASET_1, ...
+    for name in (dataset, *_parts(work_dir / "records" / model, dataset)):
+        part = read_records(work_dir / "records" / model / f"{name}.jsonl")
+        offset = len(records)
+        records.update({offset + i: record for i, record in part.items()})
+        manifest = manifest or _load(work_dir / "records" / model / f"{name}.manifest.json")
+    predictions = work_dir / "predictions" / model
+    return Cell(
+        model=model,
+        dataset=dataset,
+        has_predictions=any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0")),
+        result=_load(work_dir / "results" / model / f"{dataset}.json"),
+        manifest=manifest,
+        records=records,
+    )
+
+
+def _parts(folder: Path, dataset: str) -> list[str]:
+    names = (p.name.removesuffix(".jsonl") for p in folder.glob(f"{dataset}_*.jsonl"))
+    numbered = [n for n in names if n.removeprefix(f"{dataset}_").isdigit()]
+    return sorted(numbered, key=lambda n: int(n.rsplit("_", 1)[1]))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not valid JSON ({error}). Delete it and run opencompass again with "
+            "`-r` to make it anew."
+        ) from error
+    return data if isinstance(data, dict) else {}

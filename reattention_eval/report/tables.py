@@ -1,0 +1,156 @@
+"""Tables of a run: a row a number for machines (csv), method x length for readers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.run import Cell
+
+COLUMNS = (
+    "model",
+    "method",
+    "budget",
+    "dataset",
+    "length",
+    "n",
+    "metric",
+    "value",
+)
+EFFORT = (
+    "mean_tokens",
+    "n_cut_samples",
+    "mean_view",
+    "prefill_seconds",
+    "reused_tokens",
+    "decode_tokens_per_second",
+    "peak_bytes",
+)
+HEADINGS = {
+    "accuracy": "accuracy, %",
+    "score": "score, 0-100",
+    "answer_nll": "answer NLL per token (lower is better)",
+}
+
+
+def cell_length(cell: Cell) -> int | None:
+    """The asked prompt length in tokens, for datasets that have one."""
+    length = cell.manifest.get("dataset", {}).get("length")
+    return int(length) if length else None
+
+
+def metrics(cell: Cell) -> dict[str, float]:
+    """The evaluator's numbers, `n` aside; a metric without a value is left out."""
+    return {
+        key: float(value)
+        for key, value in cell.result.items()
+        if key != "n"
+        and isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and not math.isnan(value)
+    }
+
+
+def sample_count(cell: Cell) -> int:
+    """Samples that were scored; 0 without a result."""
+    if not cell.result:
+        return 0
+    return int(cell.result.get("n", len(cell.records)))
+
+
+def effort(cell: Cell) -> dict[str, float]:
+    """Means over the samples' records (peak_bytes: the largest; n_cut_samples: a count)."""
+    rows = [r for r in cell.records.values() if not r.get("error")]
+
+    def mean(key: str) -> float:
+        values = [r[key] for r in rows if isinstance(r.get(key), (int, float))]
+        return sum(values) / len(values) if values else math.nan
+
+    return {
+        "mean_tokens": mean("n_tokens"),
+        "n_cut_samples": sum(1 for r in rows if r.get("n_cut")),
+        "mean_view": mean("mean_view"),
+        "prefill_seconds": mean("prefill_seconds"),
+        "reused_tokens": mean("reused_tokens"),
+        "decode_tokens_per_second": mean("decode_tokens_per_second"),
+        "peak_bytes": max((r.get("peak_bytes") or 0 for r in rows), default=0),
+    }
+
+
+def csv_table(cells: Sequence[Cell]) -> str:
+    """One line for each cell and metric, with what it cost."""
+    labels = method_labels(cells)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*COLUMNS, *EFFORT])
+    for cell in cells:
+        cost = effort(cell)
+        head = [
+            model_name(cell), labels[cell.model],
+            cell.manifest.get("method", {}).get("budget") or "", cell.dataset,
+            cell_length(cell) or "", sample_count(cell),
+        ]  # fmt: skip
+        tail = [_plain(cost[key]) for key in EFFORT]
+        for metric, value in metrics(cell).items() or {"": math.nan}.items():
+            writer.writerow([*head, metric, _plain(value), *tail])
+    return out.getvalue()
+
+
+Grid = tuple[list[str], list[list[str]]]  # header, rows
+
+
+def grids(cells: Sequence[Cell]) -> dict[str, Grid]:
+    """One method x dataset grid for each metric, keyed by its heading.
+
+    A missing cell shows as `-`; n is part of every value, so that unequal counts are seen.
+    """
+    labels = method_labels(cells)
+    columns = _columns(cells)
+    names = list(dict.fromkeys(m for c in cells for m in metrics(c)))
+    several = len({model_name(c) for c in cells}) > 1
+    by_key = {(c.model, c.dataset): c for c in cells}
+    out: dict[str, Grid] = {}
+    for name in names:
+        rows = []
+        for model in dict.fromkeys(c.model for c in cells):
+            row_cells = [by_key.get((model, dataset)) for dataset in columns]
+            first = next(c for c in cells if c.model == model)
+            title = f"{model_name(first)}: {labels[model]}" if several else labels[model]
+            rows.append([title, *(_value(c, name) for c in row_cells)])
+        out[HEADINGS.get(name, name)] = (["method", *columns.values()], rows)
+    return out
+
+
+def markdown(grid: Grid) -> str:
+    """A grid as a Markdown table."""
+    header, rows = grid
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _columns(cells: Sequence[Cell]) -> dict[str, str]:
+    """Dataset abbreviation -> heading: the length where that alone tells the datasets apart."""
+    lengths = {c.dataset: cell_length(c) for c in cells}
+    for cell in cells:  # a cell without manifest must not hide a length its neighbours know
+        lengths[cell.dataset] = lengths[cell.dataset] or cell_length(cell)
+    known = [length for length in lengths.values() if length]
+    if len(set(known)) < len(lengths):
+        return {dataset: dataset for dataset in lengths}
+    return {dataset: f"{length:,}" for dataset, length in lengths.items()}
+
+
+def _value(cell: Cell | None, metric: str) -> str:
+    if cell is None or metric not in metrics(cell):
+        return "-"
+    digits = 2 if metric == "answer_nll" else 1
+    return f"{metrics(cell)[metric]:.{digits}f} (n={sample_count(cell)})"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
