@@ -133,7 +133,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("make, call, words", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize(("make", "call", "words"), BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_clear_sentence(make, call, words):
     with pytest.raises(ConfigError, match=words):
         prepare_prompt(tiny_tokenizer(**make), **{"prompt": LONG, **call})

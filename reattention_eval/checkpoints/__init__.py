@@ -3,6 +3,7 @@
 Nothing is fetched on import.
 """
 
-from reattention_eval.checkpoints.embedded import ensure_embedded_model
+from reattention_eval.checkpoints.embedded import embedded_model_folder, ensure_embedded_model
+from reattention_eval.checkpoints.load import load_model
 
-__all__ = ["ensure_embedded_model"]
+__all__ = ["embedded_model_folder", "ensure_embedded_model", "load_model"]

@@ -46,13 +46,18 @@ def ensure_embedded_model(
         ConfigError: the cache folder cannot be used.
         CheckpointError: the converted folder is not whole.
     """
-    folder = cache_folder(cache_dir, "models") / f"SmolLM2-135M-Instruct-v{_LAYOUT}"
+    folder = embedded_model_folder(cache_dir)
     if folder.is_dir():
         return folder
     with locked(folder):
         if not folder.is_dir():
             _make(folder, cache_dir, progress, say)
     return folder
+
+
+def embedded_model_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where `ensure_embedded_model` puts the model; fetches nothing, may not exist yet."""
+    return cache_folder(cache_dir, "models") / f"SmolLM2-135M-Instruct-v{_LAYOUT}"
 
 
 def _make(folder: Path, cache_dir: str | os.PathLike[str] | None, progress: bool, say: Say) -> None:

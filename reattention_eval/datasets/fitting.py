@@ -17,7 +17,8 @@ from reattention_eval.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*\s+|\n\s*")
+# full stops of ASCII and CJK, closing quotes and brackets, then white space; or a new line
+_SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*\s+|\n\s*")
 _PIECE = 1 << 20  # characters tokenised at once: bounds memory
 _NEAR = 400  # characters before the end that are tokenised again while it is searched
 _REACH = 48  # characters tried on either side of the estimated end

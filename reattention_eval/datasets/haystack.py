@@ -66,7 +66,7 @@ def load_haystack(
 
 
 def essays_file(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where the essays are kept; fetches nothing, may not exist yet."""
+    """Where `load_haystack("essays")` keeps them; fetches nothing, may not exist yet."""
     return cache_folder(cache_dir, "data") / "PaulGrahamEssays.json"
 
 

@@ -105,13 +105,14 @@ def make_needle(style: str, seed: int, repeat: int, haystack: str) -> Needle:
 
 def _key(seed: int, repeat: int) -> str:
     """Walks all pairs of words in seeded order, so no two repeats share a key."""
-    n = len(_ADJECTIVES) * len(_NOUNS)
+    adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
+    n = len(adjectives) * len(nouns)
     rng = random.Random(f"key {seed}")
     start, stride = rng.randrange(n), rng.randrange(1, n)
     while math.gcd(stride, n) != 1:
         stride = rng.randrange(1, n)
-    adjective, noun = divmod((start + repeat * stride) % n, len(_NOUNS))
-    return f"{_ADJECTIVES[adjective]}-{_NOUNS[noun]}"
+    adjective, noun = divmod((start + repeat * stride) % n, len(nouns))
+    return f"{adjectives[adjective]}-{nouns[noun]}"
 
 
 def _digits(n: int, seed: int, repeat: int, haystack: str) -> str:
@@ -121,20 +122,20 @@ def _digits(n: int, seed: int, repeat: int, haystack: str) -> str:
     return value
 
 
-_ADJECTIVES = (
-    "amber ancient bashful blue brave breezy bright calm careful cheerful clever crisp curious "
-    "daring dusty eager early faint fancy fierce foggy gentle giant golden grand happy hasty "
-    "hidden hollow honest icy idle jolly keen kind late lively lucky mellow mighty modest narrow "
-    "noble odd patient plain polite proud quick quiet rapid rare rusty salty shy silent silver "
-    "sleepy smooth soft spicy steady sturdy sunny swift tall tender tidy tiny vast vivid wandering "
-    "warm wild wise witty woolly young zesty"
-).split()
-_NOUNS = (
-    "acorn anchor apple arrow badger barrel basket beacon bell bicycle blanket bottle bridge "
-    "bucket button candle canyon carpet castle cedar chimney clock cloud compass copper cottage "
-    "cradle desert dolphin donkey drum eagle ember falcon feather ferry fiddle forest fountain "
-    "garden glacier hammer harbor hazel island jacket kettle ladder lantern lemon lizard magnet "
-    "maple marble meadow mirror needle oak ocean olive orchard otter owl parrot pebble pencil "
-    "pepper piano planet pocket pond raven ribbon river saddle sailor shell spoon table "
-    "thimble timber tower tulip turtle umbrella valley violin walnut window"
-).split()
+_ADJECTIVES = """
+    amber ancient bashful blue brave breezy bright calm careful cheerful clever crisp curious
+    daring dusty eager early faint fancy fierce foggy gentle giant golden grand happy hasty
+    hidden hollow honest icy idle jolly keen kind late lively lucky mellow mighty modest narrow
+    noble odd patient plain polite proud quick quiet rapid rare rusty salty shy silent silver
+    sleepy smooth soft spicy steady sturdy sunny swift tall tender tidy tiny vast vivid wandering
+    warm wild wise witty woolly young zesty
+"""
+_NOUNS = """
+    acorn anchor apple arrow badger barrel basket beacon bell bicycle blanket bottle bridge
+    bucket button candle canyon carpet castle cedar chimney clock cloud compass copper cottage
+    cradle desert dolphin donkey drum eagle ember falcon feather ferry fiddle forest fountain
+    garden glacier hammer harbor hazel island jacket kettle ladder lantern lemon lizard magnet
+    maple marble meadow mirror needle oak ocean olive orchard otter owl parrot pebble pencil
+    pepper piano planet pocket pond raven ribbon river saddle sailor shell spoon table
+    thimble timber tower tulip turtle umbrella valley violin walnut window
+"""

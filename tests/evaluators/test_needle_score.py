@@ -10,7 +10,7 @@ from reattention_eval.evaluators.text import edit_distance, edit_similarity
 
 
 @pytest.mark.parametrize(
-    "first, second, distance",
+    ("first", "second", "distance"),
     [
         ("", "", 0),
         ("", "abc", 3),
@@ -69,7 +69,8 @@ def test_against_the_released_evaluator():
     from opencompass.datasets.needlebench.origin import NeedleBenchOriginEvaluator
 
     rng = random.Random(1)
-    words = "the best thing to do in San Francisco is eat a sandwich and sit".split()
+    sentence = "the best thing to do in San Francisco is eat a sandwich and sit"
+    words = sentence.split()
     predictions = [" ".join(rng.choices(words, k=rng.randrange(12))) for _ in range(80)]
     references = [" ".join(rng.choices(words, k=6)) + "*" + rng.choice(words) for _ in range(80)]
     released = NeedleBenchOriginEvaluator().score(predictions, references)["score"]
@@ -77,7 +78,7 @@ def test_against_the_released_evaluator():
 
 
 @pytest.mark.parametrize(
-    "call, words",
+    ("call", "words"),
     [
         (("needel", "passkey", ["a"], ["a"]), "no benchmark 'needel'; choose from needle"),
         (("needle", "x", ["a"], ["a"]), "no task 'x'; choose from magic_number, passkey, sentence"),
@@ -89,7 +90,7 @@ def test_unknown_names_are_answered_with_those_that_exist(call, words):
         score(*call)
 
 
-@pytest.mark.parametrize("predictions, references", [([], []), (["a"], ["a", "b"])])
+@pytest.mark.parametrize(("predictions", "references"), [([], []), (["a"], ["a", "b"])])
 def test_missing_samples_are_an_error(predictions, references):
     with pytest.raises(DataError, match="predictions for"):
         score("needle", "passkey", predictions, references)

@@ -1,0 +1,207 @@
+"""A model and its tokenizer from a folder or the hub, refused early when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from reattention_eval.checkpoints.folder import check_folder, read_json
+from reattention_eval.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# first version that is tried, first that is not
+OLDEST, BEYOND = (4, 57), (6, 0)
+_DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
+
+
+@overload
+def load_model(
+    path: str | os.PathLike[str],
+    dtype: str | torch.dtype = ...,
+    device_map: Any = ...,
+    tokenizer_only: Literal[False] = ...,
+    attn_implementation: str = ...,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]: ...
+@overload
+def load_model(
+    path: str | os.PathLike[str],
+    dtype: str | torch.dtype = ...,
+    device_map: Any = ...,
+    tokenizer_only: bool = ...,
+    attn_implementation: str = ...,
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]: ...
+def load_model(
+    path: str | os.PathLike[str],
+    dtype: str | torch.dtype = "auto",
+    device_map: Any = None,
+    tokenizer_only: bool = False,
+    attn_implementation: str = "sdpa",
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
+    """The model, in eval mode, and its tokenizer; with `tokenizer_only` the model is None.
+
+    Args:
+        path: a local folder in Hugging Face layout, or a hub id.
+        dtype: "auto" is bfloat16 where the hardware computes in it, else float32 (float16 on a GPU
+            without bfloat16); or a dtype or its name.
+        device_map: as transformers takes it; None loads to the CPU.
+
+    Raises:
+        CheckpointError: folder, config, a shard or the tokenizer missing; a truncated file;
+            weights that the model needs and the files lack; a model without rotary position
+            embedding; a transformers version outside 4.57 to 5.x.
+        ConfigError: unknown dtype.
+    """
+    check_transformers()
+    source = _local(path)
+    if isinstance(source, Path):
+        check_folder(source, weights=not tokenizer_only)
+    tokenizer = _tokenizer(source)
+    if tokenizer_only:
+        return None, tokenizer
+    torch_dtype = pick_dtype(dtype)
+    config = _config(source)
+    _check_rope(config, source)
+
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=torch_dtype,
+            device_map=device_map,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise CheckpointError(
+            f"the weights of {source} do not load ({_first_line(error)}); "
+            "check that config.json belongs to these weights, or fetch the model again."
+        ) from error
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"the files of {source} lack {len(missing)} tensors of the model (first: {missing[0]}),"
+            " which would stay random; fetch the model again."
+        )
+    return model.eval(), tokenizer
+
+
+def check_transformers() -> None:
+    """Raises CheckpointError unless the installed transformers is one that this package knows."""
+    import transformers
+
+    found = transformers.__version__
+    version = tuple(int(number) for number in re.findall(r"\d+", found)[:2])
+    if not OLDEST <= version < BEYOND:
+        raise CheckpointError(
+            f"transformers {found} is too {'old' if version < OLDEST else 'new'}; "
+            'install one that works: pip install "transformers>=4.57,<6"'
+        )
+
+
+def pick_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The torch dtype of a name; "auto" asks the hardware."""
+    import torch
+
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; choose from {', '.join(_DTYPES)}.")
+    if name != "auto":
+        return getattr(torch, name)  # type: ignore[no-any-return]
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    # elsewhere a CPU emulates bfloat16, several times slower than float32
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = any(getattr(torch.cpu, ask, bool)() for ask in asks)
+    return torch.bfloat16 if native else torch.float32
+
+
+def _local(path: str | os.PathLike[str]) -> Path | str:
+    """A folder that exists, or a hub id as it is."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{path} is a file; give the folder that holds config.json.")
+    text = os.fspath(path)
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", text):
+        raise CheckpointError(
+            f"the model folder {text} does not exist; "
+            "check the path, or give a hub id (owner/name)."
+        )
+    return text
+
+
+def _config(source: Path | str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unknown(source, "config.json", error) from error
+
+
+def _tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        if isinstance(source, Path) and _saved_by_5(source):
+            return PreTrainedTokenizerFast.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # tokenizers raises bare Exception on a damaged file
+        raise _unknown(source, "the tokenizer", error) from error
+
+
+def _saved_by_5(folder: Path) -> bool:
+    """transformers 5 names a class that 4 does not know for what 4 can read."""
+    settings, whole = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    if not (settings.is_file() and whole.is_file()):
+        return False
+    return read_json(settings).get("tokenizer_class") == "TokenizersBackend"
+
+
+def _unknown(source: Path | str, part: str, error: Exception) -> CheckpointError:
+    if isinstance(source, Path):
+        return CheckpointError(
+            f"{part} of {source} cannot be loaded ({_first_line(error)}); fetch the model again, "
+            "or install a transformers version that knows this kind of model."
+        )
+    return CheckpointError(
+        f"{source} is neither a folder here nor could {part} be fetched from the hub "
+        f"({_first_line(error)}); check the name and the network, or give a local folder."
+    )
+
+
+def _check_rope(config: PretrainedConfig, source: Path | str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{source} is a {config.model_type} model, which is no text decoder that transformers "
+            f"knows ({_first_line(error)}); use a causal language model with rotary positions."
+        ) from error
+    if not any(name.endswith("rotary_emb") for name, _ in model.named_modules()):
+        raise CheckpointError(
+            f"{source} is a {config.model_type} model, which has no rotary position embedding; "
+            "use a RoPE decoder such as Llama, Mistral, Qwen2 or Qwen3."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:200].rstrip(".")
