@@ -1,0 +1,193 @@
+"""Pass 1 for Hopper, in Gluon: `triton_prefill` with the reduction hidden behind the product.
+
+Two accumulators take turns: while the tensor cores fill one, the warps reduce the other to block
+maxima. Plain Triton waits for every product before it reduces. Same packed output.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia import hopper
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+GLUON_DTYPES = {"torch.float16": gl.float16, "torch.bfloat16": gl.bfloat16}
+
+INT64_MIN = gl.constexpr(-(2**63))
+# two names changed after Triton 3.6
+barrier = getattr(gl, "barrier", None) or gl.thread_barrier
+async_load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+
+
+@gluon.jit
+def reduce_and_insert(
+    entries,
+    scores,
+    tile,
+    BM: gl.constexpr,
+    BN: gl.constexpr,
+    PARTS: gl.constexpr,
+    K: gl.constexpr,
+    ASM: gl.constexpr,
+    CONSTRAINTS: gl.constexpr,
+):
+    """scores [BM, BN] -> the lists of each (row, lane); block id = (tile * PARTS + part) * 4 + lane."""
+    cut = gl.reshape(scores, (BM, PARTS, BN // (8 * PARTS), 4, 2))
+    value = gl.max(gl.max(cut, 4), 2)  # [BM, PARTS, 4]
+    if PARTS == 1:
+        values = (gl.reshape(value, (BM, 4)),)
+    else:
+        values = gl.split(gl.permute(value, (0, 2, 1)))
+    layout: gl.constexpr = values[0].type.layout
+    lane = gl.arange(0, 4, layout=gl.SliceLayout(0, layout))
+    ident = gl.zeros([BM, 4], gl.int32, layout=layout) + (lane[None, :] + tile * (4 * PARTS))
+    if len(entries) == 0:
+        empty = gl.full([BM, 4], INT64_MIN, gl.int64, layout=layout)
+        entries = (empty,) * K
+    kept = gl.inline_asm_elementwise(
+        ASM, CONSTRAINTS, entries + values + (ident,), dtype=(gl.int64,) * K if K > 1 else gl.int64, is_pure=True, pack=1
+    )
+    if K == 1:
+        return (kept,)
+    else:
+        return kept
+
+
+@gluon.jit
+def issue_load(k_desc, row, ring, full, stage, pred):
+    mbarrier.expect(full.index(stage), k_desc.block_type.nbytes, pred=pred)
+    async_load(k_desc, [row, 0], full.index(stage), ring.index(stage), pred=pred)
+
+
+@gluon.jit(do_not_specialize=["n_rows", "n_keys", "tiles_per_split"])
+def best_blocks_hopper(
+    q_desc,
+    k_desc,
+    out_ptr,
+    n_rows,
+    n_keys,
+    n_kv_heads,
+    tiles_per_split,
+    rows_per_batch,
+    rows_per_head,
+    BM: gl.constexpr,
+    BN: gl.constexpr,
+    PARTS: gl.constexpr,
+    K: gl.constexpr,
+    STAGES: gl.constexpr,
+    UNROLL: gl.constexpr,
+    ASM: gl.constexpr,
+    CONSTRAINTS: gl.constexpr,
+    num_warps: gl.constexpr,
+):
+    """Grid (row tiles, batch * KV heads, splits) -> out [batch * KV heads, rows, splits, 4, K].
+
+    q_desc [B*H*T, D]; k_desc [.., D]: key n of a pair is its row b * rows_per_batch +
+    h * rows_per_head + n.
+    """
+    D: gl.constexpr = k_desc.block_type.shape[1]
+    dtype: gl.constexpr = k_desc.dtype
+    row_tile = gl.program_id(0)
+    pair = gl.program_id(1)
+    split = gl.program_id(2)
+    n_splits = gl.num_programs(2)
+    base = (pair // n_kv_heads) * rows_per_batch + (pair % n_kv_heads) * rows_per_head
+
+    q = gl.allocate_shared_memory(dtype, [BM, D], q_desc.layout)
+    ring = gl.allocate_shared_memory(dtype, [STAGES, BN, D], k_desc.layout)
+    q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    mbarrier.init(q_full, count=1)
+    for s in gl.static_range(STAGES):
+        mbarrier.init(full.index(s), count=1)
+    hopper.fence_async_shared()
+    mbarrier.expect(q_full, q_desc.block_type.nbytes)
+    async_load(q_desc, [pair * n_rows + row_tile * BM, 0], q_full, q)
+
+    first = split * tiles_per_split
+    last = gl.minimum(first + tiles_per_split, gl.cdiv(n_keys, BN))
+    whole = gl.minimum(last, n_keys // BN) - first
+    paired = gl.maximum(whole - whole % UNROLL, 0)
+    for s in gl.static_range(STAGES):
+        issue_load(k_desc, base + (first + s) * BN, ring, full, s, s < paired)
+
+    layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[num_warps, 1], instr_shape=[16, BN, 256 // dtype.primitive_bitwidth]
+    )
+    zero = gl.zeros([BM, BN], gl.float32, layout=layout)
+    # a value below every other: the lists start empty, with the layout the reduction gives
+    entries = reduce_and_insert((), zero - float("inf"), first, BM, BN, PARTS, K, ASM, CONSTRAINTS)
+    empty = gl.full([BM, 4], INT64_MIN, gl.int64, layout=entries[0].type.layout)
+    entries = (empty,) * K
+
+    mbarrier.wait(q_full, 0)
+    for start in range(0, paired, UNROLL):
+        mbarrier.wait(full.index(start % STAGES), (start // STAGES) & 1)
+        even = hopper.warpgroup_mma(
+            q, ring.index(start % STAGES).permute((1, 0)), zero, use_acc=False, is_async=True
+        )
+        odd = even
+        for u in gl.static_range(UNROLL):
+            i = start + u
+            if u + 1 < UNROLL:
+                stage = (i + 1) % STAGES
+                mbarrier.wait(full.index(stage), ((i + 1) // STAGES) & 1)
+                odd = hopper.warpgroup_mma(
+                    q, ring.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True
+                )
+                scores = hopper.warpgroup_mma_wait(1, deps=[even])
+            else:
+                scores = hopper.warpgroup_mma_wait(0, deps=[even])
+            entries = reduce_and_insert(
+                entries, scores, first + i, BM, BN, PARTS, K, ASM, CONSTRAINTS
+            )
+            barrier()  # both warpgroups are done with tile i
+            ahead = i + STAGES
+            issue_load(k_desc, base + (first + ahead) * BN, ring, full, i % STAGES, ahead < paired)
+            even = odd
+
+    # at most two tiles are left: an odd one and the one the keys end in
+    rest = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(rest, count=1)
+    hopper.fence_async_shared()
+    phase = 0
+    for tile in range(first + paired, last):
+        mbarrier.expect(rest, k_desc.block_type.nbytes)
+        async_load(k_desc, [base + tile * BN, 0], rest, ring.index(0))
+        mbarrier.wait(rest, phase)
+        phase = phase ^ 1
+        scores = hopper.warpgroup_mma(q, ring.index(0).permute((1, 0)), zero, use_acc=False)
+        n = tile * BN + gl.arange(0, BN, layout=gl.SliceLayout(0, layout))
+        scores = gl.where((n < n_keys)[None, :], scores, -float("inf"))
+        entries = reduce_and_insert(entries, scores, tile, BM, BN, PARTS, K, ASM, CONSTRAINTS)
+        barrier()
+
+    where: gl.constexpr = entries[0].type.layout
+    row = row_tile * BM + gl.arange(0, BM, layout=gl.SliceLayout(1, where))
+    lane = gl.arange(0, 4, layout=gl.SliceLayout(0, where))
+    slot = (pair.to(gl.int64) * n_rows + row[:, None]) * n_splits + split
+    slot = slot * (4 * K) + lane[None, :] * K
+    inside = (row < n_rows)[:, None] & (lane >= 0)[None, :]
+    for j in gl.static_range(K):
+        gl.store(out_ptr + slot + j, entries[j], mask=inside)
+
+
+def descriptors(
+    query: Tensor, key: Tensor, rows: int, keys: int
+) -> tuple[TensorDescriptor, TensorDescriptor, int, int]:
+    """2-D views for the bulk copy engine: all query rows, and all keys with their batch and head
+    steps counted in rows."""
+    b, _, _, d = query.shape
+    _, kv_heads, n, _ = key.shape
+    step = key.stride(2)
+    batch_rows, head_rows = key.stride(0) // step, key.stride(1) // step
+    height = (b - 1) * batch_rows + (kv_heads - 1) * head_rows + n
+    query = query.contiguous()
+    dtype = GLUON_DTYPES[str(key.dtype)]
+    q_layout = gl.NVMMASharedLayout.get_default_for([rows, d], dtype)
+    k_layout = gl.NVMMASharedLayout.get_default_for([keys, d], dtype)
+    q_desc = TensorDescriptor(query, [query.numel() // d, d], [d, 1], [rows, d], q_layout)
+    k_desc = TensorDescriptor(key, [height, d], [step, 1], [keys, d], k_layout)
+    return q_desc, k_desc, batch_rows, head_rows

@@ -1,0 +1,173 @@
+"""Triton form of `topk_keys`: block-max pass, exact rescoring, for CUDA tensors.
+
+Prefill and decode differ in the launch only: with few rows the keys are split until the memory is
+busy, with many rows until every multiprocessor has work.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import triton
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from reattention_kernels.topk_keys.triton_prefill import best_blocks_kernel, insertion_asm
+from reattention_kernels.topk_keys.triton_rescore import rescore_kernel
+
+MAX_K = 16
+MAX_HEAD_DIM = 256
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One launch shape of pass 1: rows x keys per tile, and how many programs share an SM."""
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+    lanes: int = 4
+    parts: int = 1  # blocks a lane's share of a tile is cut into
+    per_sm: int = 1
+    gluon: bool = False
+    unroll: int = 8
+    rescore_warps: int = 4
+
+    @property
+    def block(self) -> int:
+        """Keys per block."""
+        return self.keys // (self.lanes * self.parts)
+
+
+def interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def sm_count(index: int) -> int:
+    return torch.cuda.get_device_properties(index).multi_processor_count
+
+
+@cache
+def capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
+def choose_tile(n_rows: int, key: Tensor, mode: str) -> Tile:
+    """Measured on an H100; see docs/kernels.md."""
+    lanes = 1 if mode == "block_max" else 4
+    head_dim = key.shape[3]
+    if interpreted() or key.dtype == torch.float32:
+        return Tile(64, 128 if mode == "block_max" else 64, 4, 2, lanes)
+    if head_dim > 128:
+        return Tile(64 if n_rows <= 64 else 128, 128, 4 if n_rows <= 64 else 8, 2, lanes)
+    if n_rows <= 64:
+        return Tile(64, 128, 4, 3, lanes, per_sm=2)
+    if mode == "block_max":
+        return Tile(128, 128, 8, 3, lanes)
+    if hopper_ready(key):
+        return Tile(128, 128, 8, 4, lanes, parts=2, gluon=True)
+    return Tile(128, 64, 4, 3, lanes, per_sm=2)
+
+
+def choose_splits(n_programs: int, n_tiles: int, slots: int) -> int:
+    """Parts the keys are cut into: the fewest that leave the least of the last wave idle."""
+    most = max(1, min(n_tiles // 16, -(-2 * slots // n_programs)))
+
+    def cost(splits: int) -> float:
+        waves = -(-n_programs * splits // slots)
+        return waves / splits * (1 + 0.004 * splits)
+
+    return min(range(1, most + 1), key=cost)
+
+
+def topk_keys_triton(
+    query: Tensor, key: Tensor, k: int, mode: str = "exact", tile: Tile | None = None
+) -> Tensor:
+    """Same contract as `reattention_kernels.topk_keys`; k <= 16, head_dim <= 256, no float64."""
+    b, h, t, d = query.shape
+    kv_heads, n = key.shape[1], key.shape[2]
+    out = torch.empty(b, h, t, k, dtype=torch.int32, device=query.device)
+    if n == 0 or out.numel() == 0:
+        return out.fill_(-1)
+    query = query if query.stride(3) == 1 else query.contiguous()
+    key = key if key.stride(3) == 1 else key.contiguous()
+    group, n_rows, pairs = h // kv_heads, h // kv_heads * t, b * kv_heads
+    tile = tile or choose_tile(n_rows, key, mode)
+    blocks = best_blocks(query, key, k, tile)
+    padded = max(16, triton.next_power_of_2(d))
+    n_cand = blocks.shape[2]
+    rescore_kernel[(n_rows, pairs)](
+        query, key, blocks, out, t, n, kv_heads, n_cand, *query.stride()[:3], *key.stride()[:3],
+        GROUP=group, D=d, DP=padded, BLOCK=tile.block, LANES=tile.lanes, K=k,
+        KP=triton.next_power_of_2(k), CP=triton.next_power_of_2(n_cand),
+        CHUNK=max(1, min(triton.next_power_of_2(k), 16384 // (tile.block * padded))),
+        ONE_PER_BLOCK=mode == "block_max", num_warps=tile.rescore_warps,
+    )  # fmt: skip
+    return out
+
+
+def best_blocks(query: Tensor, key: Tensor, k: int, tile: Tile) -> Tensor:
+    """Pass 1: packed int64 [B * Hkv, G * T, splits * lanes * k] candidate blocks of every row."""
+    b, h, t, d = query.shape
+    kv_heads, n = key.shape[1], key.shape[2]
+    group, pairs = h // kv_heads, b * kv_heads
+    n_rows = group * t
+    n_tiles, row_tiles = -(-n // tile.keys), -(-n_rows // tile.rows)
+    slots = 2 if interpreted() else tile.per_sm * sm_count(query.device.index or 0)
+    per_split = -(-n_tiles // choose_splits(row_tiles * pairs, n_tiles, slots))
+    splits = -(-n_tiles // per_split)
+    asm, constraints = (None, None) if interpreted() else insertion_asm(k, tile.parts)
+    blocks = torch.empty(
+        pairs, n_rows, splits * tile.lanes * k, dtype=torch.int64, device=query.device
+    )
+    grid = (row_tiles, pairs, splits)
+    if tile.gluon:
+        from reattention_kernels.topk_keys.gluon_prefill import best_blocks_hopper, descriptors
+
+        q_desc, k_desc, batch_rows, head_rows = descriptors(query, key, tile.rows, tile.keys)
+        best_blocks_hopper[grid](
+            q_desc, k_desc, blocks, n_rows, n, kv_heads, per_split, batch_rows, head_rows,
+            BM=tile.rows, BN=tile.keys, PARTS=tile.parts, K=k, STAGES=tile.stages,
+            UNROLL=tile.unroll, ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps,
+        )  # fmt: skip
+        return blocks
+    padded = max(16, triton.next_power_of_2(d))
+    tma = tma_ready(key) and d == padded
+    descriptor = None
+    if tma:
+        descriptor = TensorDescriptor(key, key.shape, key.stride(), [1, 1, tile.keys, padded])
+    best_blocks_kernel[grid](
+        query, descriptor, key, blocks, n_rows, t, n, kv_heads, per_split,
+        *query.stride()[:3], *key.stride()[:3],
+        GROUP=group, D=d, DP=padded, BM=tile.rows, BN=tile.keys, LANES=tile.lanes, K=k,
+        STAGES=tile.stages, TMA=tma, PRECISION="ieee", UPCAST=interpreted(),
+        ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps,
+    )  # fmt: skip
+    return blocks
+
+
+def tma_ready(key: Tensor) -> bool:
+    """The bulk copy engine wants 16-byte steps."""
+    if interpreted() or not key.is_cuda or capability(key.device.index or 0)[0] < 9:
+        return False
+    size = key.element_size()
+    aligned = all(stride * size % 16 == 0 for stride in key.stride()[:3])
+    return aligned and key.data_ptr() % 16 == 0 and size <= 2
+
+
+def hopper_ready(key: Tensor) -> bool:
+    """Gluon's wgmma form: keys whose batch and head steps are whole rows of one 2-D array."""
+    step = key.stride(2)
+    return (
+        tma_ready(key)
+        and capability(key.device.index or 0)[0] == 9
+        and key.shape[3] in (64, 128)
+        and step > 0
+        and key.stride(0) % step == 0
+        and key.stride(1) % step == 0
+    )

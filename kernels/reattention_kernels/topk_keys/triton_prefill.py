@@ -1,0 +1,238 @@
+"""Pass 1 of the exact top-k: per row the best key *blocks*, by block maximum.
+
+Block-max theorem: the k best keys of a row lie inside the k blocks with the largest maxima. So
+the inner loop needs one `max` per score and no index bookkeeping. The query heads of one KV head
+are packed with the chunk's queries into rows, so a key tile is read once per KV head.
+
+A tile of BN keys is cut into LANES blocks. With LANES = 4 block c holds the keys n of the tile with
+(n % 8) // 2 == c: exactly the columns one thread of a tensor-core accumulator owns, so the block
+maximum needs no exchange between threads. Each (row, lane) keeps its own k best blocks, first
+come first on ties; since the tiles of a lane are in key order, a lane's list holds the lane's true
+top-k, ties included. `triton_rescore` merges the lanes.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+INT64_MIN = tl.constexpr(-(2**63))
+ID_TOP = tl.constexpr(0x7FFFFFFF)
+
+
+def insertion_asm(k: int, parts: int) -> tuple[str, str]:
+    """PTX that inserts `parts` blocks (values, ids first, first + 4, ...) into k sorted entries.
+
+    Entry = order-preserving int32 of the value in the high half, 0x7fffffff - id in the low half.
+    Operands: k results, k entries, `parts` values (float32), the first id. Almost every insertion
+    loses once a few tiles have passed; a real branch makes the losing path a few instructions.
+    """
+    value, ident, last = 2 * k, 2 * k + parts, k - 1
+    lines = ["{", ".reg .pred p;", ".reg .b32 bits, sign, high, low;", ".reg .b64 x, y;"]
+    lines += [".reg .f32 most, v;"]
+    lines += [f"mov.b64 ${j}, ${k + j};" for j in range(k)]
+    lines += [f"mov.f32 most, ${value};"]
+    lines += [f"max.f32 most, most, ${value + i};" for i in range(1, parts)]
+    compare = [
+        "add.f32 v, v, 0f00000000;",
+        "mov.b32 bits, v;",
+        "shr.s32 sign, bits, 31;",
+        "and.b32 sign, sign, 0x7fffffff;",
+        "xor.b32 bits, bits, sign;",
+        f"mov.b64 {{low, high}}, ${last};",
+        "setp.le.s32 p, bits, high;",
+    ]
+    lines += ["mov.f32 v, most;", *compare, "@p bra INSERTED;"]
+    for i in range(parts):
+        if parts > 1:
+            lines += [f"mov.f32 v, ${value + i};", *compare, f"@p bra LOST{i};"]
+        lines += [f"sub.s32 low, {0x7FFFFFFF - 4 * i}, ${ident};", "mov.b64 x, {low, bits};"]
+        for j in range(k):
+            lines += [f"max.s64 y, x, ${j};", f"min.s64 x, x, ${j};", f"mov.b64 ${j}, y;"]
+        if parts > 1:
+            lines.append(f"LOST{i}:")
+    lines += ["INSERTED:", "}"]
+    constraints = ",".join(["=&l"] * k + ["l"] * k + ["f"] * parts + ["r"])
+    return "\n".join(lines), constraints
+
+
+@triton.jit
+def ordered_bits(x):
+    """float32 -> int32 that compares the same way (-0.0 is made +0.0 first)."""
+    bits = (x + 0.0).to(tl.int32, bitcast=True)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def ordered_value(bits):
+    """The inverse of ordered_bits."""
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def lane_max(scores, BM: tl.constexpr, BN: tl.constexpr, LANES: tl.constexpr):
+    """[BM, BN] -> [BM, LANES] ([BM] for one lane), the maximum of each block of the tile."""
+    if LANES == 1:
+        return tl.max(scores, 1)
+    else:
+        cut = tl.reshape(scores, (BM, BN // 8, 4, 2))
+        return tl.max(tl.max(cut, 3), 1)
+
+
+@triton.jit
+def insert(
+    entries,
+    value,
+    ident,
+    K: tl.constexpr,
+    ASM: tl.constexpr,
+    CONSTRAINTS: tl.constexpr,
+):
+    """Insert a block into each (row, lane) list of K packed entries."""
+    if ASM is None:
+        x = (ordered_bits(value).to(tl.int64) << 32) | (0x7FFFFFFF - ident).to(tl.int64)
+        out = ()
+        for j in tl.static_range(K):
+            out = out + (tl.maximum(entries[j], x),)
+            x = tl.minimum(entries[j], x)
+        return out
+    else:
+        kept = tl.inline_asm_elementwise(
+            ASM,
+            CONSTRAINTS,
+            entries + (value, ident),
+            dtype=(tl.int64,) * K if K > 1 else tl.int64,
+            is_pure=True,
+            pack=1,
+        )
+        if K == 1:
+            return (kept,)
+        else:
+            return kept
+
+
+@triton.jit
+def score_tile(
+    q,
+    k_desc,
+    k_ptr,
+    base_b,
+    base_h,
+    tile,
+    n_keys,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    BN: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    TMA: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """[BM, BN] scores of one key tile; keys past the end get the least value."""
+    start = tile * BN
+    if TMA:
+        k = tl.reshape(k_desc.load([base_b, base_h, start, 0]), (BN, DP))
+    else:
+        n = start + tl.arange(0, BN)
+        d = tl.arange(0, DP)
+        base = k_ptr + base_b.to(tl.int64) * stride_kb + base_h.to(tl.int64) * stride_kh
+        at = base + n[:, None].to(tl.int64) * stride_kn + d[None, :]
+        if MASKED:
+            k = tl.load(at, mask=(n[:, None] < n_keys) & (d[None, :] < D), other=0.0)
+        elif D < DP:
+            k = tl.load(at, mask=d[None, :] < D, other=0.0)
+        else:
+            k = tl.load(at)
+    if UPCAST:  # the interpreter multiplies the bits of bfloat16
+        scores = tl.dot(q.to(tl.float32), tl.trans(k.to(tl.float32)), input_precision=PRECISION)
+    else:
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    if MASKED:
+        n = start + tl.arange(0, BN)
+        scores = tl.where(n[None, :] < n_keys, scores, -float("inf"))
+    return scores
+
+
+@triton.jit(do_not_specialize=["n_rows", "n_keys", "n_queries", "tiles_per_split"])
+def best_blocks_kernel(
+    q_ptr,
+    k_desc,
+    k_ptr,
+    out_ptr,
+    n_rows,
+    n_queries,
+    n_keys,
+    n_kv_heads,
+    tiles_per_split,
+    stride_qb,
+    stride_qh,
+    stride_qt,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    LANES: tl.constexpr,
+    K: tl.constexpr,
+    STAGES: tl.constexpr,
+    TMA: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+    ASM: tl.constexpr,
+    CONSTRAINTS: tl.constexpr,
+):
+    """Grid (row tiles, batch * KV heads, splits) -> out [batch * KV heads, rows, splits, LANES, K]."""
+    row_tile = tl.program_id(0)
+    pair = tl.program_id(1)
+    split = tl.program_id(2)
+    n_splits = tl.num_programs(2)
+    base_b = pair // n_kv_heads
+    base_h = pair % n_kv_heads
+
+    row = row_tile * BM + tl.arange(0, BM)
+    d = tl.arange(0, DP)
+    head = base_h * GROUP + row // n_queries
+    q_at = (
+        q_ptr
+        + base_b.to(tl.int64) * stride_qb
+        + head[:, None].to(tl.int64) * stride_qh
+        + (row % n_queries)[:, None].to(tl.int64) * stride_qt
+        + d[None, :]
+    )
+    q = tl.load(q_at, mask=(row[:, None] < n_rows) & (d[None, :] < D), other=0.0)
+
+    # one lane: flat lists, since a [BM, 1] tensor is held once per column of the accumulator
+    if LANES == 1:
+        lane = tl.zeros((BM,), tl.int32)
+    else:
+        lane = tl.broadcast_to(tl.arange(0, LANES)[None, :], (BM, LANES))
+    entries = (lane.to(tl.int64) * 0 + INT64_MIN,) * K
+    first = split * tiles_per_split
+    full = tl.minimum(first + tiles_per_split, n_keys // BN)
+    for tile in tl.range(first, full, num_stages=STAGES):
+        scores = score_tile(
+            q, k_desc, k_ptr, base_b, base_h, tile, n_keys, stride_kb, stride_kh, stride_kn,
+            BN, D, DP, TMA, False, PRECISION, UPCAST,
+        )  # fmt: skip
+        value = lane_max(scores, BM, BN, LANES)
+        entries = insert(entries, value, tile * LANES + lane, K, ASM, CONSTRAINTS)
+    tail = n_keys // BN
+    if (tail * BN < n_keys) & (tail >= first) & (tail < first + tiles_per_split):
+        scores = score_tile(
+            q, k_desc, k_ptr, base_b, base_h, tail, n_keys, stride_kb, stride_kh, stride_kn,
+            BN, D, DP, TMA, True, PRECISION, UPCAST,
+        )  # fmt: skip
+        value = lane_max(scores, BM, BN, LANES)
+        entries = insert(entries, value, tail * LANES + lane, K, ASM, CONSTRAINTS)
+
+    at = row if LANES == 1 else row[:, None]
+    slot = ((pair.to(tl.int64) * n_rows + at) * n_splits + split) * (LANES * K) + lane * K
+    inside = (at < n_rows) & (lane >= 0)
+    for j in tl.static_range(K):
+        tl.store(out_ptr + slot + j, entries[j], mask=inside)

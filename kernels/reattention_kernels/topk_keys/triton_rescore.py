@@ -1,0 +1,148 @@
+"""Pass 2 of the exact top-k: score the keys of a row's best blocks, keep the k best.
+
+A candidate block is an int64 as pass 1 packs it: its maximum above, ID_TOP - id below. Only blocks whose maximum reaches the k-th largest block maximum can hold
+a key of the top-k: without ties that is k blocks, and the few rows with ties take more rounds.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from reattention_kernels.topk_keys.triton_prefill import (
+    ID_TOP,
+    INT64_MIN,
+    ordered_bits,
+    ordered_value,
+)
+
+# Pass 1 and pass 2 add the same float32 products in different orders, so a block whose maximum
+# lies this close (relative) below the k-th is rescored as well.
+MARGIN = tl.constexpr(2.0**-16)
+
+
+@triton.jit
+def pack(value, ident):
+    """float32 value, int32 id -> int64 that orders by value, then by lower id."""
+    return (ordered_bits(value).to(tl.int64) << 32) | (0x7FFFFFFF - ident).to(tl.int64)
+
+
+@triton.jit
+def packed_id(entry):
+    return 0x7FFFFFFF - (entry & 0xFFFFFFFF).to(tl.int32)
+
+
+@triton.jit
+def packed_value(entry):
+    return ordered_value((entry >> 32).to(tl.int32))
+
+
+@triton.jit
+def candidates_to_rescore(cand, K: tl.constexpr):
+    """Drop the blocks that cannot hold a key of the top k: they become INT64_MIN."""
+    rest = cand
+    kth = tl.max(rest, 0)
+    for _ in tl.static_range(K - 1):
+        rest = tl.where(rest == kth, INT64_MIN, rest)
+        kth = tl.max(rest, 0)
+    value = packed_value(kth)
+    floor = value - tl.abs(value) * MARGIN
+    real = packed_value(cand) > -float("inf")
+    enough = kth != INT64_MIN
+    keep = real & (cand != INT64_MIN) & ((packed_value(cand) >= floor) | (enough == 0))
+    return tl.where(keep, cand, INT64_MIN)
+
+
+@triton.jit
+def key_offsets(e, block, BLOCK: tl.constexpr, LANES: tl.constexpr):
+    """Position of element e of a block."""
+    if LANES == 1:
+        return block * BLOCK + e
+    else:
+        return (block // 4) * (4 * BLOCK) + 8 * (e // 2) + 2 * (block % 4) + e % 2
+
+
+@triton.jit
+def merge_best(best, x, K: tl.constexpr, KP: tl.constexpr):
+    """The K largest of best [KP] and x, descending."""
+    slot = tl.arange(0, KP)
+    out = tl.full((KP,), INT64_MIN, tl.int64)
+    for j in tl.static_range(K):
+        m = tl.maximum(tl.max(x, 0), tl.max(best, 0))
+        x = tl.where(x == m, INT64_MIN, x)
+        best = tl.where(best == m, INT64_MIN, best)
+        out = tl.where(slot == j, m, out)
+    return out
+
+
+@triton.jit(do_not_specialize=["n_queries", "n_keys", "n_cand"])
+def rescore_kernel(
+    q_ptr,
+    k_ptr,
+    cand_ptr,
+    out_ptr,
+    n_queries,
+    n_keys,
+    n_kv_heads,
+    n_cand,
+    stride_qb,
+    stride_qh,
+    stride_qt,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
+    K: tl.constexpr,
+    KP: tl.constexpr,
+    CP: tl.constexpr,
+    CHUNK: tl.constexpr,
+    ONE_PER_BLOCK: tl.constexpr,
+):
+    """Grid (queries * GROUP, batch * KV heads); cand [B*Hkv, GROUP*T, n_cand] -> out [B, H, T, K]."""
+    # neighbours in the grid share a query position: their heads like the same keys (L2)
+    t = tl.program_id(0) // GROUP
+    g = tl.program_id(0) % GROUP
+    pair = tl.program_id(1)
+    base_b = (pair // n_kv_heads).to(tl.int64)
+    base_h = pair % n_kv_heads
+    head = base_h * GROUP + g
+    d = tl.arange(0, DP)
+    q_at = q_ptr + base_b * stride_qb + head.to(tl.int64) * stride_qh + t.to(tl.int64) * stride_qt
+    q = tl.load(q_at + d, mask=d < D, other=0.0).to(tl.float32)
+
+    row = (pair.to(tl.int64) * GROUP + g) * n_queries + t
+    c = tl.arange(0, CP)
+    cand = tl.load(cand_ptr + row * n_cand + c, mask=c < n_cand, other=INT64_MIN)
+    cand = candidates_to_rescore(cand, K)
+    count = tl.sum((cand != INT64_MIN).to(tl.int32), 0)
+
+    best = tl.full((KP,), INT64_MIN, tl.int64)
+    base_k = k_ptr + base_b * stride_kb + base_h.to(tl.int64) * stride_kh
+    e = tl.arange(0, BLOCK)
+    chunk = tl.arange(0, CHUNK)
+    for _ in range(0, count, CHUNK):
+        blocks = tl.full((CHUNK,), -1, tl.int32)
+        for j in tl.static_range(CHUNK):
+            m = tl.max(cand, 0)
+            cand = tl.where(cand == m, INT64_MIN, cand)
+            blocks = tl.where(chunk == j, tl.where(m == INT64_MIN, -1, packed_id(m)), blocks)
+        pos = key_offsets(e[None, :], blocks[:, None], BLOCK, LANES)
+        inside = (blocks[:, None] >= 0) & (pos < n_keys)
+        flat = tl.reshape(pos, (CHUNK * BLOCK,))
+        inside = tl.reshape(tl.broadcast_to(inside, (CHUNK, BLOCK)), (CHUNK * BLOCK,))
+        k_at = base_k + flat[:, None].to(tl.int64) * stride_kn + d[None, :]
+        keys = tl.load(k_at, mask=inside[:, None] & (d[None, :] < D), other=0.0)
+        scores = tl.sum(keys.to(tl.float32) * q[None, :], 1)
+        x = tl.where(inside, pack(scores, flat), INT64_MIN)
+        if ONE_PER_BLOCK:
+            x = tl.max(tl.reshape(x, (CHUNK, BLOCK)), 1)
+        best = merge_best(best, x, K, KP)
+
+    slot = tl.arange(0, KP)
+    found = tl.where(best == INT64_MIN, -1, packed_id(best))
+    out_at = (base_b * n_kv_heads * GROUP + head) * n_queries + t
+    tl.store(out_ptr + out_at * K + slot, found, mask=slot < K)
