@@ -60,11 +60,11 @@ def load_model(
     source = _local(path)
     if isinstance(source, Path):
         check_folder(source, weights=not tokenizer_only)
+    config = _config(source)
     tokenizer = _tokenizer(source)
     if tokenizer_only:
         return None, tokenizer
     torch_dtype = pick_dtype(dtype)
-    config = _config(source)
     _check_rope(config, source)
 
     from transformers import AutoModelForCausalLM
@@ -135,10 +135,10 @@ def _local(path: str | os.PathLike[str]) -> Path | str:
     if folder.exists():
         raise CheckpointError(f"{path} is a file; give the folder that holds config.json.")
     text = os.fspath(path)
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", text):
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
         raise CheckpointError(
             f"the model folder {text} does not exist; "
-            "check the path, or give a hub id (owner/name)."
+            "check the path, or give a hub id in the form owner/name."
         )
     return text
 
