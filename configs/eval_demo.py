@@ -5,7 +5,7 @@
 Variables that replace what stands here, for larger or smaller runs of the same configuration:
 REATTENTION_DEMO_MODEL (a folder or hub id), REATTENTION_DEMO_LENGTHS, REATTENTION_DEMO_DEPTHS
 (percent), REATTENTION_DEMO_REPEATS, REATTENTION_DEMO_METHODS (types out of methods/demo.py), lists
-separated by commas.
+separated by commas, and REATTENTION_DEMO_HAYSTACK (a text file instead of the essays).
 """
 
 from mmengine.config import read_base

@@ -40,20 +40,24 @@ def run_demo(choices: Mapping[str, str], work_dir: Path) -> int:
             "the demo runs OpenCompass, which is not installed: "
             'pip install "reattention-eval[opencompass]"'
         )
-    choices = dict(choices)
-    if "MODEL" in choices:
-        local = Path(choices["MODEL"]).expanduser()
-        choices["MODEL"] = str(local.resolve()) if local.exists() else choices["MODEL"]
-    elif not os.environ.get("REATTENTION_DEMO_MODEL"):
-        fetch_model()
-    fetch_essays()
     environment = {**os.environ, **{f"REATTENTION_DEMO_{k}": v for k, v in choices.items()}}
+    for name, fetch in (("MODEL", fetch_model), ("HAYSTACK", fetch_essays)):
+        variable = f"REATTENTION_DEMO_{name}"
+        if not environment.get(variable):
+            fetch()
+        elif (local := Path(environment[variable]).expanduser()).exists():
+            # opencompass is started elsewhere
+            environment[variable] = str(local.resolve())
     return _run(config_path(CONFIG), work_dir.resolve(), environment)
+
+
+def command(config: Path, work_dir: Path) -> list[str]:
+    """What is run: the console script's own module, with this interpreter."""
+    return [sys.executable, "-m", "opencompass.cli.main", str(config), "-w", str(work_dir)]
 
 
 def _run(config: Path, work_dir: Path, environment: Mapping[str, str]) -> int:
     before = _runs(work_dir)
-    command = [sys.executable, "-m", "opencompass.cli.main", str(config), "-w", str(work_dir)]
     out.print(f"running: opencompass {config} -w {work_dir}", soft_wrap=True, markup=False)
     start = time.monotonic()
     # opencompass leaves a tmp/ where it is started
@@ -61,7 +65,11 @@ def _run(config: Path, work_dir: Path, environment: Mapping[str, str]) -> int:
         log = Path(folder) / "opencompass.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                command, cwd=folder, env=dict(environment), stdout=sink, stderr=subprocess.STDOUT
+                command(config, work_dir),
+                cwd=folder,
+                env=dict(environment),
+                stdout=sink,
+                stderr=subprocess.STDOUT,
             )
             try:
                 status = _wait(process, work_dir, before)

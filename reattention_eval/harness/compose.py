@@ -19,7 +19,7 @@ from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
 from reattention_eval.harness.inferencer import LongContextGenInferencer
-from reattention_eval.harness.needle import NeedleDataset, NeedleEvaluator
+from reattention_eval.harness.needle import NeedleDataset, NeedleEvaluator, check_haystack
 from reattention_eval.methods import build_method
 
 # keys of a model's configuration that leave every prediction as it is
@@ -39,10 +39,11 @@ def cross(
     and all else that changes a prediction; so `-r` can never mix two settings.
 
     Raises:
-        ConfigError: an unknown method or setting, or two equal entries.
+        ConfigError: an unknown method or setting, a folder that is not there, two equal entries.
     """
     out = []
     for model in models:
+        _check_path(str(model["path"]))
         for method in methods:
             built = build_method(plain(method))
             # "auto" depends on the machine, so what it comes to is written down
@@ -76,7 +77,11 @@ def needle_datasets(
 
     The abbreviation holds the length and a hash of the rest (the tokenizer aside: it belongs to
     the model's abbreviation).
+
+    Raises:
+        DataError: the haystack is not on this machine.
     """
+    check_haystack(haystack)
     chat = bool(model.get("chat_template", False))
     out = []
     for length in lengths:
@@ -129,8 +134,8 @@ def needle_run(
     """`models`, `datasets` and, for several checkpoints, `model_dataset_combinations`.
 
     With `environment="REATTENTION_DEMO"` the variables REATTENTION_DEMO_MODEL (a path or hub id
-    instead of the models), _LENGTHS, _DEPTHS, _REPEATS and _METHODS (names out of `methods`)
-    replace what the configuration says; lists are separated by commas.
+    instead of the models), _LENGTHS, _DEPTHS, _REPEATS, _METHODS (names out of `methods`) and
+    _HAYSTACK (a text file) replace what the configuration says; lists are separated by commas.
 
     Raises:
         ConfigError: a variable that cannot be read, or a model that is not there.
@@ -142,6 +147,7 @@ def needle_run(
         repeats = chosen.numbers("REPEATS", [repeats], int)[0]
         methods = chosen.methods(methods)
         models = chosen.models(models)
+        options |= chosen.haystack()
     crossed = cross(models, methods)
     combinations = []
     for model in models:
@@ -159,10 +165,11 @@ def embedded_model() -> str:
     """Folder of the embedded model, which must have been fetched: nothing is downloaded here.
 
     Raises:
-        ConfigError: it is not there (unless REATTENTION_DEMO_MODEL names another one).
+        ConfigError: it is not there (unless a variable, see `needle_run`, names another one).
     """
     folder = embedded_model_folder()
-    if not (folder / "config.json").is_file() and not os.environ.get("REATTENTION_DEMO_MODEL"):
+    replaced = any(os.environ.get(f"REATTENTION_{run}_MODEL") for run in ("DEMO", "SWEEP"))
+    if not (folder / "config.json").is_file() and not replaced:
         raise ConfigError(
             f"the embedded model is not in the cache (looked for {folder}). Fetch it with: "
             "reattention-eval prepare demo"
@@ -210,20 +217,27 @@ class _Environment:
             )
         return [m for m in methods if not names or m["type"] in names]
 
+    def haystack(self) -> dict[str, str]:
+        source = os.environ.get(f"{self.prefix}_HAYSTACK", "").strip()
+        local = Path(source).expanduser()
+        return {"haystack": str(local.resolve()) if local.is_file() else source} if source else {}
+
     def models(self, models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         path = os.environ.get(f"{self.prefix}_MODEL", "").strip()
         if not path:
             return [dict(model) for model in models]
         local = Path(path).expanduser()
-        if local.is_dir():
-            path = str(local.resolve())
-        elif path.startswith((".", "/", "~")):
-            raise ConfigError(
-                f"{self.prefix}_MODEL is {path!r}, which is no folder; give the folder of a "
-                "checkpoint or a hub id."
-            )
+        path = str(local.resolve()) if local.is_dir() else path
         name = Path(path.rstrip("/")).name
         return [{**models[0], "path": path, "abbr": name}]
+
+
+def _check_path(path: str) -> None:
+    """A missing folder is found before any process is started."""
+    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        raise ConfigError(
+            f"the model {path} is no folder; give the folder of a checkpoint or a hub id."
+        )
 
 
 def _all_different(names: Sequence[str], what: str) -> None:

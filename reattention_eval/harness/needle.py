@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -12,9 +13,22 @@ from opencompass.datasets.base import BaseDataset
 from opencompass.openicl import BaseEvaluator
 
 from reattention_eval.checkpoints import load_model
-from reattention_eval.datasets import load_haystack, needle_samples
-from reattention_eval.errors import ConfigError
+from reattention_eval.datasets import essays_file, load_haystack, needle_samples
+from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.evaluators import score
+
+
+def check_haystack(source: str) -> None:
+    """Raise DataError unless the text is here already: evaluation downloads nothing."""
+    if source == "essays" and not essays_file().is_file():
+        raise DataError(
+            f"the essays are not in the cache (looked for {essays_file()}). Fetch them with: "
+            "reattention-eval prepare demo"
+        )
+    if source != "essays" and not Path(source).expanduser().is_file():
+        raise DataError(
+            f"there is no haystack {source}; give the path of a text file, or 'essays'."
+        )
 
 
 class NeedleDataset(BaseDataset):  # type: ignore[misc]
@@ -40,6 +54,7 @@ class NeedleDataset(BaseDataset):  # type: ignore[misc]
         Raises:
             DataError: the haystack is missing, or smaller than `length`.
         """
+        check_haystack(haystack)
         _, loaded = load_model(tokenizer, tokenizer_only=True)
         samples = needle_samples(
             loaded,

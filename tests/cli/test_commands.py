@@ -1,0 +1,132 @@
+"""The command line: what it prints and the status it ends with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from reattention_eval.cli import app, demo
+from reattention_eval.cli.configs import config_path
+from reattention_eval.methods import list_methods
+
+# stands for opencompass: leaves a run behind, tells what it was given, ends with a status
+STAND_IN = """
+import json, os, pathlib, sys
+run = pathlib.Path(sys.argv[1]) / "20260101_000000"
+(run / "configs").mkdir(parents=True)
+(run / "results" / "m").mkdir(parents=True)
+(run / "results" / "m" / "d.json").write_text('{"accuracy": 75.0, "n": 4}')
+(run / "predictions" / "m").mkdir(parents=True)
+(run / "predictions" / "m" / "d.json").write_text("{}")
+given = {k: v for k, v in os.environ.items() if k.startswith("REATTENTION_DEMO")}
+(run / "given.json").write_text(json.dumps([given, os.getcwd()]))
+print("words of opencompass")
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_methods_lists_every_method_with_its_source() -> None:
+    result = invoke("methods")
+    assert result.exit_code == 0
+    for name in list_methods():
+        assert name in result.output
+    assert "arXiv" in result.output
+    assert "8,192" in result.output
+
+
+def test_doctor_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REATTENTION_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("COLUMNS", "200")
+    result = invoke("doctor")
+    assert result.exit_code == 0, result.output
+    assert "reattention-eval prepare demo" in result.output
+    assert "transformers" in result.output
+
+
+def test_doctor_fails_where_the_cache_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("REATTENTION_CACHE", str(tmp_path / "file" / "below"))
+    assert invoke("doctor").exit_code == 1
+
+
+def test_an_unknown_set_to_prepare_lists_those_that_exist() -> None:
+    result = invoke("prepare", "nothing")
+    assert result.exit_code == 2
+    assert "there are: demo" in result.output
+
+
+def test_report_needs_a_run(tmp_path: Path) -> None:
+    result = invoke("report", str(tmp_path))
+    assert result.exit_code == 2
+    assert "holds no run" in result.output
+
+
+def test_report_ends_with_1_where_something_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "predictions" / "m").mkdir(parents=True)
+    (tmp_path / "predictions" / "m" / "d.json").write_text("{}")
+    result = invoke("report", str(tmp_path))
+    assert result.exit_code == 1
+    assert "m on d: predictions without a result" in result.output
+
+
+def test_configurations_are_found() -> None:
+    assert config_path("eval_demo.py").name == "eval_demo.py"
+    assert (config_path("eval_demo.py").parent / "methods" / "__init__.py").is_file()
+    result = invoke("demo", "--repeats", "0")
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_demo_hands_on_choices_and_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN)
+    monkeypatch.setattr(
+        demo, "command", lambda config, work: [sys.executable, str(script), str(work), str(status)]
+    )
+    text = tmp_path / "text.txt"
+    text.write_text("Words.")
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(text))
+    result = invoke(
+        "demo", "--model", "model", "--lengths", "600,700", "--repeats", "2", "--work-dir", "out"
+    )
+    assert result.exit_code == status, result.output
+    run = tmp_path / "out" / "20260101_000000"
+    given, cwd = json.loads((run / "given.json").read_text())
+    assert given == {
+        "REATTENTION_DEMO_MODEL": str(tmp_path / "model"),
+        "REATTENTION_DEMO_LENGTHS": "600,700",
+        "REATTENTION_DEMO_REPEATS": "2",
+        "REATTENTION_DEMO_HAYSTACK": str(text),
+    }
+    assert Path(cwd) != tmp_path  # opencompass leaves files where it is started
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["20260101_000000"]
+    assert "words of opencompass" in (run / "logs" / "opencompass.log").read_text()
+    assert "75.0 (n=4)" in result.output
+    assert str(run / "report" / "table.md") in result.output.replace("\n", "")
+
+
+def test_demo_shows_why_nothing_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        demo, "command", lambda config, work: [sys.executable, "-c", "raise SystemExit('no such')"]
+    )
+    (tmp_path / "text.txt").write_text("Words.")
+    (tmp_path / "model").mkdir()
+    monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(tmp_path / "text.txt"))
+    result = invoke("demo", "--model", str(tmp_path / "model"), "--work-dir", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "no such" in result.output

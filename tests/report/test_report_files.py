@@ -1,0 +1,271 @@
+"""Tables, heat map and verdict from files written by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reattention_eval.errors import DataError
+from reattention_eval.report import build_report, latest_work_dir
+from reattention_eval.report.heatmap import draw_heatmap, needle_grid
+from reattention_eval.report.problems import find_problems
+from reattention_eval.report.progress import progress_line
+from reattention_eval.report.records import read_records
+from reattention_eval.report.run import read_run
+from reattention_eval.report.tables import csv_table, grids
+
+SETTINGS = {"full": (None, {}), "reattention": (4096, {"local_size": 1024})}
+
+
+def write(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+
+
+class Run:
+    """A run's directory, cell by cell."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def cell(
+        self, method: str, length: int, right: list[float], *, abbr: str | None = None,
+        settings: dict[str, Any] | None = None, n_tokens: int | None = None, selected: int = 60,
+    ) -> tuple[str, str]:  # fmt: skip
+        """One result: `right` are the accuracies at depths 0, 50, 100."""
+        budget, own = SETTINGS[method]
+        model, dataset = abbr or f"m-{method}", f"needle-{length}"
+        details = [
+            {"depth": d, "length": length, "accuracy": a, "answer_nll": 2.0 - a / 100}
+            for d, a in zip((0, 50, 100), right, strict=True)
+        ]
+        accuracy = sum(right) / 3
+        result = {"accuracy": accuracy, "answer_nll": 2.0 - accuracy / 100, "n": 3}
+        write(self.path("results", model, f"{dataset}.json"), {**result, "details": details})
+        write(self.path("predictions", model, f"{dataset}.json"), {})
+        records = [
+            {
+                "index": i, "n_tokens": n_tokens or length, "prefill_seconds": 1.0 + i, "n_cut": 0,
+                "must_select": bool(budget and length > budget), "mean_view": 10.0,
+                "layer_steps_selected": selected if budget and length > budget else 0,
+            }
+            for i in range(3)
+        ]  # fmt: skip
+        write(
+            self.path("records", model, f"{dataset}.jsonl"),
+            "".join(json.dumps(record) + "\n" for record in records),
+        )
+        write(
+            self.path("records", model, f"{dataset}.manifest.json"),
+            {
+                "model": {"name": "Tiny", "trained_window": 8192},
+                "method": {"name": method, "budget": budget, "settings": settings or own},
+                "dataset": {"abbr": dataset, "n": 3, "length": length},
+            },
+        )
+        return model, dataset
+
+    def path(self, *parts: str) -> Path:
+        return self.folder.joinpath(*parts)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "20260101_000000")
+
+
+@pytest.fixture
+def whole(run: Run) -> Run:
+    for length, full, ours in ((4096, [100.0] * 3, [100.0] * 3), (12288, [0.0] * 3, [100, 0, 50])):
+        run.cell("full", length, full)
+        run.cell("reattention", length, list(map(float, ours)))
+    return run
+
+
+def expected(run: Run) -> list[tuple[str, str]]:
+    return [(f"m-{m}", f"needle-{n}") for m in ("full", "reattention") for n in (4096, 12288)]
+
+
+def test_the_readers_table(whole: Run) -> None:
+    tables = grids(read_run(whole.folder, expected(whole)))
+    assert tables["accuracy, %"] == (
+        ["method", "4,096", "12,288"],
+        [["full", "100.0 (n=3)", "0.0 (n=3)"], ["reattention 4,096", "100.0 (n=3)", "50.0 (n=3)"]],
+    )
+    assert tables["answer NLL per token (lower is better)"][1][1][2] == "1.50 (n=3)"
+
+
+def test_the_csv_holds_every_figure(whole: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_table(read_run(whole.folder, expected(whole))))))
+    assert len(rows) == 4 * 2
+    cell = next(r for r in rows if r["method"].startswith("re") and r["length"] == "12288")
+    assert (cell["metric"], cell["value"], cell["n"]) == ("accuracy", "50", "3")
+    assert cell["prefill_seconds"] == "2"
+    assert cell["budget"] == "4096"
+
+
+def test_the_report_is_written_and_made_again_from_files_alone(whole: Run) -> None:
+    first = build_report(whole.folder, expected(whole))
+    assert first.problems == []
+    assert {p.name for p in first.files} == {
+        "table.csv", "table.md", "manifest.json", "heatmap.png",
+    }  # fmt: skip
+    before = {p.name: p.read_bytes() for p in first.files if p.suffix != ".png"}
+    again = build_report(whole.folder)
+    assert {p.name: p.read_bytes() for p in again.files if p.suffix != ".png"} == before
+
+
+def test_the_sentence_says_what_lies_beyond_the_window(whole: Run) -> None:
+    words = build_report(whole.folder, expected(whole)).sentence
+    assert "windows of 8,192 tokens, so the 12,288 column reads past" in words
+    assert "n = 3 prompts a cell" in words
+    assert words.count(". ") == 0  # one sentence
+
+
+def test_means_of_the_heat_map(whole: Run, tmp_path: Path) -> None:
+    cells = read_run(whole.folder, expected(whole))
+    ours = [c for c in cells if c.model == "m-reattention"]
+    grid = needle_grid(ours, "accuracy")
+    assert grid[0.0, 12288] == (100.0, 1)
+    assert grid[50.0, 12288] == (0.0, 1)
+    assert len(grid) == 6
+    picture = draw_heatmap(cells, tmp_path / "a" / "h.png")
+    assert picture is not None
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_no_heat_map_without_depths(run: Run, tmp_path: Path) -> None:
+    run.cell("full", 4096, [1.0, 2.0, 3.0])
+    path = run.path("results", "m-full", "needle-4096.json")
+    write(path, {"f1": 12.5})
+    report = build_report(run.folder)
+    assert not any(p.suffix == ".png" for p in report.files)
+    assert report.grids["f1"] == (["method", "4,096"], [["full", "12.5 (n=3)"]])
+    assert "each column a dataset" in report.sentence
+
+
+def test_without_matplotlib_the_tables_still_come(
+    whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    report = build_report(whole.folder, expected(whole))
+    assert "reattention-eval[report]" in report.notes[0]
+    assert whole.path("report", "table.md").is_file()
+
+
+def test_two_settings_of_a_method_are_told_apart(run: Run) -> None:
+    for local in (512, 1024):
+        run.cell(
+            "reattention", 12288, [100.0] * 3, abbr=f"m-{local}",
+            settings={"local_size": local, "top_k": 4},
+        )  # fmt: skip
+    rows = grids(read_run(run.folder))["accuracy, %"][1]
+    assert sorted(row[0] for row in rows) == [
+        "reattention 4,096 (local_size=1024)", "reattention 4,096 (local_size=512)",
+    ]  # fmt: skip
+
+
+def test_nothing_is_wrong_with_a_whole_run(whole: Run) -> None:
+    assert find_problems(read_run(whole.folder, expected(whole))) == []
+
+
+def test_what_never_ran_is_missing(whole: Run) -> None:
+    cells = read_run(whole.folder, [*expected(whole), ("m-full", "needle-65536")])
+    assert find_problems(cells) == [
+        "m-full on needle-65536: no predictions, the inference task failed or never ran."
+    ]
+    assert grids(cells)["accuracy, %"][1][0][3] == "-"
+
+
+def test_a_failed_sample_is_named_and_a_later_success_counts(whole: Run) -> None:
+    whole.path("predictions", "m-full", "needle-4096.json").unlink()
+    records = whole.path("records", "m-full", "needle-4096.jsonl")
+    with records.open("a") as file:
+        file.write(json.dumps({"index": 1, "error": "OutOfMemoryError: 3 GB"}) + "\n")
+    problems = find_problems(read_run(whole.folder, expected(whole)))
+    assert problems == [
+        "m-full on needle-4096: 1 of 3 samples failed (sample 1: OutOfMemoryError: 3 GB)."
+    ]
+    with records.open("a") as file:
+        file.write(json.dumps({"index": 1, "n_tokens": 4096}) + "\n")
+    write(whole.path("predictions", "m-full", "needle-4096.json"), {})
+    assert find_problems(read_run(whole.folder, expected(whole))) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "predictions without a result"),
+        ({"error": "no references"}, "the evaluator reports an error: no references"),
+    ],
+)
+def test_a_missing_or_bad_result(whole: Run, content: Any, says: str) -> None:
+    path = whole.path("results", "m-full", "needle-4096.json")
+    path.unlink()
+    if content:
+        write(path, content)
+    problems = find_problems(read_run(whole.folder, expected(whole)))
+    assert len(problems) == 1
+    assert says in problems[0]
+
+
+def test_a_method_that_never_selected_is_full_attention(run: Run) -> None:
+    run.cell("reattention", 12288, [100.0] * 3, selected=0)
+    problems = find_problems(read_run(run.folder))
+    assert len(problems) == 1
+    assert "3 of 3 prompts are longer than reattention may attend to (budget 4096" in problems[0]
+
+
+def test_inside_the_scope_nothing_has_to_be_selected(run: Run) -> None:
+    run.cell("reattention", 4096, [100.0] * 3, selected=0)
+    assert find_problems(read_run(run.folder)) == []
+
+
+def test_an_empty_run_is_a_problem(tmp_path: Path) -> None:
+    assert "nothing was evaluated" in find_problems(read_run(tmp_path))[0]
+
+
+def test_a_dataset_split_by_the_partitioner_is_one_cell(run: Run) -> None:
+    model, dataset = run.cell("full", 4096, [100.0] * 3)
+    folder = run.path("records", model)
+    for name in (f"{dataset}.jsonl", f"{dataset}.manifest.json"):
+        (folder / name).rename(folder / name.replace(dataset, f"{dataset}_0"))
+    write(folder / f"{dataset}_1.jsonl", json.dumps({"index": 0, "n_tokens": 9}) + "\n")
+    for part in ("_0", "_1"):
+        write(run.path("predictions", model, f"{dataset}{part}.json"), {})
+    run.path("predictions", model, f"{dataset}.json").unlink()
+    cell = read_run(run.folder, [(model, dataset)])[0]
+    assert [cell.records[i]["n_tokens"] for i in range(4)] == [4096, 4096, 4096, 9]
+    assert find_problems([cell]) == []
+
+
+def test_lines_cut_by_a_kill_are_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"index": 0, "a": "x\xe2\x80\xa8y"}\n{"index": 1, "a"')
+    assert read_records(path) == {0: {"index": 0, "a": "x\u2028y"}}
+
+
+def test_damaged_files_are_named(whole: Run) -> None:
+    whole.path("results", "m-full", "needle-4096.json").write_text("{")
+    with pytest.raises(DataError, match=r"needle-4096\.json is not valid JSON"):
+        build_report(whole.folder, expected(whole))
+
+
+def test_the_newest_run_is_taken(tmp_path: Path) -> None:
+    for name in ("20260101_000000", "20260102_000000"):
+        (tmp_path / name / "configs").mkdir(parents=True)
+    (tmp_path / "tmp").mkdir()
+    assert latest_work_dir(tmp_path).name == "20260102_000000"
+    assert latest_work_dir(tmp_path / "20260101_000000").name == "20260101_000000"
+    with pytest.raises(DataError, match="holds no run"):
+        latest_work_dir(tmp_path / "tmp")
+
+
+def test_progress_of_the_dataset_begun_last(whole: Run) -> None:
+    assert progress_line(whole.folder / "none") == ""
+    assert progress_line(whole.folder).endswith(": 3 of 3 prompts")
