@@ -15,26 +15,24 @@ from torch import Tensor
 
 from reattention_kernels.topk_keys.naive import BLOCK_MAX_KEYS
 
-TILE_KEYS = 8192
+TILE_KEYS = 8192  # a multiple of every block size
 TILE_ROWS = 512  # with TILE_KEYS: 16 MiB of float32 scores alive at a time
-PRODUCT_KEYS = 2048  # keys per matrix product: what it writes is reduced while still in L2
+PRODUCT_KEYS = 1024  # keys per matrix product: what it writes is reduced while still in L2
 EXACT_BLOCK_KEYS = 16
 
 
 def topk_keys_blockwise(query: Tensor, key: Tensor, k: int, mode: str = "exact") -> Tensor:
-    """Same contract as `reattention_kernels.topk_keys`; extra memory does not grow with T or N."""
+    """Same contract as `reattention_kernels.topk_keys`; extra memory does not grow with N."""
     b, h, t, d = query.shape
     kv_heads = key.shape[1]
     winners = torch.empty(b, h, t, k, dtype=torch.int32, device=query.device)
-    rows = query.reshape(b, kv_heads, -1, d)  # rows of one KV head together: [B, Hkv, G*T, D]
-    out = winners.view(b, kv_heads, -1, k)
+    # rows of one KV head together  # [B, Hkv, G*T, D]
+    rows = query.reshape(b, kv_heads, h * t // kv_heads, d)
+    out = winners.view(b, kv_heads, h * t // kv_heads, k)
     with exact_products(query.dtype):
         for row in range(b):
             for head in range(kv_heads):
-                for start in range(0, rows.shape[2], TILE_ROWS):
-                    part = slice(start, start + TILE_ROWS)
-                    best = _best_of_rows(rows[row, head, part], key[row, head], k, mode)
-                    out[row, head, part] = best
+                out[row, head] = _best_of_head(rows[row, head], key[row, head], k, mode)
     return winners
 
 
@@ -55,25 +53,35 @@ def exact_products(dtype: torch.dtype) -> Iterator[None]:
         cpu.fp32_precision, cuda.fp32_precision = before
 
 
-def _best_of_rows(query: Tensor, key: Tensor, k: int, mode: str) -> Tensor:
-    """query [R, D], key [N, D] -> int32 [R, k]."""
+def _best_of_head(query: Tensor, key: Tensor, k: int, mode: str) -> Tensor:
+    """query [R, D], key [N, D] -> int64 [R, k]."""
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     query_t = query.to(dtype).T.contiguous()  # [D, R]
     n, n_rows = key.shape[0], query.shape[0]
     block = BLOCK_MAX_KEYS if mode == "block_max" else EXACT_BLOCK_KEYS
-    per_block = 1 if mode == "block_max" else k
-    scores = query_t.new_empty(min(TILE_KEYS, n + -n % block), n_rows)
+    scores = query_t.new_empty(min(TILE_KEYS, n + -n % block), min(TILE_ROWS, n_rows))
     values = query_t.new_full((n_rows, k), -torch.inf)
     positions = torch.full((n_rows, k), -1, dtype=torch.int64, device=query.device)
     for start in range(0, n, TILE_KEYS):
-        tile = _scores(key[start : start + TILE_KEYS], query_t, scores, block)
-        found_values, found = _best_of_tile(*tile, k, per_block)
-        # what is held comes first: it has the lower positions, and the sort is stable
-        values = torch.cat((values, found_values), 1)
-        positions = torch.cat((positions, found + start), 1)
-        values, order = values.sort(dim=1, descending=True, stable=True)
-        values, positions = values[:, :k], positions.gather(1, order[:, :k])
-    return positions.to(torch.int32)
+        tile = key[start : start + TILE_KEYS].to(dtype)
+        for first in range(0, n_rows, TILE_ROWS):
+            part = slice(first, first + TILE_ROWS)
+            blocks, maxima = _scores(tile, query_t[:, part], scores, block)
+            found, columns = _best_of_tile(blocks, maxima, k, mode)
+            _merge(values[part], positions[part], found, columns + start)
+    return positions
+
+
+def _merge(values: Tensor, positions: Tensor, found: Tensor, at: Tensor) -> None:
+    """Take what a tile found into the best k held so far, in place; [R, k] each.
+
+    What is held comes first: it has the lower positions, and the sort is stable.
+    """
+    k = values.shape[1]
+    both = torch.cat((values, found), 1)
+    best, order = both.sort(dim=1, descending=True, stable=True)
+    values.copy_(best[:, :k])
+    positions.copy_(torch.cat((positions, at), 1).gather(1, order[:, :k]))
 
 
 def _scores(key: Tensor, query_t: Tensor, out: Tensor, block: int) -> tuple[Tensor, Tensor]:
@@ -81,33 +89,31 @@ def _scores(key: Tensor, query_t: Tensor, out: Tensor, block: int) -> tuple[Tens
 
     key [n, D], query_t [D, R] -> ([n_blocks, block, R], [n_blocks, R]); past the end: -inf.
     """
-    n = key.shape[0]
+    n, n_rows = key.shape[0], query_t.shape[1]
     padded = n + -n % block
-    out = out[:padded]
+    out = out.view(-1)[: padded * n_rows].view(padded, n_rows)
     out[n:] = -torch.inf
-    blocks = out.view(-1, block, out.shape[1])
-    maxima = out.new_empty(blocks.shape[0], out.shape[1])
+    blocks = out.view(-1, block, n_rows)
+    maxima = out.new_empty(blocks.shape[0], n_rows)
     for start in range(0, n, PRODUCT_KEYS):
         stop = min(start + PRODUCT_KEYS, n)
-        torch.mm(key[start:stop].to(out.dtype), query_t, out=out[start:stop])
+        torch.mm(key[start:stop], query_t, out=out[start:stop])
         done = slice(start // block, -(-stop // block))
         torch.amax(blocks[done], dim=1, out=maxima[done])
     return blocks, maxima
 
 
-def _best_of_tile(
-    blocks: Tensor, maxima: Tensor, k: int, per_block: int
-) -> tuple[Tensor, Tensor]:
+def _best_of_tile(blocks: Tensor, maxima: Tensor, k: int, mode: str) -> tuple[Tensor, Tensor]:
     """The best k of a tile: values and columns [R, <=k], ascending by column.
 
-    With per_block 1 only the first maximum of each block can be chosen (block_max).
+    In mode block_max only the first maximum of each block can be chosen.
     """
     n_blocks, block, n_rows = blocks.shape
     best = _largest(maxima.T, min(k, n_blocks))  # [R, k]
     offsets = torch.arange(block, device=best.device)
     columns = (best[:, :, None] * block + offsets).flatten(1)  # [R, k*block]
     candidates = blocks.view(-1, n_rows).gather(0, columns.T).T
-    if per_block == 1:
+    if mode == "block_max":
         values, offset = candidates.unflatten(1, (-1, block)).max(-1)
         return values, best * block + offset
     chosen = _largest(candidates, min(k, candidates.shape[1]))
@@ -117,13 +123,13 @@ def _best_of_tile(
 def _largest(scores: Tensor, k: int) -> Tensor:
     """Columns of the k largest scores of each row, ascending; equal scores: lower column first.
 
-    `torch.topk` picks freely among equals. Only rows whose k-th score has equals outside the
-    choice need the stable sort, and real scores hardly ever do.
+    `torch.topk` picks freely among equals. Only rows whose k-th and next scores are equal need
+    the stable sort, and real scores hardly ever do.
     """
-    values, columns = scores.topk(k, dim=1)
+    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     if k < scores.shape[1]:
-        tied = (scores >= values[:, -1:]).sum(1) > k
-        rows = tied.nonzero()[:, 0]
+        columns = columns[:, :k]
+        rows = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
         if rows.numel():
             order = scores[rows].sort(dim=1, descending=True, stable=True).indices
             columns = columns.index_copy(0, rows, order[:, :k])

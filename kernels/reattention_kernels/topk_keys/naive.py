@@ -25,8 +25,8 @@ def scores_of(query: Tensor, key: Tensor) -> Tensor:
     """q.k of every query with every key of its KV head, float32 (float64 inputs: float64)."""
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     b, h, t, d = query.shape
-    grouped = query.to(dtype).reshape(b, key.shape[1], -1, d)  # [B, Hkv, G*T, D]
-    return (grouped @ key.to(dtype).transpose(-1, -2)).reshape(b, h, t, -1)
+    grouped = query.to(dtype).reshape(b, key.shape[1], h * t // key.shape[1], d)  # [B, Hkv, G*T, D]
+    return (grouped @ key.to(dtype).transpose(-1, -2)).reshape(b, h, t, key.shape[2])
 
 
 def _keep_block_maxima(scores: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""What goes in comes out, per row, without moving what is stored."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reattention_eval.cache import LayerCache, concat_ranges
+from reattention_eval.cache.layer import GROWTH_TOKENS
+
+
+def chunk(tokens, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(2, tokens, 4, generator=generator) for _ in range(2))
+
+
+@pytest.mark.parametrize("capacity", [0, 5, 64])
+def test_rows_of_different_length(capacity):
+    cache = LayerCache()
+    cache.reserve(2, capacity)
+    parts: dict[int, list] = {0: [], 1: []}
+    for seed, (row, tokens) in enumerate([(0, 3), (1, 5), (0, 1), (0, 7), (1, 2)]):
+        key, value = chunk(tokens, seed)
+        parts[row].append((key, value))
+        held = cache.append(row, key, value)
+        assert torch.equal(held.key, torch.cat([k for k, _ in parts[row]], 1))
+        assert torch.equal(held.value, torch.cat([v for _, v in parts[row]], 1))
+        assert held.length == cache.lengths[row]
+    assert cache.lengths == [11, 7]
+    assert torch.equal(cache.row(1).key, torch.cat([k for k, _ in parts[1]], 1))
+
+
+def test_known_capacity_is_written_in_place():
+    cache = LayerCache()
+    cache.reserve(1, 20)
+    first = cache.append(0, *chunk(4)).key.data_ptr()
+    assert cache.append(0, *chunk(16)).key.data_ptr() == first
+    assert cache.nbytes == 2 * 2 * 20 * 4 * 4
+    cache.reserve(1, 12)
+    assert cache.append(0, *chunk(4)).key.data_ptr() == first  # storage that fits is kept
+
+
+def test_unknown_capacity_grows_by_a_fixed_step():
+    cache = LayerCache()
+    cache.reserve(1, 0)
+    cache.append(0, *chunk(4))
+    cache.append(0, *chunk(1))
+    assert cache.nbytes == 2 * 2 * (5 + GROWTH_TOKENS) * 4 * 4
+
+
+def test_gather_and_rewind():
+    cache = LayerCache()
+    cache.reserve(1, 10)
+    key, value = chunk(10)
+    row = cache.append(0, key, value)
+    positions = torch.tensor([0, 3, 9])
+    assert torch.equal(row.gather(positions)[0], key[:, positions])
+    assert torch.equal(row.gather(positions)[1], value[:, positions])
+    cache.rewind([4])
+    assert torch.equal(cache.row(0).key, key[:, :4])
+    with pytest.raises(ValueError, match="holds 4 tokens and cannot go back to 5"):
+        cache.rewind([5])
+
+
+def test_concat_ranges():
+    assert concat_ranges((0, 2), (5, 7), device=torch.device("cpu")).tolist() == [0, 1, 5, 6]
