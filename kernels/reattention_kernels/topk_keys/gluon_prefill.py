@@ -78,6 +78,7 @@ def best_blocks_hopper(
     K: gl.constexpr,
     STAGES: gl.constexpr,
     UNROLL: gl.constexpr,
+    Q_IN_REGISTERS: gl.constexpr,
     ASM: gl.constexpr,
     CONSTRAINTS: gl.constexpr,
     num_warps: gl.constexpr,
@@ -89,6 +90,7 @@ def best_blocks_hopper(
     """
     D: gl.constexpr = k_desc.block_type.shape[1]
     dtype: gl.constexpr = k_desc.dtype
+    Q_WIDTH: gl.constexpr = 32 // dtype.primitive_bitwidth
     row_tile = gl.program_id(0)
     pair = gl.program_id(1)
     split = gl.program_id(2)
@@ -123,10 +125,14 @@ def best_blocks_hopper(
     entries = (empty,) * K
 
     mbarrier.wait(q_full, 0)
+    if Q_IN_REGISTERS:  # halves what the product reads from shared memory beside the keys
+        rows = q.load(gl.DotOperandLayout(operand_index=0, parent=layout, k_width=Q_WIDTH))
+    else:
+        rows = q
     for start in range(0, paired, UNROLL):
         mbarrier.wait(full.index(start % STAGES), (start // STAGES) & 1)
         even = hopper.warpgroup_mma(
-            q, ring.index(start % STAGES).permute((1, 0)), zero, use_acc=False, is_async=True
+            rows, ring.index(start % STAGES).permute((1, 0)), zero, use_acc=False, is_async=True
         )
         odd = even
         for u in gl.static_range(UNROLL):
@@ -135,7 +141,7 @@ def best_blocks_hopper(
                 stage = (i + 1) % STAGES
                 mbarrier.wait(full.index(stage), ((i + 1) // STAGES) & 1)
                 odd = hopper.warpgroup_mma(
-                    q, ring.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True
+                    rows, ring.index(stage).permute((1, 0)), zero, use_acc=False, is_async=True
                 )
                 scores = hopper.warpgroup_mma_wait(1, deps=[even])
             else:
@@ -158,7 +164,7 @@ def best_blocks_hopper(
         async_load(k_desc, [base + tile * BN, 0], rest, ring.index(0))
         mbarrier.wait(rest, phase)
         phase = phase ^ 1
-        scores = hopper.warpgroup_mma(q, ring.index(0).permute((1, 0)), zero, use_acc=False)
+        scores = hopper.warpgroup_mma(rows, ring.index(0).permute((1, 0)), zero, use_acc=False)
         n = tile * BN + gl.arange(0, BN, layout=gl.SliceLayout(0, layout))
         scores = gl.where((n < n_keys)[None, :], scores, -float("inf"))
         entries = reduce_and_insert(entries, scores, tile, BM, BN, PARTS, K, ASM, CONSTRAINTS)

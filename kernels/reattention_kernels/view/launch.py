@@ -1,0 +1,94 @@
+"""Launches of `attend_view` on CUDA: which kernels, in which shapes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import triton
+from torch import Tensor
+
+from reattention_kernels.view.triton import (
+    DECODE_KEYS,
+    DECODE_ROWS,
+    DECODE_SPLITS,
+    LOG2E,
+    gather_view_kernel,
+    turn_query_kernel,
+    view_attention_kernel,
+)
+from reattention_kernels.view.triton_decode import decode_view_kernel, join_splits_kernel
+
+
+def attend_view_triton(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    positions: Tensor,
+    count: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    global_size: int,
+    local_size: int,
+    scale: float,
+) -> Tensor:
+    """Same contract as `reattention_kernels.attend_view`; never waits for the host."""
+    query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
+    cos, sin, positions = cos.contiguous(), sin.contiguous(), positions.contiguous()
+    group = query.shape[1] // key.shape[1]
+    step = _decode if group * query.shape[2] <= DECODE_ROWS else _chunk
+    return step(query, key, value, positions, count, cos, sin, global_size, local_size, scale)
+
+
+def _upcast() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _chunk(query, key, value, positions, count, cos, sin, global_size, local_size, scale):  # type: ignore[no-untyped-def]
+    b, h, t, d = query.shape
+    kv_heads, n = key.shape[1], key.shape[2]
+    capacity = global_size + positions.shape[1] + local_size
+    half = triton.next_power_of_2(d // 2)
+    k_view = torch.empty(b, kv_heads, capacity, d, dtype=key.dtype, device=key.device)
+    v_view = torch.empty_like(k_view)
+    turned = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
+    out = torch.empty_like(turned)
+    gather_view_kernel[(triton.cdiv(capacity, 32), kv_heads, b)](
+        key, value, positions, count, cos, sin, k_view, v_view,
+        n, capacity, kv_heads, positions.shape[1], *key.stride()[:3], *value.stride()[:3],
+        GLOBAL=global_size, LOCAL=local_size, D=d, HALF_P=half, BLOCK=32,
+    )  # fmt: skip
+    fixed = global_size + local_size
+    turn_query_kernel[(triton.cdiv(t, 32), h, b)](
+        query, count, cos, sin, turned, t, h, *query.stride()[:3],
+        FIXED=fixed, D=d, HALF_P=half, BLOCK=32,
+    )  # fmt: skip
+    wide = query.element_size() == 4 or d > 128
+    rows, keys, warps, stages = (32, 32, 4, 2) if wide else (128, 128, 8, 2)
+    view_attention_kernel[(triton.cdiv(t, rows), h, b)](
+        turned, k_view, v_view, count, out, scale * LOG2E, t, capacity, h,
+        GROUP=h // kv_heads, FIXED=fixed, D=d, DP=max(16, triton.next_power_of_2(d)),
+        BM=rows, BN=keys, STAGES=stages, UPCAST=_upcast(), num_warps=warps,
+    )  # fmt: skip
+    return out
+
+
+def _decode(query, key, value, positions, count, cos, sin, global_size, local_size, scale):  # type: ignore[no-untyped-def]
+    b, h, t, d = query.shape
+    kv_heads, n = key.shape[1], key.shape[2]
+    half = max(16, triton.next_power_of_2(d // 2))
+    shape = (b, kv_heads, DECODE_SPLITS, DECODE_ROWS)
+    parts = torch.empty(*shape, 2 * half, dtype=torch.float32, device=query.device)
+    stats = torch.empty(*shape, 2, dtype=torch.float32, device=query.device)
+    out = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
+    layout = dict(GROUP=h // kv_heads, D=d, HALF_P=half, ROWS=DECODE_ROWS)
+    decode_view_kernel[(DECODE_SPLITS, kv_heads, b)](
+        query, key, value, positions, count, cos, sin, parts, stats, scale * LOG2E,
+        n, t, kv_heads, positions.shape[1],
+        *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
+        GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=_upcast(), **layout,
+    )  # fmt: skip
+    join_splits_kernel[(h // kv_heads * t, kv_heads, b)](
+        parts, stats, out, t, kv_heads, SPLITS=DECODE_SPLITS, **layout
+    )
+    return out

@@ -1,0 +1,137 @@
+"""A decode step's view attention: gather, RoPE and attention in one pass, split over the view."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from reattention_kernels.view.triton import dot, flash_step, turned_half, view_to_cache
+
+
+@triton.jit(do_not_specialize=["n_keys", "n_queries"])
+def decode_view_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    positions_ptr,
+    count_ptr,
+    cos_ptr,
+    sin_ptr,
+    part_ptr,
+    stat_ptr,
+    scale,
+    n_keys,
+    n_queries,
+    n_kv_heads,
+    width,
+    stride_qb,
+    stride_qh,
+    stride_qt,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    stride_vb,
+    stride_vh,
+    stride_vn,
+    GROUP: tl.constexpr,
+    GLOBAL: tl.constexpr,
+    LOCAL: tl.constexpr,
+    D: tl.constexpr,
+    HALF_P: tl.constexpr,
+    ROWS: tl.constexpr,
+    BN: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """Grid (splits, KV heads, batch) -> part [B, Hkv, splits, ROWS, 2, HALF_P], stat [.., ROWS, 2]."""
+    HALF: tl.constexpr = D // 2
+    split = tl.program_id(0)
+    n_splits = tl.num_programs(0)
+    head = tl.program_id(1).to(tl.int64)
+    b = tl.program_id(2).to(tl.int64)
+    count = tl.load(count_ptr + b)
+    size = GLOBAL + count + LOCAL
+    blocks = tl.cdiv(tl.cdiv(size, BN), n_splits)
+    d = tl.arange(0, HALF_P)
+    in_half = (d < HALF)[None, :]
+
+    row = tl.arange(0, ROWS)
+    t = row % n_queries
+    inside = (row < GROUP * n_queries)[:, None] & in_half
+    q_head = head * GROUP + row // n_queries
+    q_at = b * stride_qb + q_head[:, None] * stride_qh + t[:, None] * stride_qt + d[None, :]
+    table_at = (size - n_queries + t)[:, None] * D + d[None, :]
+    q1, q2 = turned_half(q_ptr, q_at, inside, cos_ptr, sin_ptr, table_at, HALF)
+    dtype = q_ptr.dtype.element_ty
+    q1 = q1.to(dtype)
+    q2 = q2.to(dtype)
+    last = size - n_queries + t
+
+    m = tl.full((ROWS,), -float("inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc1 = tl.zeros((ROWS, HALF_P), tl.float32)
+    acc2 = tl.zeros((ROWS, HALF_P), tl.float32)
+    first = split * blocks * BN
+    for start in range(first, tl.minimum(first + blocks * BN, size), BN):
+        j = start + tl.arange(0, BN)
+        real = j < size
+        source = view_to_cache(j, positions_ptr + b * width, count, size, n_keys, GLOBAL, LOCAL)
+        source = tl.where(real, source, 0).to(tl.int64)[:, None]
+        mask = real[:, None] & in_half
+        k_at = b * stride_kb + head * stride_kh + source * stride_kn + d[None, :]
+        k1, k2 = turned_half(k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF)
+        v_at = v_ptr + b * stride_vb + head * stride_vh + source * stride_vn + d[None, :]
+        v1 = tl.load(v_at, mask=mask, other=0.0)
+        v2 = tl.load(v_at + HALF, mask=mask, other=0.0)
+        scores = dot(q1, tl.trans(k1.to(dtype)), UPCAST) + dot(q2, tl.trans(k2.to(dtype)), UPCAST)
+        visible = (j[None, :] <= last[:, None]) & real[None, :]
+        scores = tl.where(visible, scores * scale, -float("inf"))
+        m_new = tl.maximum(m, tl.max(scores, 1))
+        safe = tl.where(m_new == -float("inf"), 0.0, m_new)
+        p = tl.exp2(scores - safe[:, None])
+        shrink = tl.exp2(m - safe)
+        total = total * shrink + tl.sum(p, 1)
+        acc1 = acc1 * shrink[:, None] + dot(p.to(dtype), v1, UPCAST)
+        acc2 = acc2 * shrink[:, None] + dot(p.to(dtype), v2, UPCAST)
+        m = m_new
+
+    slot = ((b * n_kv_heads + head) * n_splits + split) * ROWS + row
+    at = slot[:, None] * (2 * HALF_P) + d[None, :]
+    tl.store(part_ptr + at, acc1)
+    tl.store(part_ptr + at + HALF_P, acc2)
+    tl.store(stat_ptr + slot * 2, m)
+    tl.store(stat_ptr + slot * 2 + 1, total)
+
+
+@triton.jit(do_not_specialize=["n_queries"])
+def join_splits_kernel(
+    part_ptr,
+    stat_ptr,
+    out_ptr,
+    n_queries,
+    n_kv_heads,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    HALF_P: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Grid (rows, KV heads, batch) -> out [B, H, T, D]."""
+    HALF: tl.constexpr = D // 2
+    row = tl.program_id(0)
+    head = tl.program_id(1)
+    b = tl.program_id(2).to(tl.int64)
+    s = tl.arange(0, SPLITS)
+    d = tl.arange(0, HALF_P)
+    slot = ((b * n_kv_heads + head) * SPLITS + s) * ROWS + row
+    m = tl.load(stat_ptr + slot * 2)
+    total = tl.load(stat_ptr + slot * 2 + 1)
+    weight = tl.exp2(m - tl.max(m, 0))
+    norm = tl.sum(total * weight, 0)
+    at = slot[:, None] * (2 * HALF_P) + d[None, :]
+    out1 = tl.sum(tl.load(part_ptr + at) * weight[:, None], 0) / norm
+    out2 = tl.sum(tl.load(part_ptr + at + HALF_P) * weight[:, None], 0) / norm
+    q_head = head * GROUP + row // n_queries
+    out_at = ((b * n_kv_heads * GROUP + q_head) * n_queries + row % n_queries) * D + d
+    dtype = out_ptr.dtype.element_ty
+    tl.store(out_ptr + out_at, out1.to(dtype), mask=d < HALF)
+    tl.store(out_ptr + out_at + HALF, out2.to(dtype), mask=d < HALF)
