@@ -47,12 +47,12 @@ def build_report(work_dir: Path, expected: Iterable[tuple[str, str]] | None = No
         _write(folder / EXPECTED_FILE, json.dumps({"cells": expected}, indent=1) + "\n")
     cells = read_run(work_dir, expected)
     tables, problems, words = grids(cells), find_problems(cells), sentence(cells)
+    notes = cut_note(cells)
     files = [
         _write(folder / "table.csv", csv_table(cells)),
-        _write(folder / "table.md", _page(tables, words, problems)),
+        _write(folder / "table.md", _page(tables, [words, *notes], problems)),
         _write(folder / "manifest.json", json.dumps(_manifest(cells), indent=1) + "\n"),
     ]
-    notes = []
     try:
         picture = draw_heatmap(cells, folder / "heatmap.png")
         files += [picture] if picture else []
@@ -73,10 +73,12 @@ def sentence(cells: Sequence[Cell]) -> str:
     beyond = [f"{length:,}" for length in lengths if window and length > window]
     reach = ""
     if beyond:
-        plural = "columns read" if len(beyond) > 1 else "column reads"
+        columns = (
+            f"columns from {beyond[0]} on read" if len(beyond) > 1 else f"{beyond[0]} column reads"
+        )
         reach = (
             f"; the model was trained on windows of {window:,} tokens, so the "
-            f"{' and '.join(beyond)} {plural} past what it has ever seen"
+            f"{columns} past what it has ever seen"
         )
     return (
         f"Each row is {names} under one long-context method, each column a prompt length in tokens "
@@ -86,8 +88,15 @@ def sentence(cells: Sequence[Cell]) -> str:
     )
 
 
-def _page(tables: dict[str, Grid], words: str, problems: list[str]) -> str:
-    parts = [words + "\n"]
+def cut_note(cells: Sequence[Cell]) -> list[str]:
+    """Says how many prompts lost their middle; nothing where none did."""
+    cut = sum(1 for c in cells for r in c.records.values() if r.get("n_cut"))
+    total = sum(len(c.records) for c in cells)
+    return [f"{cut} of {total} prompts were longer than allowed and lost their middle."] * (cut > 0)
+
+
+def _page(tables: dict[str, Grid], words: Sequence[str], problems: list[str]) -> str:
+    parts = [line + "\n" for line in words]
     parts += [f"**{heading}**\n\n{markdown(grid)}" for heading, grid in tables.items()]
     if problems:
         parts.append("**Missing or failed**\n\n" + "".join(f"- {p}\n" for p in problems))

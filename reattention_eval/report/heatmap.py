@@ -14,8 +14,11 @@ from reattention_eval.report.run import Cell
 # cividis reads the same with and without colour vision; its reverse keeps "bright is better"
 ROWS = (
     ("accuracy", "needles found, %", "cividis", 0.0, 100.0, "{:.0f}"),
-    ("answer_nll", "answer NLL (lower is better)", "cividis_r", 0.0, 5.0, "{:.1f}"),
+    ("answer_nll", "answer NLL\n(lower is better)", "cividis_r", 0.0, 5.0, "{:.1f}"),
 )
+
+
+PANELS_ACROSS = 4
 
 
 def needle_grid(cells: Sequence[Cell], metric: str) -> dict[tuple[float, int], tuple[float, int]]:
@@ -49,26 +52,31 @@ def draw_heatmap(cells: Sequence[Cell], path: Path) -> Path | None:
     grids = {m: [needle_grid(own, r[0]) for r in rows] for m, own in methods.items()}
     keys = {key for own in grids.values() for grid in own for key in grid}
     depths, lengths = sorted({d for d, _ in keys}), sorted({n for _, n in keys})
-    width = max(2.6, 0.75 * len(lengths) + 0.9) * len(methods) + 1.6
-    height = max(2.2, 0.36 * len(depths) + 0.9) * len(rows) + 1.1
+    across = min(len(methods), PANELS_ACROSS)
+    down = len(rows) * math.ceil(len(methods) / across)  # methods wrap, each with all its rows
+    width = max(2.4, 0.55 * len(lengths) + 0.8) * across + 1.6
+    height = max(2.0, 0.3 * len(depths) + 0.8) * down + 1.0
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), len(methods), squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(down, across, squeeze=False)
     labels = method_labels(cells)
     several = len({model_name(own[0]) for own in methods.values()}) > 1
-    for column, (model, own) in enumerate(methods.items()):
-        title = labels[model].replace(" (", "\n(")
+    for place, (model, own) in enumerate(methods.items()):
+        block, column = len(rows) * (place // across), place % across
+        title = labels[model].replace(" (", "\n(").replace(", ", ",\n")
         title = f"{model_name(own[0])}\n{title}" if several else title
-        axes[0][column].set_title(title, fontsize=10)
+        axes[block][column].set_title(title, fontsize=9)
         for row, spec in enumerate(rows):
-            image = _panel(axes[row][column], grids[model][row], depths, lengths, spec)
-            if column == len(methods) - 1:
-                figure.colorbar(image, ax=list(axes[row]), label=spec[1], shrink=0.9, pad=0.01)
-            _mark_window(axes[row][column], lengths, trained_window(own))
-    for row in range(len(rows)):
-        axes[row][0].set_ylabel("needle depth, %")
-    for column in range(len(methods)):
-        axes[-1][column].set_xlabel("prompt length, tokens")
+            axis = axes[block + row][column]
+            image = _panel(axis, grids[model][row], depths, lengths, spec)
+            _mark_window(axis, lengths, trained_window(own))
+            if column == 0:
+                axis.set_ylabel("needle depth, %")
+                figure.colorbar(image, ax=list(axes[block + row]), label=spec[1], pad=0.01)
+            if row == len(rows) - 1:
+                axis.set_xlabel("prompt length, tokens")
+    for axis in axes.flat:
+        axis.set_visible(axis.has_data())
     figure.suptitle(_title(cells, grids), fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

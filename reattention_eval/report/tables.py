@@ -140,7 +140,8 @@ def _columns(cells: Sequence[Cell]) -> dict[str, str]:
     known = [length for length in lengths.values() if length]
     if len(set(known)) < len(lengths):
         return {dataset: dataset for dataset in lengths}
-    return {dataset: f"{length:,}" for dataset, length in lengths.items()}
+    by_length = sorted((length or 0, dataset) for dataset, length in lengths.items())
+    return {dataset: f"{length:,}" for length, dataset in by_length}
 
 
 def _value(cell: Cell | None, metric: str) -> str:

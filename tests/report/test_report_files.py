@@ -125,6 +125,24 @@ def test_the_sentence_says_what_lies_beyond_the_window(whole: Run) -> None:
     assert "windows of 8,192 tokens, so the 12,288 column reads past" in words
     assert "n = 3 prompts a cell" in words
     assert words.count(". ") == 0  # one sentence
+    whole.cell("full", 65536, [0.0] * 3)
+    words = build_report(whole.folder, [*expected(whole), ("m-full", "needle-65536")]).sentence
+    assert "the columns from 12,288 on read past" in words
+
+
+def test_columns_go_by_length_also_without_an_order(whole: Run) -> None:
+    header, _ = grids(read_run(whole.folder))["accuracy, %"]
+    assert header == ["method", "4,096", "12,288"]
+
+
+def test_cut_prompts_are_counted(whole: Run) -> None:
+    records = whole.path("records", "m-full", "needle-4096.jsonl")
+    line = {"index": 2, "n_tokens": 4000, "n_cut": 96}
+    records.write_text(records.read_text() + json.dumps(line) + "\n")
+    report = build_report(whole.folder, expected(whole))
+    note = "1 of 12 prompts were longer than allowed and lost their middle."
+    assert report.notes == [note]
+    assert note in whole.path("report", "table.md").read_text()
 
 
 def test_means_of_the_heat_map(whole: Run, tmp_path: Path) -> None:
