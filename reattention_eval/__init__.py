@@ -1,4 +1,4 @@
-"""ReAttention (arXiv 2407.15176): contexts far beyond a model's trained window, without training."""
+"""ReAttention (arXiv 2407.15176): contexts far beyond a trained window, without training."""
 
 from reattention_eval.engine import Session, attach
 from reattention_eval.methods import FullAttention, ReAttention, StreamingLLM

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,6 +38,7 @@ class ViewAttention:
         hkv, n, _ = key.shape
         q = query.reshape(hkv, h // hkv, t, d)
         k, v = (x[:, None].expand(-1, h // hkv, -1, -1) for x in (key, value))
+        mask: Any
         if t == 1:
             mask = None
         elif query.is_cuda:

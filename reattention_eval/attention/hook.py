@@ -162,8 +162,8 @@ class Hook:
             stop = step.start + step.count
             for start in range(step.start, stop, self.policy.chunk_size):
                 part = slice(start, min(start + self.policy.chunk_size, stop))
-                chunk = (x[entry, :, part] for x in (query, key, value))
-                out[entry, part] = self._chunk(layer, step.row, *chunk, scale).transpose(0, 1)
+                q, k, v = (x[entry, :, part] for x in (query, key, value))
+                out[entry, part] = self._chunk(layer, step.row, q, k, v, scale).transpose(0, 1)
         return out
 
     def _chunk(

@@ -12,8 +12,15 @@ from reattention_eval.cache import RowCache
 class ViewPolicy(Protocol):
     """One question per layer and chunk; no knowledge of models, RoPE or attention kernels."""
 
-    chunk_size: int  # tokens whose queries are answered together
-    renumbers: bool  # False: the view is always the whole cache, so RoPE is applied on append
+    @property
+    def chunk_size(self) -> int:
+        """Tokens whose queries are answered together."""
+        ...
+
+    @property
+    def renumbers(self) -> bool:
+        """False: the view is always the whole cache, so RoPE is applied once, on append."""
+        ...
 
     def view(self, row: RowCache, query: Tensor) -> Tensor | None:
         """Positions the chunk attends to; the chunk's own keys are already in the cache.

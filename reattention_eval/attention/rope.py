@@ -56,9 +56,7 @@ class ViewRope:
         positions = torch.arange(start, start + key.shape[1], device=key.device)[None]
         return self._both(query, key, *self._rotary(key, positions))
 
-    def _both(
-        self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _both(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         query, key = self._rotate(query[None], key[None], cos, sin)
         return query[0], key[0]
 

@@ -30,8 +30,8 @@ def survey(model: nn.Module) -> Survey:
     name = type(model).__name__
     if any(isinstance(m, IdentityRotary) for m in model.modules()):
         raise ConfigError(
-            f"this {name} already has a method attached; leave that `with attach(...)` block before "
-            "attaching another."
+            f"this {name} already has a method attached; leave that `with attach(...)` block "
+            "before attaching another."
         )
     owners = [m for m in model.modules() if isinstance(getattr(m, "rotary_emb", None), nn.Module)]
     if not owners:
@@ -66,9 +66,11 @@ def check_transformers(version: str = transformers.__version__) -> None:
         )
 
 
-def _attention_layers(owner: nn.Module, name: str) -> list[nn.Module]:
+def _attention_layers(owner: Any, name: str) -> list[nn.Module]:
     layers: list[Any] = [
-        m for m in owner.modules() if type(m).__name__.endswith("Attention") and hasattr(m, "scaling")
+        m
+        for m in owner.modules()
+        if type(m).__name__.endswith("Attention") and hasattr(m, "scaling")
     ]
     layers = sorted(layers, key=lambda m: m.layer_idx)
     expected = owner.config.num_hidden_layers  # type: ignore[union-attr]
@@ -80,8 +82,8 @@ def _attention_layers(owner: nn.Module, name: str) -> list[nn.Module]:
     sliding = _sliding_layers(owner.config)
     if sliding:
         raise ConfigError(
-            f"{name}: {len(sliding)} of {expected} layers attend within a sliding window and cannot "
-            "be given a view; use a checkpoint without sliding windows (Mistral: v0.2 or later)."
+            f"{name}: {len(sliding)} of {expected} layers attend within a sliding window and "
+            "cannot be given a view; use a checkpoint without sliding windows (Mistral: v0.2 or later)."
         )
     return layers
 

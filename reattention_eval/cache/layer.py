@@ -51,9 +51,7 @@ class LayerCache:
 
     def reserve(self, rows: int, capacity: int) -> None:
         """Start empty with room for `rows` rows of `capacity` tokens; storage that fits is kept."""
-        if self._key is not None and (
-            self._key.shape[0] != rows or self._key.shape[2] < capacity
-        ):
+        if self._key is not None and (self._key.shape[0] != rows or self._key.shape[2] < capacity):
             self._key = self._value = None
         self._capacity = capacity
         self.lengths = [0] * rows

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from reattention_eval.attention import Hook, trained_window
 from reattention_eval.engine.session import Session
+from reattention_eval.engine.stats import input_device
 from reattention_eval.errors import SelectionError
 from reattention_eval.methods import Method, build_method
 
@@ -57,9 +58,8 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
         hook.remove()
 
 
-def _check_prompt(model: nn.Module) -> Tensor:
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    vocabulary = model.config.vocab_size  # type: ignore[union-attr]
+def _check_prompt(model: Any) -> Tensor:
+    device, vocabulary = input_device(model), model.config.vocab_size
     return (torch.arange(CHECK_TOKENS, device=device) * 7919 % vocabulary)[None]
 
 

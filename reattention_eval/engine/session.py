@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reattention_eval.attention import Hook, RowStep
 from reattention_eval.engine.generation import Sampler, StopRule, fill
 from reattention_eval.engine.progress import prompt_progress
-from reattention_eval.engine.stats import SessionStats, peak_bytes
+from reattention_eval.engine.stats import SessionStats, input_device, peak_bytes
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method
 
@@ -24,7 +24,7 @@ class Session:
         self.model = model
         self.method = method
         self._hook = hook
-        self._device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        self._device = input_device(model)
         self._logits: Tensor | None = None  # [B, vocab] after the last token of every row
         self._prompt: list[int] = []  # of a single row: what of the cache came by prefill
         self.reset_stats()
@@ -228,7 +228,7 @@ class Session:
         return logits
 
     def _forward(self, parts: list[list[int]], rows: list[int]) -> Tensor:
-        """One forward of the model over a part of each of `rows`: logits [rows, vocab] at their ends."""
+        """The model over a part of each of `rows`: logits [rows, vocab] at their ends."""
         width = max(map(len, parts))
         ids = torch.tensor([part + [0] * (width - len(part)) for part in parts])
         ends = torch.tensor([len(part) - 1 for part in parts])

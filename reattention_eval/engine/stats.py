@@ -7,6 +7,7 @@ import resource
 from typing import Any
 
 import torch
+from torch import nn
 
 
 @dataclasses.dataclass
@@ -34,6 +35,11 @@ class SessionStats:
 
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "tokens_per_second": self.tokens_per_second}
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where token ids have to be."""
+    return next(model.get_input_embeddings().parameters()).device  # type: ignore[operator]
 
 
 def peak_bytes(device: torch.device) -> int:

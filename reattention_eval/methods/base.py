@@ -16,19 +16,21 @@ from reattention_eval.errors import ConfigError
 class Method(ABC):
     """A view method (`reattention_eval.attention.ViewPolicy`): settings are its fields.
 
-    Class attributes: `name`, the key in configurations; `source`, where it was published;
-    `renumbers`, False for a method whose view is always the whole cache.
+    Class attributes: `name`, the key in configurations; `source`, where it was published.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
-    renumbers: ClassVar[bool] = True
     chunk_size: int = dataclasses.field(
         default=512, kw_only=True, metadata={"help": "prompt tokens answered together"}
     )
 
     def __post_init__(self) -> None:
-        self.require(self.chunk_size >= 1, f"chunk_size must be at least 1, found {self.chunk_size}")
+        self.require(self.chunk_size >= 1, f"chunk_size must be >= 1, found {self.chunk_size}")
+
+    @property
+    def renumbers(self) -> bool:
+        return True
 
     @property
     @abstractmethod
@@ -43,7 +45,7 @@ class Method(ABC):
         """Whether a cache of `length` tokens must be answered by a part of it."""
         return self.budget is not None and length > self.budget
 
-    def check(self, window: int) -> None:
+    def check(self, window: int) -> None:  # noqa: B027  (most methods fit any model)
         """Raise ConfigError where the method cannot serve a model trained to `window` tokens."""
 
     def settings(self) -> dict[str, Any]:

@@ -17,7 +17,10 @@ class FullAttention(Method):
 
     name: ClassVar[str] = "full"
     source: ClassVar[str] = "Vaswani et al., 2017, arXiv 1706.03762"
-    renumbers: ClassVar[bool] = False
+
+    @property
+    def renumbers(self) -> bool:
+        return False
 
     @property
     def budget(self) -> None:

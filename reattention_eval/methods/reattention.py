@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from reattention_kernels import select_positions, topk_keys
 from torch import Tensor
 
 from reattention_eval.cache import RowCache, concat_ranges
 from reattention_eval.methods.base import Method
+from reattention_kernels import select_positions, topk_keys
 
 NORMS = {"qkv_l1": 1, "qkv_l2": 2}
 

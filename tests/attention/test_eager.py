@@ -1,4 +1,4 @@
-"""While the cache fits into the scope, and for full attention at any length: the model's own logits."""
+"""Within the scope, and for full attention at any length: the model's own logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
 def eager_in_full_precision(module, query, key, value, attention_mask, scaling, **kwargs):
-    """Plain attention over a whole prompt; transformers' own eager form rounds softmax to float32."""
+    """Plain attention over a prompt; transformers' eager form rounds its softmax to float32."""
     group = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(group, 1) for x in (key, value))
     scores = query @ key.transpose(-1, -2) * scaling
@@ -99,7 +99,9 @@ def test_full_attention_beyond_the_window_is_the_model_itself():
         torch.testing.assert_close(session.prefill(prompt), expected, rtol=0, atol=1e-9)
 
 
-@by_name([*METHODS[:1], ReAttention(4, 16, 4, 2, 3, chunk_size=7), StreamingLLM(4, 20, chunk_size=7)])
+@by_name(
+    [*METHODS[:1], ReAttention(4, 16, 4, 2, 3, chunk_size=7), StreamingLLM(4, 20, chunk_size=7)]
+)
 def test_half_precision(method):
     """bf16 follows its own float32 model within the rounding of its logits."""
     exact = tiny_model(dtype=torch.float32)

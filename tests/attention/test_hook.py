@@ -91,8 +91,8 @@ def test_no_rope():
 
 def test_sliding_window_layers():
     model = tiny_model("mistral", sliding_window=16)
-    with pytest.raises(ConfigError, match="2 of 2 layers attend within a sliding"), attach(model, "full"):
-        pass
+    with pytest.raises(ConfigError, match="2 of 2 layers attend within a sliding"):
+        attach(model, "full").__enter__()
 
 
 def test_scope_beyond_the_window():
@@ -119,9 +119,9 @@ def test_selecting_run_that_does_not_select(monkeypatch):
     """The commonest silent fault of this field: the hook is there and full attention ran."""
     model = tiny_model()
     monkeypatch.setattr(ReAttention, "view", lambda self, row, query: None)
-    with pytest.raises(SelectionError, match="had to select keys and 0 did"):
-        with attach(model, ReAttention(**SMALL)) as session:
-            session.prefill(random_prompt(40))
+    error = pytest.raises(SelectionError, match="had to select keys and 0 did")
+    with error, attach(model, ReAttention(**SMALL)) as session:
+        session.prefill(random_prompt(40))
 
 
 def test_layers_that_bypass_the_registry(monkeypatch):

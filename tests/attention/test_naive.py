@@ -50,7 +50,7 @@ def spy(monkeypatch) -> dict[tuple[int, int], list[int]]:
     return views
 
 
-@pytest.mark.parametrize("heads,kv_heads", [(2, 2), (6, 2), (4, 1), (7, 1)], ids=str)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2), (4, 1), (7, 1)], ids=str)
 def test_gqa_ratios(heads, kv_heads, monkeypatch):
     model = tiny_model(heads=heads, kv_heads=kv_heads, head_dim=8)
     compare(model, random_prompt(41), BASE, monkeypatch)
@@ -101,5 +101,11 @@ def test_fewer_keys_than_k(monkeypatch):
 
 def test_block_max(monkeypatch):
     settings = {**BASE, "top_k": 4}
-    compare(tiny_model(heads=2, kv_heads=1), random_prompt(170), settings, monkeypatch, decode=1,
-            block_max=True)
+    compare(
+        tiny_model(heads=2, kv_heads=1),
+        random_prompt(170),
+        settings,
+        monkeypatch,
+        decode=1,
+        block_max=True,
+    )

@@ -227,7 +227,7 @@ def test_a_foreign_cache_is_refused():
     model = tiny_model()
     prompt = random_prompt(20)
     past = model(prompt, use_cache=True).past_key_values
-    with attach(model, METHODS[0]), pytest.raises(ConfigError, match="20 tokens .* not seen"):
+    with attach(model, METHODS[0]), pytest.raises(ConfigError, match=r"20 tokens .* not seen"):
         model(prompt[:, :1], past_key_values=past)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from reattention_kernels import select_positions, topk_keys
 from reattention_kernels.topk_keys import topk_keys_blockwise, topk_keys_naive
 from reattention_kernels.votes import select_positions_naive, select_positions_vectorized
@@ -24,12 +25,22 @@ def pair(t, n, *, heads=4, kv_heads=2, d=16, dtype=torch.float32, integers=False
 @pytest.mark.parametrize("mode", ["exact", "block_max"])
 @pytest.mark.parametrize(
     ("t", "n", "k"),
-    [(5, 77, 4), (1, 8193, 4), (3, 9001, 1), (700, 130, 16), (3, 3, 4), (2, 1, 1), (0, 9, 2), (2, 0, 3)],
+    [
+        (5, 77, 4),
+        (1, 8193, 4),
+        (3, 9001, 1),
+        (700, 130, 16),
+        (3, 3, 4),
+        (2, 1, 1),
+        (0, 9, 2),
+        (2, 0, 3),
+    ],
     ids=str,
 )
 def test_blockwise_equals_naive_with_ties(t, n, k, mode, dtype):
     query, key = pair(t, n, dtype=dtype, integers=True)
-    assert torch.equal(topk_keys_blockwise(query, key, k, mode), topk_keys_naive(query, key, k, mode))
+    got = topk_keys_blockwise(query, key, k, mode)
+    assert torch.equal(got, topk_keys_naive(query, key, k, mode))
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (3, 1), (4, 1), (14, 2)], ids=str)
@@ -57,7 +68,8 @@ def test_all_equal_scores_take_the_first_keys():
 
 def test_keys_may_be_a_view_into_a_larger_cache():
     query, key = pair(4, 200)
-    assert torch.equal(topk_keys(query, key[:, :, 30:140], 4), topk_keys(query, key[:, :, 30:140].clone(), 4))
+    view = key[:, :, 30:140]
+    assert torch.equal(topk_keys(query, view, 4), topk_keys(query, view.clone(), 4))
 
 
 def test_settings_of_the_process_are_left_alone():

@@ -44,7 +44,7 @@ def test_papers_defaults_fill_the_window_of_llama3():
         (dict(local_size=3), "needs a type"),
         (dict(type="full", spans=3), "full has no setting spans; there are: chunk_size"),
         (dict(type="reattention", chunk_size=4097), "4097 must fit into local_size 4096.*lower"),
-        (dict(type="reattention", chunk_size=0), "chunk_size must be at least 1, found 0"),
+        (dict(type="reattention", chunk_size=0), "chunk_size must be >= 1, found 0"),
         (dict(type="reattention", top_k=0), "top_k must be at least 1, found 0"),
         (dict(type="reattention", span_size=0), "span_size must be at least 1"),
         (dict(type="reattention", global_size=-1), "global_size must be at least 0"),

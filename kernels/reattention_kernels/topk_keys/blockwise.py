@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,8 @@ def exact_products(dtype: torch.dtype) -> Iterator[None]:
     bf16 values survive the conversion to bf16 that oneDNN's fast mode makes, and it still
     accumulates in float32: on CPUs with bf16 matrix units that is 3x faster, and exact.
     """
-    cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+    cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    cuda: Any = torch.backends.cuda.matmul
     before = cpu.fp32_precision, cuda.fp32_precision
     cpu.fp32_precision = "bf16" if dtype == torch.bfloat16 else "ieee"
     cuda.fp32_precision = "ieee"  # never TF32
