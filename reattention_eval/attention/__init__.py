@@ -1,7 +1,7 @@
 """The hook on transformers, RoPE of a view, attention over a view."""
 
 from reattention_eval.attention.hook import Hook, RowStep
-from reattention_eval.attention.policy import ViewPolicy
+from reattention_eval.attention.policy import Selection, ViewPolicy
 from reattention_eval.attention.window import trained_window
 
-__all__ = ["Hook", "RowStep", "ViewPolicy", "trained_window"]
+__all__ = ["Hook", "RowStep", "Selection", "ViewPolicy", "trained_window"]

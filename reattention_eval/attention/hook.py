@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from reattention_eval.attention.attend import ViewAttention
-from reattention_eval.attention.policy import ViewPolicy
+from reattention_eval.attention.device_view import DeviceView
+from reattention_eval.attention.policy import Selection, ViewPolicy
 from reattention_eval.attention.rope import IdentityRotary, ViewRope
 from reattention_eval.attention.survey import survey
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
@@ -52,6 +53,7 @@ class Hook:
         self.cache = HookCache(self.layers)
         self._rope = ViewRope(self._parts.owner.rotary_emb, self._parts.rotate)  # type: ignore
         self._attend = ViewAttention()
+        self._device = DeviceView()
         self._plan: Sequence[RowStep] = ()
         self._driven = False
         self._restore: list[tuple[nn.Module, Any]] = []
@@ -60,7 +62,13 @@ class Hook:
         self.reset_counters()
 
     def reset_counters(self) -> None:
-        self.layer_steps = self.selected = self.expected = self.view_tokens = 0
+        self.layer_steps = self.selected = self.expected = self._view_tokens = 0
+        self._device.reset_counter()
+
+    @property
+    def view_tokens(self) -> int:
+        """Keys attended, over all layer-steps; waits for the device."""
+        return self._view_tokens + self._device.view_tokens
 
     # -- on and off ------------------------------------------------------------------------------
 
@@ -174,16 +182,21 @@ class Hook:
         if not self.policy.renumbers:
             query, key = self._rope.rotate_at(query, key, cache.lengths[row])
             held = cache.append(row, key, value)
-            self.view_tokens += held.length
+            self._view_tokens += held.length
             return self._attend(query, held.key, held.value, scale)
         held = cache.append(row, key, value)
-        positions = self.policy.view(held, query)
-        if positions is None:
+        view = self.policy.view(held, query)
+        if view is None:
             key, value = held.key, held.value
         else:
             self.selected += 1
-            key, value = held.gather(positions)
-        self.view_tokens += key.shape[1]
+            if isinstance(view, Selection):
+                answer = self._device.attend(self._rope, view, held, query, scale)
+                if answer is not None:
+                    return answer
+                view = view.positions(held.length)
+            key, value = held.gather(view)
+        self._view_tokens += key.shape[1]
         query, key = self._rope.rotate_view(query, key)
         return self._attend(query, key, value, scale)
 

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from reattention_eval.cache import RowCache
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A view of global, selected and local tokens, whose size only the device knows.
+
+    spans: int32 [1, W], ascending, counted from the end of the global part, -1 behind the last;
+    count: int32 [1], how many are real; the local part is the cache's last `local_size` tokens.
+    """
+
+    spans: Tensor
+    count: Tensor
+    global_size: int
+    local_size: int
+
+    def positions(self, length: int) -> Tensor:
+        """The same as ascending int64 [n] of a cache of `length` tokens; waits for the device."""
+        selected = self.spans[0, : int(self.count[0])].long() + self.global_size
+        ends = ((0, self.global_size), (length - self.local_size, length))
+        first, last = (torch.arange(*end, device=selected.device) for end in ends)
+        return torch.cat((first, selected, last))
 
 
 class ViewPolicy(Protocol):
@@ -22,7 +45,7 @@ class ViewPolicy(Protocol):
         """False: the view is always the whole cache, so RoPE is applied once, on append."""
         ...
 
-    def view(self, row: RowCache, query: Tensor) -> Tensor | None:
+    def view(self, row: RowCache, query: Tensor) -> Tensor | Selection | None:
         """Positions the chunk attends to; the chunk's own keys are already in the cache.
 
         Args:
@@ -30,7 +53,8 @@ class ViewPolicy(Protocol):
             query: [H, T, D], the chunk's un-rotated queries: the last T of the row's tokens.
 
         Returns:
-            ascending int64 [n], the last T of them the chunk itself; None for the whole cache.
+            ascending int64 [n], the last T of them the chunk itself; or a `Selection`, which needs
+            no waiting for the device; or None for the whole cache.
         """
         ...
 

@@ -38,7 +38,19 @@ class ViewRope:
         self._rotary = copy.deepcopy(rotary)
         self._rotate = rotate
         self._grows = getattr(rotary, "rope_type", "default") in GROWING
+        self._half_split = not self._grows and _is_half_split(rotate)
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def device_tables(self, n: int, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """cos and sin [>= n, D] for kernels that rotate by themselves.
+
+        None where they could not: frequencies that depend on the length in use, partly rotated
+        heads, pairs that are not (i, i + D/2).
+        """
+        if not self._half_split:
+            return None
+        cos, sin = self._positions(n, like)
+        return (cos[0], sin[0]) if cos.shape[2] == like.shape[-1] else None
 
     def rotate_view(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """query [H, T, D] at the last T positions, key [Hkv, n, D] at 0..n-1."""
@@ -74,3 +86,13 @@ class ViewRope:
             table = self._rotary(like, torch.arange(room, device=like.device)[None])
             self._tables[place] = table
         return table[0][:, :n], table[1][:, :n]
+
+
+def _is_half_split(rotate: Rotate) -> bool:
+    """Whether `rotate` turns the pairs (i, i + D/2) of a head: tried on eight dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    x, angle = (torch.randn(1, 1, 3, d, generator=generator) for d in (8, 4))
+    cos, sin = (torch.cat((part, part), -1)[0] for part in (angle.cos(), angle.sin()))
+    low, high = x.chunk(2, -1)
+    expected = x * cos + torch.cat((-high, low), -1) * sin
+    return torch.allclose(rotate(x, x, cos, sin)[0], expected)

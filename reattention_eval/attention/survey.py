@@ -83,7 +83,7 @@ def _attention_layers(owner: Any, name: str) -> list[nn.Module]:
     if sliding:
         raise ConfigError(
             f"{name}: {len(sliding)} of {expected} layers attend within a sliding window and "
-            "cannot be given a view; use a checkpoint without sliding windows (Mistral: v0.2 or later)."
+            "cannot be given a view; use a checkpoint without such layers (Mistral: v0.2 or later)."
         )
     return layers
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from reattention_eval.attention import Selection
 from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
 
@@ -38,7 +39,7 @@ class Method(ABC):
         """Keys a query attends to at most; None for the whole cache."""
 
     @abstractmethod
-    def view(self, row: RowCache, query: Tensor) -> Tensor | None:
+    def view(self, row: RowCache, query: Tensor) -> Tensor | Selection | None:
         """See `reattention_eval.attention.ViewPolicy.view`."""
 
     def selects(self, length: int) -> bool:

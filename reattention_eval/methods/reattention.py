@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from reattention_eval.cache import RowCache, concat_ranges
+from reattention_eval.attention import Selection
+from reattention_eval.cache import RowCache
 from reattention_eval.methods.base import Method
 from reattention_kernels import select_positions, topk_keys
 
@@ -76,16 +77,14 @@ class ReAttention(Method):
         fixed = self.global_size + self.local_size
         return length > (fixed if self.select_from == "local" else self.budget)
 
-    def view(self, row: RowCache, query: Tensor) -> Tensor | None:
+    def view(self, row: RowCache, query: Tensor) -> Selection | None:
         if not self.selects(row.length):
             return None
         first, last = self.global_size, row.length - self.local_size
         key = self._scored_keys(row, first, last)
         winners = topk_keys(query[None], key[None], self.top_k, self.selection)
         spans, count = select_positions(winners, last - first, self.max_spans, self.span_size)
-        selected = spans[0, : int(count[0])].long() + first
-        ends = concat_ranges((0, first), (last, row.length), device=query.device)
-        return torch.cat((ends[:first], selected, ends[first:]))
+        return Selection(spans, count, self.global_size, self.local_size)
 
     def _scored_keys(self, row: RowCache, first: int, last: int) -> Tensor:
         """Keys of the middle [Hkv, M, D], scaled where the score asks for it."""

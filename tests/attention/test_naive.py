@@ -40,11 +40,11 @@ def spy(monkeypatch) -> dict[tuple[int, int], list[int]]:
     original = ReAttention.view
 
     def view(self, row, query):
-        positions = original(self, row, query)
+        view = original(self, row, query)
         layer = sum(tokens == row.length for _, tokens in views)
-        seen = range(row.length) if positions is None else positions.tolist()
+        seen = range(row.length) if view is None else view.positions(row.length).tolist()
         views[layer, row.length] = list(seen)
-        return positions
+        return view
 
     monkeypatch.setattr(ReAttention, "view", view)
     return views

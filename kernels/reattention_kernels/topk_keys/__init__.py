@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from reattention_kernels.backend import TRITON_DTYPES, use_triton
 from reattention_kernels.topk_keys.blockwise import topk_keys_blockwise
 from reattention_kernels.topk_keys.naive import topk_keys_naive
 
 MODES = ("exact", "block_max")
+MAX_K = 16
+MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
 
 __all__ = ["MODES", "topk_keys", "topk_keys_blockwise", "topk_keys_naive"]
 
@@ -33,7 +37,23 @@ def topk_keys(query: Tensor, key: Tensor, k: int = 4, mode: str = "exact") -> Te
         ValueError: shapes, dtypes or settings that do not fit together.
     """
     _check(query, key, k, mode)
+    if use_triton(query, _refusal(query, k)):
+        from reattention_kernels.topk_keys.triton import topk_keys_triton
+
+        with torch.cuda.device_of(query):
+            return topk_keys_triton(query, key, k, mode)
     return topk_keys_blockwise(query, key, k, mode)
+
+
+def _refusal(query: Tensor, k: int) -> str | None:
+    """Why the Triton form does not take a call; None where it does."""
+    if k > MAX_K:
+        return f"the kernel keeps at most {MAX_K} keys per query, found top_k {k}"
+    if not MIN_HEAD_DIM <= query.shape[3] <= MAX_HEAD_DIM:
+        return f"the kernel takes head_dim {MIN_HEAD_DIM} to {MAX_HEAD_DIM}, found {query.shape[3]}"
+    if str(query.dtype) not in TRITON_DTYPES:
+        return f"the kernel does not take {query.dtype}"
+    return None
 
 
 def _check(query: Tensor, key: Tensor, k: int, mode: str) -> None:

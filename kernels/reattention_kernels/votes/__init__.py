@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from reattention_kernels.backend import use_triton
 from reattention_kernels.votes.naive import select_positions_naive
 from reattention_kernels.votes.vectorized import select_positions_vectorized
+
+MAX_SPANS = 1024
 
 __all__ = ["select_positions", "select_positions_naive", "select_positions_vectorized"]
 
@@ -29,4 +33,12 @@ def select_positions(
         positions int32 [B, max_spans * span_size], ascending, -1 behind the last one;
         count int32 [B], how many are real. Both on the device of `winners`.
     """
+    refusal = None
+    if max_spans > MAX_SPANS:
+        refusal = f"the vote kernel keeps at most {MAX_SPANS} spans, found {max_spans}"
+    if use_triton(winners, refusal):
+        from reattention_kernels.votes.triton import select_positions_triton
+
+        with torch.cuda.device_of(winners):
+            return select_positions_triton(winners, n, max_spans, span_size)
     return select_positions_vectorized(winners, n, max_spans, span_size)
