@@ -6,6 +6,9 @@ maxima. Plain Triton waits for every product before it reduces. Same packed outp
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -13,7 +16,16 @@ from triton.experimental.gluon.language.nvidia import hopper
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-GLUON_DTYPES = {"torch.float16": gl.float16, "torch.bfloat16": gl.bfloat16}
+from reattention_kernels.topk_keys.triton_prefill import insertion_asm
+
+if TYPE_CHECKING:
+    from reattention_kernels.topk_keys.triton import Tile
+
+GLUON_DTYPES = {
+    "torch.float16": gl.float16,
+    "torch.bfloat16": gl.bfloat16,
+    "torch.int8": gl.int8,
+}
 
 INT64_MIN = gl.constexpr(-(2**63))
 # two names changed after Triton 3.6
@@ -26,6 +38,7 @@ def reduce_and_insert(
     entries,
     scores,
     tile,
+    terms,
     BM: gl.constexpr,
     BN: gl.constexpr,
     PARTS: gl.constexpr,
@@ -41,6 +54,10 @@ def reduce_and_insert(
     else:
         values = gl.split(gl.permute(value, (0, 2, 1)))
     layout: gl.constexpr = values[0].type.layout
+    if len(terms) == 5:  # int8: upper bounds of the true scores, see int8_index
+        key_error, key_size, scale, error, size = terms
+        bound = values[0].to(gl.float32) * scale + key_error * error + key_size * size
+        values = (bound,)
     lane = gl.arange(0, 4, layout=gl.SliceLayout(0, layout))
     ident = gl.zeros([BM, 4], gl.int32, layout=layout) + (lane[None, :] + tile * (4 * PARTS))
     if len(entries) == 0:
@@ -56,15 +73,27 @@ def reduce_and_insert(
 
 
 @gluon.jit
+def block_terms(row_terms, block_ptr, tile, lane, INT8: gl.constexpr):
+    """(row terms.., scale, error, size of the tile's four blocks); nothing for 16-bit keys."""
+    if INT8:
+        at = block_ptr + tile * 12 + lane
+        return row_terms + (gl.load(at), gl.load(at + 4), gl.load(at + 8))
+    else:
+        return ()
+
+
+@gluon.jit
 def issue_load(k_desc, row, ring, full, stage, pred):
     mbarrier.expect(full.index(stage), k_desc.block_type.nbytes, pred=pred)
     async_load(k_desc, [row, 0], full.index(stage), ring.index(stage), pred=pred)
 
 
-@gluon.jit(do_not_specialize=["n_rows", "n_keys", "tiles_per_split"])
+@gluon.jit(do_not_specialize=["n_rows", "n_keys", "tiles_per_split", "tiles_per_pair"])
 def best_blocks_hopper(
     q_desc,
     k_desc,
+    row_ptr,
+    block_ptr,
     out_ptr,
     n_rows,
     n_keys,
@@ -72,6 +101,7 @@ def best_blocks_hopper(
     tiles_per_split,
     rows_per_batch,
     rows_per_head,
+    tiles_per_pair,
     BM: gl.constexpr,
     BN: gl.constexpr,
     PARTS: gl.constexpr,
@@ -86,7 +116,8 @@ def best_blocks_hopper(
     """Grid (row tiles, batch * KV heads, splits) -> out [batch * KV heads, rows, splits, 4, K].
 
     q_desc [B*H*T, D]; k_desc [.., D]: key n of a pair is its row b * rows_per_batch +
-    h * rows_per_head + n.
+    h * rows_per_head + n. int8 inputs (PARTS = 1): the lists hold upper bounds,
+    from row_ptr [B*Hkv, rows, 4] and block_ptr [B*Hkv, tiles, 3, 4].
     """
     D: gl.constexpr = k_desc.block_type.shape[1]
     dtype: gl.constexpr = k_desc.dtype
@@ -118,17 +149,29 @@ def best_blocks_hopper(
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[num_warps, 1], instr_shape=[16, BN, 256 // dtype.primitive_bitwidth]
     )
-    zero = gl.zeros([BM, BN], gl.float32, layout=layout)
-    # a value below every other: the lists start empty, with the layout the reduction gives
-    entries = reduce_and_insert((), zero - float("inf"), first, BM, BN, PARTS, K, ASM, CONSTRAINTS)
-    empty = gl.full([BM, 4], INT64_MIN, gl.int64, layout=entries[0].type.layout)
-    entries = (empty,) * K
+    INT8: gl.constexpr = dtype == gl.int8
+    acc_dtype: gl.constexpr = gl.int32 if INT8 else gl.float32
+    zero = gl.zeros([BM, BN], acc_dtype, layout=layout)
+    # one dry run tells the layout that the reduction gives
+    dry = reduce_and_insert((), zero, first, (), BM, BN, PARTS, K, ASM, CONSTRAINTS)
+    where: gl.constexpr = dry[0].type.layout
+    entries = (gl.full([BM, 4], INT64_MIN, gl.int64, layout=where),) * K
+    row = row_tile * BM + gl.arange(0, BM, layout=gl.SliceLayout(1, where))
+    lane = gl.expand_dims(gl.arange(0, 4, layout=gl.SliceLayout(0, where)), 0)
+    row_terms = ()
+    if INT8:
+        at = row_ptr + (pair.to(gl.int64) * n_rows + row) * 4
+        key_error = gl.load(at + 2, mask=row < n_rows, other=0.0)
+        key_size = gl.load(at + 3, mask=row < n_rows, other=0.0)
+        row_terms = (gl.expand_dims(key_error, 1), gl.expand_dims(key_size, 1))
+    block_ptr += pair.to(gl.int64) * tiles_per_pair * 12
 
     mbarrier.wait(q_full, 0)
     if Q_IN_REGISTERS:  # halves what the product reads from shared memory beside the keys
         rows = q.load(gl.DotOperandLayout(operand_index=0, parent=layout, k_width=Q_WIDTH))
     else:
         rows = q
+    terms = block_terms(row_terms, block_ptr, gl.minimum(first, last - 1), lane, INT8)
     for start in range(0, paired, UNROLL):
         mbarrier.wait(full.index(start % STAGES), (start // STAGES) & 1)
         even = hopper.warpgroup_mma(
@@ -146,9 +189,13 @@ def best_blocks_hopper(
                 scores = hopper.warpgroup_mma_wait(1, deps=[even])
             else:
                 scores = hopper.warpgroup_mma_wait(0, deps=[even])
+            # a tile ahead, or its latency would show
+            after = gl.minimum(first + i + 1, last - 1)
+            next_terms = block_terms(row_terms, block_ptr, after, lane, INT8)
             entries = reduce_and_insert(
-                entries, scores, first + i, BM, BN, PARTS, K, ASM, CONSTRAINTS
+                entries, scores, first + i, terms, BM, BN, PARTS, K, ASM, CONSTRAINTS
             )
+            terms = next_terms
             barrier()  # both warpgroups are done with tile i
             ahead = i + STAGES
             issue_load(k_desc, base + (first + ahead) * BN, ring, full, i % STAGES, ahead < paired)
@@ -166,16 +213,17 @@ def best_blocks_hopper(
         phase = phase ^ 1
         scores = hopper.warpgroup_mma(rows, ring.index(0).permute((1, 0)), zero, use_acc=False)
         n = tile * BN + gl.arange(0, BN, layout=gl.SliceLayout(0, layout))
-        scores = gl.where((n < n_keys)[None, :], scores, -float("inf"))
-        entries = reduce_and_insert(entries, scores, tile, BM, BN, PARTS, K, ASM, CONSTRAINTS)
+        least: gl.constexpr = -(2**30) if INT8 else -float("inf")
+        scores = gl.where((n < n_keys)[None, :], scores, least)
+        terms = block_terms(row_terms, block_ptr, tile, lane, INT8)
+        entries = reduce_and_insert(
+            entries, scores, tile, terms, BM, BN, PARTS, K, ASM, CONSTRAINTS
+        )
         barrier()
 
-    where: gl.constexpr = entries[0].type.layout
-    row = row_tile * BM + gl.arange(0, BM, layout=gl.SliceLayout(1, where))
-    lane = gl.arange(0, 4, layout=gl.SliceLayout(0, where))
     slot = (pair.to(gl.int64) * n_rows + row[:, None]) * n_splits + split
-    slot = slot * (4 * K) + lane[None, :] * K
-    inside = (row < n_rows)[:, None] & (lane >= 0)[None, :]
+    slot = slot * (4 * K) + lane * K
+    inside = (row < n_rows)[:, None] & (lane >= 0)
     for j in gl.static_range(K):
         gl.store(out_ptr + slot + j, entries[j], mask=inside)
 
@@ -197,3 +245,30 @@ def descriptors(
     q_desc = TensorDescriptor(query, [query.numel() // d, d], [d, 1], [rows, d], q_layout)
     k_desc = TensorDescriptor(key, [height, d], [step, 1], [keys, d], k_layout)
     return q_desc, k_desc, batch_rows, head_rows
+
+
+def best_blocks_gluon(
+    query: Tensor,
+    key: Tensor,
+    row_terms: Tensor | None,
+    block_terms: Tensor | None,
+    k: int,
+    tile: Tile,
+    per_split: int,
+    splits: int,
+) -> Tensor:
+    """Packed int64 [B * Hkv, G * T, splits * 4 * k]; int8 inputs come with their terms."""
+    b, h, t, _ = query.shape
+    kv_heads, n = key.shape[1], key.shape[2]
+    n_rows, pairs = h // kv_heads * t, b * kv_heads
+    blocks = torch.empty(pairs, n_rows, splits * 4 * k, dtype=torch.int64, device=query.device)
+    asm, constraints = insertion_asm(k, tile.parts)
+    q_desc, k_desc, batch_rows, head_rows = descriptors(query, key, tile.rows, tile.keys)
+    best_blocks_hopper[(-(-n_rows // tile.rows), pairs, splits)](
+        q_desc, k_desc, row_terms, block_terms, blocks, n_rows, n, kv_heads, per_split,
+        batch_rows, head_rows, 0 if block_terms is None else block_terms.shape[1],
+        BM=tile.rows, BN=tile.keys, PARTS=tile.parts, K=k, STAGES=tile.stages,
+        UNROLL=tile.unroll, Q_IN_REGISTERS=tile.q_in_registers,
+        ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps,
+    )  # fmt: skip
+    return blocks

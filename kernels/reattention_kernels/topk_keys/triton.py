@@ -35,6 +35,7 @@ class Tile:
     per_sm: int = 1
     gluon: bool = False
     unroll: int = 8
+    q_in_registers: bool = True
     rescore_warps: int = 4
 
     @property
@@ -89,66 +90,91 @@ def topk_keys_triton(
     query: Tensor, key: Tensor, k: int, mode: str = "exact", tile: Tile | None = None
 ) -> Tensor:
     """Same contract as `reattention_kernels.topk_keys`; k <= 16, head_dim <= 256, no float64."""
-    b, h, t, d = query.shape
-    kv_heads, n = key.shape[1], key.shape[2]
+    b, h, t, _ = query.shape
     out = torch.empty(b, h, t, k, dtype=torch.int32, device=query.device)
-    if n == 0 or out.numel() == 0:
+    if key.shape[2] == 0 or out.numel() == 0:
         return out.fill_(-1)
     query = query if query.stride(3) == 1 else query.contiguous()
     key = key if key.stride(3) == 1 else key.contiguous()
-    group, n_rows, pairs = h // kv_heads, h // kv_heads * t, b * kv_heads
-    tile = tile or choose_tile(n_rows, key, mode)
+    tile = tile or choose_tile(h // key.shape[1] * t, key, mode)
     blocks = best_blocks(query, key, k, tile)
-    padded = max(16, triton.next_power_of_2(d))
-    n_cand = blocks.shape[2]
-    rescore_kernel[(n_rows, pairs)](
-        query, key, blocks, out, t, n, kv_heads, n_cand, *query.stride()[:3], *key.stride()[:3],
-        GROUP=group, D=d, DP=padded, BLOCK=tile.block, LANES=tile.lanes, K=k,
-        KP=triton.next_power_of_2(k), CP=triton.next_power_of_2(n_cand),
-        CHUNK=max(1, min(triton.next_power_of_2(k), 16384 // (tile.block * padded))),
-        ONE_PER_BLOCK=mode == "block_max", num_warps=tile.rescore_warps,
-    )  # fmt: skip
+    rescore(query, key, blocks, out, tile, mode == "block_max")
     return out
+
+
+def splits_of(n_rows: int, pairs: int, n: int, tile: Tile, device: torch.device) -> tuple[int, int]:
+    """(tiles per split, splits)."""
+    n_tiles = -(-n // tile.keys)
+    slots = 2 if interpreted() else tile.per_sm * sm_count(device.index or 0)
+    splits = choose_splits(-(-n_rows // tile.rows) * pairs, n_tiles, slots)
+    per_split = -(-n_tiles // splits)
+    return per_split, -(-n_tiles // per_split)
 
 
 def best_blocks(query: Tensor, key: Tensor, k: int, tile: Tile) -> Tensor:
     """Pass 1: packed int64 [B * Hkv, G * T, splits * lanes * k] candidate blocks of every row."""
+    if not tile.gluon:
+        return best_blocks_of(query, key, k, tile)
+    from reattention_kernels.topk_keys.gluon_prefill import best_blocks_gluon
+
+    pairs, n_rows = key.shape[0] * key.shape[1], query.shape[1] // key.shape[1] * query.shape[2]
+    per_split, splits = splits_of(n_rows, pairs, key.shape[2], tile, query.device)
+    return best_blocks_gluon(query, key, None, None, k, tile, per_split, splits)
+
+
+def best_blocks_of(
+    query: Tensor,
+    key: Tensor,
+    k: int,
+    tile: Tile,
+    some: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Pass 1 in plain Triton; some = (rows int32 [B * Hkv, G * T], how many [B * Hkv])."""
     b, h, t, d = query.shape
     kv_heads, n = key.shape[1], key.shape[2]
-    group, pairs = h // kv_heads, b * kv_heads
-    n_rows = group * t
-    n_tiles, row_tiles = -(-n // tile.keys), -(-n_rows // tile.rows)
-    slots = 2 if interpreted() else tile.per_sm * sm_count(query.device.index or 0)
-    per_split = -(-n_tiles // choose_splits(row_tiles * pairs, n_tiles, slots))
-    splits = -(-n_tiles // per_split)
-    asm, constraints = (None, None) if interpreted() else insertion_asm(k, tile.parts)
+    n_rows, pairs = h // kv_heads * t, b * kv_heads
+    # the listed rows are few: split the keys as for one tile of them
+    per_split, splits = splits_of(tile.rows if some else n_rows, pairs, n, tile, query.device)
     blocks = torch.empty(
         pairs, n_rows, splits * tile.lanes * k, dtype=torch.int64, device=query.device
     )
-    grid = (row_tiles, pairs, splits)
-    if tile.gluon:
-        from reattention_kernels.topk_keys.gluon_prefill import best_blocks_hopper, descriptors
-
-        q_desc, k_desc, batch_rows, head_rows = descriptors(query, key, tile.rows, tile.keys)
-        best_blocks_hopper[grid](
-            q_desc, k_desc, blocks, n_rows, n, kv_heads, per_split, batch_rows, head_rows,
-            BM=tile.rows, BN=tile.keys, PARTS=tile.parts, K=k, STAGES=tile.stages,
-            UNROLL=tile.unroll, ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps,
-        )  # fmt: skip
-        return blocks
+    asm, constraints = (None, None) if interpreted() else insertion_asm(k, 1)
     padded = max(16, triton.next_power_of_2(d))
     tma = tma_ready(key) and d == padded
     descriptor = None
     if tma:
         descriptor = TensorDescriptor(key, key.shape, key.stride(), [1, 1, tile.keys, padded])
-    best_blocks_kernel[grid](
-        query, descriptor, key, blocks, n_rows, t, n, kv_heads, per_split,
-        *query.stride()[:3], *key.stride()[:3],
-        GROUP=group, D=d, DP=padded, BM=tile.rows, BN=tile.keys, LANES=tile.lanes, K=k,
+    best_blocks_kernel[(-(-n_rows // tile.rows), pairs, splits)](
+        query, descriptor, key, blocks, *(some or (None, None)), n_rows, t, n, kv_heads, per_split,
+        *query.stride()[:3], *key.stride()[:3], SOME=some is not None,
+        GROUP=h // kv_heads, D=d, DP=padded, BM=tile.rows, BN=tile.keys, LANES=tile.lanes, K=k,
         STAGES=tile.stages, TMA=tma, PRECISION="ieee", UPCAST=interpreted(),
         ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps,
     )  # fmt: skip
     return blocks
+
+
+def rescore(
+    query: Tensor,
+    key: Tensor,
+    blocks: Tensor,
+    out: Tensor,
+    tile: Tile,
+    one_per_block: bool = False,
+    some: tuple[Tensor, Tensor] | None = None,
+) -> None:
+    """Pass 2: out int32 [B, H, T, k], from the candidate blocks."""
+    _, h, t, d = query.shape
+    kv_heads, n, k, n_cand = key.shape[1], key.shape[2], out.shape[3], blocks.shape[2]
+    padded = max(16, triton.next_power_of_2(d))
+    rescore_kernel[(h // kv_heads * t, blocks.shape[0])](
+        query, key, blocks, out, *(some or (None, None)), t, n, kv_heads, n_cand,
+        *query.stride()[:3], *key.stride()[:3], SOME=some is not None,
+        GROUP=h // kv_heads, D=d, DP=padded, BLOCK=tile.block, LANES=tile.lanes, K=k,
+        KP=triton.next_power_of_2(k), CP=triton.next_power_of_2(n_cand),
+        CHUNK=max(1, min(triton.next_power_of_2(k), 16384 // (tile.block * padded))),
+        ONE_PER_BLOCK=one_per_block, num_warps=tile.rescore_warps,
+    )  # fmt: skip
 
 
 def tma_ready(key: Tensor) -> bool:

@@ -162,6 +162,8 @@ def best_blocks_kernel(
     k_desc,
     k_ptr,
     out_ptr,
+    rows_ptr,
+    n_some_ptr,
     n_rows,
     n_queries,
     n_keys,
@@ -173,6 +175,7 @@ def best_blocks_kernel(
     stride_kb,
     stride_kh,
     stride_kn,
+    SOME: tl.constexpr,
     GROUP: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,
@@ -187,7 +190,11 @@ def best_blocks_kernel(
     ASM: tl.constexpr,
     CONSTRAINTS: tl.constexpr,
 ):
-    """Grid (row tiles, batch * KV heads, splits) -> out [batch * KV heads, rows, splits, LANES, K]."""
+    """Grid (row tiles, batch * KV heads, splits) -> out [batch * KV heads, rows, splits, LANES, K].
+
+    SOME: only the rows that rows_ptr [batch * KV heads, rows] lists, n_some_ptr of them per pair;
+    out is then in the list's order.
+    """
     row_tile = tl.program_id(0)
     pair = tl.program_id(1)
     split = tl.program_id(2)
@@ -195,7 +202,14 @@ def best_blocks_kernel(
     base_b = pair // n_kv_heads
     base_h = pair % n_kv_heads
 
-    row = row_tile * BM + tl.arange(0, BM)
+    slot = row_tile * BM + tl.arange(0, BM)
+    row = slot
+    n_slots = n_rows
+    if SOME:
+        n_slots = tl.load(n_some_ptr + pair)
+        if row_tile * BM >= n_slots:
+            return
+        row = tl.load(rows_ptr + pair * n_rows + slot, mask=slot < n_slots, other=0)
     d = tl.arange(0, DP)
     head = base_h * GROUP + row // n_queries
     q_at = (
@@ -205,7 +219,7 @@ def best_blocks_kernel(
         + (row % n_queries)[:, None].to(tl.int64) * stride_qt
         + d[None, :]
     )
-    q = tl.load(q_at, mask=(row[:, None] < n_rows) & (d[None, :] < D), other=0.0)
+    q = tl.load(q_at, mask=(slot[:, None] < n_slots) & (d[None, :] < D), other=0.0)
 
     # one lane: flat lists, since a [BM, 1] tensor is held once per column of the accumulator
     if LANES == 1:
@@ -231,8 +245,8 @@ def best_blocks_kernel(
         value = lane_max(scores, BM, BN, LANES)
         entries = insert(entries, value, tail * LANES + lane, K, ASM, CONSTRAINTS)
 
-    at = row if LANES == 1 else row[:, None]
-    slot = ((pair.to(tl.int64) * n_rows + at) * n_splits + split) * (LANES * K) + lane * K
-    inside = (at < n_rows) & (lane >= 0)
+    slot = slot if LANES == 1 else slot[:, None]
+    to = ((pair.to(tl.int64) * n_rows + slot) * n_splits + split) * (LANES * K) + lane * K
+    inside = (slot < n_slots) & (lane >= 0)
     for j in tl.static_range(K):
-        tl.store(out_ptr + slot + j, entries[j], mask=inside)
+        tl.store(out_ptr + to + j, entries[j], mask=inside)

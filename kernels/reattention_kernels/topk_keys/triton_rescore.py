@@ -75,12 +75,63 @@ def merge_best(best, x, K: tl.constexpr, KP: tl.constexpr):
     return out
 
 
+@triton.jit
+def take_blocks(cand, CHUNK: tl.constexpr):
+    """The CHUNK best candidates: what is left, and their ids (-1: none)."""
+    slot = tl.arange(0, CHUNK)
+    blocks = tl.full((CHUNK,), -1, tl.int32)
+    for j in tl.static_range(CHUNK):
+        m = tl.max(cand, 0)
+        cand = tl.where(cand == m, INT64_MIN, cand)
+        blocks = tl.where(slot == j, tl.where(m == INT64_MIN, -1, packed_id(m)), blocks)
+    return cand, blocks
+
+
+@triton.jit
+def score_blocks(
+    q,
+    base_k,
+    blocks,
+    n_keys,
+    stride_kn,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
+    CHUNK: tl.constexpr,
+    ONE_PER_BLOCK: tl.constexpr,
+):
+    """Packed (score, position) of every key of the blocks, or of the best one of each."""
+    e = tl.arange(0, BLOCK)
+    d = tl.arange(0, DP)
+    pos = key_offsets(e[None, :], blocks[:, None], BLOCK, LANES)
+    inside = tl.broadcast_to((blocks[:, None] >= 0) & (pos < n_keys), (CHUNK, BLOCK))
+    pos = tl.reshape(pos, (CHUNK * BLOCK,))
+    inside = tl.reshape(inside, (CHUNK * BLOCK,))
+    at = base_k + pos[:, None].to(tl.int64) * stride_kn + d[None, :]
+    keys = tl.load(at, mask=inside[:, None] & (d[None, :] < D), other=0.0)
+    scores = tl.sum(keys.to(tl.float32) * q[None, :], 1)
+    x = tl.where(inside, pack(scores, pos), INT64_MIN)
+    if ONE_PER_BLOCK:
+        x = tl.max(tl.reshape(x, (CHUNK, BLOCK)), 1)
+    return x
+
+
+@triton.jit
+def store_best(out_ptr, best, K: tl.constexpr, KP: tl.constexpr):
+    slot = tl.arange(0, KP)
+    found = tl.where(best == INT64_MIN, -1, packed_id(best))
+    tl.store(out_ptr + slot, found, mask=slot < K)
+
+
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "n_cand"])
 def rescore_kernel(
     q_ptr,
     k_ptr,
     cand_ptr,
     out_ptr,
+    rows_ptr,
+    n_some_ptr,
     n_queries,
     n_keys,
     n_kv_heads,
@@ -91,6 +142,7 @@ def rescore_kernel(
     stride_kb,
     stride_kh,
     stride_kn,
+    SOME: tl.constexpr,
     GROUP: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,
@@ -102,11 +154,22 @@ def rescore_kernel(
     CHUNK: tl.constexpr,
     ONE_PER_BLOCK: tl.constexpr,
 ):
-    """Grid (queries * GROUP, batch * KV heads); cand [B*Hkv, GROUP*T, n_cand] -> out [B, H, T, K]."""
+    """Grid (queries * GROUP, batch * KV heads); cand [B*Hkv, GROUP*T, n_cand] -> out [B, H, T, K].
+
+    SOME: as in best_blocks_kernel; cand is in the list's order.
+    """
+    pair = tl.program_id(1)
     # neighbours in the grid share a query position: their heads like the same keys (L2)
     t = tl.program_id(0) // GROUP
     g = tl.program_id(0) % GROUP
-    pair = tl.program_id(1)
+    slot = g * n_queries + t
+    if SOME:
+        slot = tl.program_id(0)
+        if slot >= tl.load(n_some_ptr + pair):
+            return
+        row = tl.load(rows_ptr + pair * GROUP * n_queries + slot)
+        g = row // n_queries
+        t = row % n_queries
     base_b = (pair // n_kv_heads).to(tl.int64)
     base_h = pair % n_kv_heads
     head = base_h * GROUP + g
@@ -114,35 +177,18 @@ def rescore_kernel(
     q_at = q_ptr + base_b * stride_qb + head.to(tl.int64) * stride_qh + t.to(tl.int64) * stride_qt
     q = tl.load(q_at + d, mask=d < D, other=0.0).to(tl.float32)
 
-    row = (pair.to(tl.int64) * GROUP + g) * n_queries + t
     c = tl.arange(0, CP)
-    cand = tl.load(cand_ptr + row * n_cand + c, mask=c < n_cand, other=INT64_MIN)
+    at = (pair.to(tl.int64) * GROUP * n_queries + slot) * n_cand + c
+    cand = tl.load(cand_ptr + at, mask=c < n_cand, other=INT64_MIN)
     cand = candidates_to_rescore(cand, K)
     count = tl.sum((cand != INT64_MIN).to(tl.int32), 0)
-
     best = tl.full((KP,), INT64_MIN, tl.int64)
     base_k = k_ptr + base_b * stride_kb + base_h.to(tl.int64) * stride_kh
-    e = tl.arange(0, BLOCK)
-    chunk = tl.arange(0, CHUNK)
     for _ in range(0, count, CHUNK):
-        blocks = tl.full((CHUNK,), -1, tl.int32)
-        for j in tl.static_range(CHUNK):
-            m = tl.max(cand, 0)
-            cand = tl.where(cand == m, INT64_MIN, cand)
-            blocks = tl.where(chunk == j, tl.where(m == INT64_MIN, -1, packed_id(m)), blocks)
-        pos = key_offsets(e[None, :], blocks[:, None], BLOCK, LANES)
-        inside = (blocks[:, None] >= 0) & (pos < n_keys)
-        flat = tl.reshape(pos, (CHUNK * BLOCK,))
-        inside = tl.reshape(tl.broadcast_to(inside, (CHUNK, BLOCK)), (CHUNK * BLOCK,))
-        k_at = base_k + flat[:, None].to(tl.int64) * stride_kn + d[None, :]
-        keys = tl.load(k_at, mask=inside[:, None] & (d[None, :] < D), other=0.0)
-        scores = tl.sum(keys.to(tl.float32) * q[None, :], 1)
-        x = tl.where(inside, pack(scores, flat), INT64_MIN)
-        if ONE_PER_BLOCK:
-            x = tl.max(tl.reshape(x, (CHUNK, BLOCK)), 1)
+        cand, blocks = take_blocks(cand, CHUNK)
+        x = score_blocks(
+            q, base_k, blocks, n_keys, stride_kn, D, DP, BLOCK, LANES, CHUNK, ONE_PER_BLOCK
+        )
         best = merge_best(best, x, K, KP)
-
-    slot = tl.arange(0, KP)
-    found = tl.where(best == INT64_MIN, -1, packed_id(best))
     out_at = (base_b * n_kv_heads * GROUP + head) * n_queries + t
-    tl.store(out_ptr + out_at * K + slot, found, mask=slot < K)
+    store_best(out_ptr + out_at * K, best, K, KP)

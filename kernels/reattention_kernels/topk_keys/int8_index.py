@@ -1,0 +1,190 @@
+"""An 8-bit index of the keys, kept beside the cache: half the bytes, twice the product's rate.
+
+A key k is stored as int8 of b = H (k - mean): H the +-1 Hadamard matrix (it spreads outlier
+channels; H H' = D), one scale per block of 32 keys so that a block maximum stays an integer. The
+mean shifts every score of a query alike, so any mean keeps the order. With a = H q and its int8
+form aq, q.k - q.mean = a.b / D and
+
+    a.b <= aq.bq + |aq| |b - bq| + |a - aq| |b|,
+
+so an integer block maximum gives an upper bound on the block's true scores. A block is a lane of
+a tile of 128 keys, as in `triton_prefill`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from reattention_kernels.topk_keys.triton import interpreted
+
+TILE_KEYS = 128
+
+
+def hadamard(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Sylvester's matrix [size, size] of +-1; size a power of two."""
+    matrix = torch.ones(1, 1, device=device, dtype=dtype)
+    while matrix.shape[0] < size:
+        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
+    return matrix
+
+
+@triton.jit
+def turned_rows(x, h_ptr, D: tl.constexpr, UPCAST: tl.constexpr):
+    """x [R, D] times the +-1 matrix, float32: every product is exact."""
+    d = tl.arange(0, D)
+    h = tl.load(h_ptr + d[:, None] * D + d[None, :])
+    if UPCAST:
+        return tl.dot(x.to(tl.float32), h.to(tl.float32), input_precision="ieee")
+    else:
+        return tl.dot(x, h)
+
+
+@triton.jit
+def to_int8(x):
+    return tl.floor(x + 0.5).to(tl.int32).to(tl.int8)
+
+
+@triton.jit(do_not_specialize=["first_tile", "n_keys", "capacity", "n_tiles"])
+def quantize_keys_kernel(
+    k_ptr,
+    h_ptr,
+    hmean_ptr,
+    out_ptr,
+    block_ptr,
+    first_tile,
+    n_keys,
+    n_kv_heads,
+    capacity,
+    n_tiles,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    D: tl.constexpr,
+    TILE: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """Grid (tiles, batch * KV heads); block [.., tiles, 3, 4]: scale, largest |b - bq|, largest |b|."""
+    tile = first_tile + tl.program_id(0)
+    pair = tl.program_id(1).to(tl.int64)
+    n = tile * TILE + tl.arange(0, TILE)
+    d = tl.arange(0, D)
+    base = k_ptr + (pair // n_kv_heads) * stride_kb + (pair % n_kv_heads) * stride_kh
+    inside = (n < n_keys)[:, None] & (d >= 0)[None, :]
+    k = tl.load(base + n[:, None].to(tl.int64) * stride_kn + d[None, :], mask=inside, other=0.0)
+    b = turned_rows(k, h_ptr, D, UPCAST) - tl.load(hmean_ptr + pair * D + d)[None, :]
+    b = tl.where(inside, b, 0.0)
+    # [keys, D] -> [keys / 8, lane, 2 D]: the maximum over the outer and the inner axis is a lane's
+    blocks = tl.reshape(b, (TILE // 8, 4, 2 * D))
+    scale = tl.maximum(tl.max(tl.max(tl.abs(blocks), 2), 0) / 127.0, 1e-20)  # [4]
+    ib = to_int8(blocks / scale[None, :, None])
+    rest = tl.reshape(blocks - ib.to(tl.float32) * scale[None, :, None], (TILE, D))
+    out = out_ptr + (pair * capacity + n[:, None]) * D + d[None, :]
+    tl.store(out, tl.reshape(ib, (TILE, D)), mask=inside)
+    error = tl.max(tl.max(tl.reshape(tl.sum(rest * rest, 1), (TILE // 8, 4, 2)), 2), 0)
+    size = tl.max(tl.max(tl.reshape(tl.sum(b * b, 1), (TILE // 8, 4, 2)), 2), 0)
+    at = block_ptr + (pair * n_tiles + tile) * 12 + tl.arange(0, 4)
+    tl.store(at, scale)
+    tl.store(at + 4, tl.sqrt(error) * 1.00001)  # a float32 sum of squares may fall short
+    tl.store(at + 8, tl.sqrt(size) * 1.00001)
+
+
+@triton.jit(do_not_specialize=["n_queries", "n_rows"])
+def quantize_queries_kernel(
+    q_ptr,
+    h_ptr,
+    mean_ptr,
+    out_ptr,
+    row_ptr,
+    n_queries,
+    n_rows,
+    n_kv_heads,
+    stride_qb,
+    stride_qh,
+    stride_qt,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """Grid (row blocks, batch * KV heads): int8 rows and row [.., 4]: scale / D, q.mean, |aq| and
+    |a - aq|, both over the scale."""
+    pair = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    d = tl.arange(0, D)
+    head = (pair % n_kv_heads) * GROUP + row // n_queries
+    at = (pair // n_kv_heads) * stride_qb + head[:, None] * stride_qh
+    at = at + (row % n_queries).to(tl.int64)[:, None] * stride_qt + d[None, :]
+    inside = (row < n_rows)[:, None] & (d >= 0)[None, :]
+    q = tl.load(q_ptr + at, mask=inside, other=0.0)
+    mean = tl.load(mean_ptr + pair * D + d)
+    a = turned_rows(q, h_ptr, D, UPCAST)
+    scale = tl.maximum(tl.max(tl.abs(a), 1) / 127.0, 1e-20)
+    ia = to_int8(a / scale[:, None])
+    fa = ia.to(tl.float32)
+    rest = a / scale[:, None] - fa
+    out = pair * n_rows + row
+    keep = row < n_rows
+    tl.store(out_ptr + out[:, None] * D + d[None, :], ia, mask=inside)
+    tl.store(row_ptr + out * 4, scale / D, mask=keep)
+    tl.store(row_ptr + out * 4 + 1, tl.sum(q.to(tl.float32) * mean[None, :], 1), mask=keep)
+    tl.store(row_ptr + out * 4 + 2, tl.sqrt(tl.sum(fa * fa, 1)) * 1.00001, mask=keep)
+    tl.store(row_ptr + out * 4 + 3, tl.sqrt(tl.sum(rest * rest, 1)) * 1.0001, mask=keep)
+
+
+@dataclass
+class Int8Index:
+    """int8 keys [B, Hkv, capacity, D] of one layer's middle, appended to as the middle grows."""
+
+    keys: Tensor
+    blocks: Tensor  # float32 [B * Hkv, tiles, 3, 4]
+    largest: Tensor  # float32 [B * Hkv]: the largest |b| / sqrt(D) + |mean|, a bound on |k|
+    matrix: Tensor
+    mean: Tensor  # float32 [B * Hkv, D]; zeros until the first update
+    turned_mean: Tensor
+    size: int = 0  # keys held
+
+    @classmethod
+    def empty(cls, b: int, kv_heads: int, capacity: int, like: Tensor) -> Int8Index:
+        """like: a tensor with the keys' head_dim (a power of two), dtype and device."""
+        d, device = like.shape[-1], like.device
+        tiles = -(-capacity // TILE_KEYS)
+        floats = dict(dtype=torch.float32, device=device)
+        return cls(
+            keys=torch.empty(
+                b, kv_heads, tiles * TILE_KEYS, d, dtype=torch.int8, device=device
+            ),
+            blocks=torch.zeros(b * kv_heads, tiles, 3, 4, **floats),
+            largest=torch.zeros(b * kv_heads, **floats),
+            matrix=hadamard(d, device, like.dtype),
+            mean=torch.zeros(b * kv_heads, d, **floats),
+            turned_mean=torch.zeros(b * kv_heads, d, **floats),
+        )
+
+    def update(self, key: Tensor) -> None:
+        """Take in the keys [B, Hkv, N, D] beyond those held; an unfinished tile is made anew."""
+        b, kv_heads, n, d = key.shape
+        if n <= self.size:
+            return
+        if self.size == 0:
+            self.mean.copy_(key.mean(2, dtype=torch.float32).reshape(-1, d))
+            by_head = self.mean[:, None, :] * self.matrix.float()  # the matrix is symmetric
+            self.turned_mean.copy_(by_head.sum(2))
+        first, last = self.size // TILE_KEYS, -(-n // TILE_KEYS)
+        quantize_keys_kernel[(last - first, b * kv_heads)](
+            key, self.matrix, self.turned_mean, self.keys, self.blocks,
+            first, n, kv_heads, self.keys.shape[2], self.blocks.shape[1], *key.stride()[:3],
+            D=d, TILE=TILE_KEYS, UPCAST=interpreted(),
+        )  # fmt: skip
+        sizes = self.blocks[:, first:last, 2].amax((1, 2)) / d**0.5 + self.mean.norm(dim=1)
+        torch.maximum(self.largest, sizes, out=self.largest)
+        self.size = n
+
+    @property
+    def bytes(self) -> int:
+        """Bytes the index holds."""
+        return self.keys.numel() + self.blocks.numel() * 4
