@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,12 +71,12 @@ def _run(config: Path, work_dir: Path, environment: Mapping[str, str]) -> int:
                 env=dict(environment),
                 stdout=sink,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
             try:
                 status = _wait(process, work_dir, before)
             except BaseException:
-                process.terminate()
-                process.wait()
+                _stop(process)
                 raise
         made = sorted(_runs(work_dir) - before)
         if not made:
@@ -93,17 +94,29 @@ def _run(config: Path, work_dir: Path, environment: Mapping[str, str]) -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], work_dir: Path, before: set[Path]) -> int:
-    """Wait for the process; on a terminal, say meanwhile which prompt is being read."""
+    """Wait for the process and say meanwhile where it is; not on a terminal, once a dataset."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        return process.wait()
+    said = ""
     with console.status("starting OpenCompass (some ten seconds)") as status:
         while (code := process.poll()) is None:
             new = sorted(_runs(work_dir) - before)
-            if new and (line := progress_line(new[-1])):
+            line = progress_line(new[-1]) if new else ""
+            if line and console.is_terminal:
                 status.update(line)
+            elif line and (where := line.partition(":")[0]) != said:
+                said = where
+                err.print(f"reading: {where}", markup=False, soft_wrap=True)
             time.sleep(POLL_SECONDS)
     return code
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End opencompass and the tasks it started, which outlive it otherwise."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.terminate()
+    process.wait()
 
 
 def _runs(work_dir: Path) -> set[Path]:

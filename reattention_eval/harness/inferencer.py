@@ -18,7 +18,7 @@ from reattention_eval.harness.record_file import RecordFile, records_path, write
 from reattention_eval.harness.samples import Output, Sample
 
 
-class LongContextGenInferencer(GenInferencer):  # type: ignore[misc]
+class LongContextGenInferencer(GenInferencer):
     """Runs a dataset through `LongContextLM`, in the place of OpenCompass's GenInferencer.
 
     Args:

@@ -25,7 +25,7 @@ from reattention_eval.methods import build_method
 from reattention_eval.prompts import PreparedPrompt, prepare_prompt
 
 
-class LongContextLM(BaseModel):  # type: ignore[misc]
+class LongContextLM(BaseModel):
     """A checkpoint and a long-context method behind OpenCompass's model interface.
 
     Args:
@@ -68,7 +68,7 @@ class LongContextLM(BaseModel):  # type: ignore[misc]
     ) -> None:
         super().__init__(
             path=path,
-            max_seq_len=max_seq_len,  # type: ignore[arg-type]
+            max_seq_len=max_seq_len,
             tokenizer_only=tokenizer_only,
             meta_template=meta_template,
             generation_kwargs=dict(generation_kwargs or {}),

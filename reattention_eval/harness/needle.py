@@ -31,7 +31,7 @@ def check_haystack(source: str) -> None:
         )
 
 
-class NeedleDataset(BaseDataset):  # type: ignore[misc]
+class NeedleDataset(BaseDataset):
     """One prompt length with all its depths and repeats; a row is a `datasets.NeedleSample`.
 
     Rows go repeat by repeat through the depths, so that neighbours share the text before the
@@ -71,7 +71,7 @@ class NeedleDataset(BaseDataset):  # type: ignore[misc]
         return Dataset.from_list(rows)
 
 
-class NeedleEvaluator(BaseEvaluator):  # type: ignore[misc]
+class NeedleEvaluator(BaseEvaluator):
     """accuracy and the paper's score (0..100), mean answer NLL per token, n; depths in details."""
 
     def __init__(self, style: str = "magic_number", scoring: str = "official") -> None:

@@ -12,7 +12,7 @@ from reattention_eval.report import build_report
 from reattention_eval.report.tables import markdown
 
 
-class LongContextSummarizer(DefaultSummarizer):  # type: ignore[misc]
+class LongContextSummarizer(DefaultSummarizer):
     """Writes summary/ as OpenCompass does, and report/: tables, heat map, manifest.
 
     Ends the process with status 1, naming what is wrong, when a prediction or result is missing, a

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,29 @@ def test_demo_hands_on_choices_and_status(
     assert "words of opencompass" in (run / "logs" / "opencompass.log").read_text()
     assert "75.0 (n=4)" in result.output
     assert str(run / "report" / "table.md") in result.output.replace("\n", "")
+
+
+def test_stopping_the_demo_stops_the_tasks_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """opencompass starts its tasks as processes of their own."""
+    task = (
+        f"import os, pathlib, time; os.chdir({str(tmp_path)!r}); pathlib.Path('begun').touch(); "
+        "time.sleep(2); pathlib.Path('alive').touch()"
+    )
+    main = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {task!r}])"
+    monkeypatch.setattr(demo, "command", lambda config, work: [sys.executable, "-c", main])
+
+    def interrupted(*_: object) -> int:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo._run(tmp_path / "c.py", tmp_path / "out", dict(os.environ))
+    time.sleep(3)
+    assert not (tmp_path / "alive").exists()
 
 
 def test_demo_shows_why_nothing_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from opencompass.tasks import openicl_eval
 from opencompass.utils import get_logger
 
 
-class LongContextEvalTask(openicl_eval.OpenICLEvalTask):  # type: ignore[misc]
+class LongContextEvalTask(openicl_eval.OpenICLEvalTask):
     """A dataset without predictions, or whose evaluator raises, is reported and left out.
 
     Raises:

@@ -10,7 +10,7 @@ from opencompass.tasks import openicl_infer
 from opencompass.utils import get_logger, model_abbr_from_cfg
 
 
-class LongContextInferTask(openicl_infer.OpenICLInferTask):  # type: ignore[misc]
+class LongContextInferTask(openicl_infer.OpenICLInferTask):
     """A dataset that cannot be built or run is reported and the next one is taken.
 
     Raises:
