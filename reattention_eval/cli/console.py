@@ -38,7 +38,8 @@ def readable_errors(command: Callable[P, R]) -> Callable[P, R]:
 def show_report(report: Report) -> None:
     """Tables, the sentence that explains them, files and problems."""
     for heading, (header, rows) in report.grids.items():
-        table = Table(title=heading, title_justify="left", title_style="bold")
+        out.print(heading, style="bold", markup=False)
+        table = Table()
         for i, column in enumerate(header):
             table.add_column(column, justify="right" if i else "left", overflow="fold")
         for row in rows:

@@ -35,6 +35,9 @@ HEADINGS = {
     "score": "score, 0-100",
     "answer_nll": "answer NLL per token (lower is better)",
 }
+# read together: what was answered, and how near the right answer was
+BOTH = ("accuracy", "answer_nll")
+BOTH_HEADING = "accuracy, % / answer NLL per token (lower is better)"
 
 
 def cell_length(cell: Cell) -> int | None:
@@ -104,24 +107,28 @@ Grid = tuple[list[str], list[list[str]]]  # header, rows
 
 
 def grids(cells: Sequence[Cell]) -> dict[str, Grid]:
-    """One method x dataset grid for each metric, keyed by its heading.
+    """One method x dataset grid for each metric, keyed by its heading; accuracy and NLL share one.
 
     A missing cell shows as `-`; n is part of every value, so that unequal counts are seen.
     """
     labels = method_labels(cells)
     columns = _columns(cells)
-    names = list(dict.fromkeys(m for c in cells for m in metrics(c)))
+    found = dict.fromkeys(m for c in cells for m in metrics(c))
+    groups: list[tuple[str, ...]] = [(name,) for name in found]
+    if all(name in found for name in BOTH):
+        groups = [BOTH, *((name,) for name in found if name not in BOTH)]
     several = len({model_name(c) for c in cells}) > 1
     by_key = {(c.model, c.dataset): c for c in cells}
     out: dict[str, Grid] = {}
-    for name in names:
+    for names in groups:
         rows = []
         for model in dict.fromkeys(c.model for c in cells):
             row_cells = [by_key.get((model, dataset)) for dataset in columns]
             first = next(c for c in cells if c.model == model)
             title = f"{model_name(first)}: {labels[model]}" if several else labels[model]
-            rows.append([title, *(_value(c, name) for c in row_cells)])
-        out[HEADINGS.get(name, name)] = (["method", *columns.values()], rows)
+            rows.append([title, *(_value(c, names) for c in row_cells)])
+        heading = BOTH_HEADING if names == BOTH else HEADINGS.get(names[0], names[0])
+        out[heading] = (["method", *columns.values()], rows)
     return out
 
 
@@ -144,11 +151,13 @@ def _columns(cells: Sequence[Cell]) -> dict[str, str]:
     return {dataset: f"{length:,}" for length, dataset in by_length}
 
 
-def _value(cell: Cell | None, metric: str) -> str:
-    if cell is None or metric not in metrics(cell):
+def _value(cell: Cell | None, names: Sequence[str]) -> str:
+    own = {} if cell is None else metrics(cell)
+    if cell is None or not any(name in own for name in names):
         return "-"
-    digits = 2 if metric == "answer_nll" else 1
-    return f"{metrics(cell)[metric]:.{digits}f} (n={sample_count(cell)})"
+    digits = {name: 2 if name == "answer_nll" else 1 for name in names}
+    figures = [f"{own[name]:.{digits[name]}f}" if name in own else "-" for name in names]
+    return f"{' / '.join(figures)} (n={sample_count(cell)})"
 
 
 def _plain(value: Any) -> str:

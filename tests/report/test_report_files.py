@@ -19,6 +19,7 @@ from reattention_eval.report.records import read_records
 from reattention_eval.report.run import read_run
 from reattention_eval.report.tables import csv_table, grids
 
+ACCURACY = "accuracy, % / answer NLL per token (lower is better)"
 SETTINGS = {"full": (None, {}), "reattention": (4096, {"local_size": 1024})}
 
 
@@ -93,11 +94,15 @@ def expected(run: Run) -> list[tuple[str, str]]:
 
 def test_the_readers_table(whole: Run) -> None:
     tables = grids(read_run(whole.folder, expected(whole)))
-    assert tables["accuracy, %"] == (
-        ["method", "4,096", "12,288"],
-        [["full", "100.0 (n=3)", "0.0 (n=3)"], ["reattention 4,096", "100.0 (n=3)", "50.0 (n=3)"]],
-    )
-    assert tables["answer NLL per token (lower is better)"][1][1][2] == "1.50 (n=3)"
+    assert tables == {
+        ACCURACY: (
+            ["method", "4,096", "12,288"],
+            [
+                ["full", "100.0 / 1.00 (n=3)", "0.0 / 2.00 (n=3)"],
+                ["reattention 4,096", "100.0 / 1.00 (n=3)", "50.0 / 1.50 (n=3)"],
+            ],
+        )
+    }
 
 
 def test_the_csv_holds_every_figure(whole: Run) -> None:
@@ -131,7 +136,7 @@ def test_the_sentence_says_what_lies_beyond_the_window(whole: Run) -> None:
 
 
 def test_columns_go_by_length_also_without_an_order(whole: Run) -> None:
-    header, _ = grids(read_run(whole.folder))["accuracy, %"]
+    header, _ = grids(read_run(whole.folder))[ACCURACY]
     assert header == ["method", "4,096", "12,288"]
 
 
@@ -182,7 +187,7 @@ def test_two_settings_of_a_method_are_told_apart(run: Run) -> None:
             "reattention", 12288, [100.0] * 3, abbr=f"m-{local}",
             settings={"local_size": local, "top_k": 4},
         )  # fmt: skip
-    rows = grids(read_run(run.folder))["accuracy, %"][1]
+    rows = grids(read_run(run.folder))[ACCURACY][1]
     assert sorted(row[0] for row in rows) == [
         "reattention 4,096 (local_size=1024)", "reattention 4,096 (local_size=512)",
     ]  # fmt: skip
@@ -197,7 +202,7 @@ def test_what_never_ran_is_missing(whole: Run) -> None:
     assert find_problems(cells) == [
         "m-full on needle-65536: no predictions, the inference task failed or never ran."
     ]
-    assert grids(cells)["accuracy, %"][1][0][3] == "-"
+    assert grids(cells)[ACCURACY][1][0][3] == "-"
 
 
 def test_a_failed_sample_is_named_and_a_later_success_counts(whole: Run) -> None:
