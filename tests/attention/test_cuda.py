@@ -1,0 +1,103 @@
+"""On a GPU: what the CPU computes, selected in kernels and without waiting for the host."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from tiny_models import random_prompt, tiny_model
+
+from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
+
+pytestmark = pytest.mark.gpu
+
+METHODS = [
+    FullAttention(chunk_size=64),
+    StreamingLLM(sink_size=4, window_size=200, chunk_size=64),
+    ReAttention(4, 128, 8, 3, 9, chunk_size=64),
+]
+SHAPE = dict(heads=6, kv_heads=2, head_dim=64, layers=3, window=8192)
+
+
+def by_method(methods):
+    return pytest.mark.parametrize("method", methods, ids=lambda method: method.name)
+
+
+def run(model, method, prompt, device):
+    """Logits of a prefill and four decode steps, and the views of every layer-step."""
+    model = model.to(device)
+    with attach(model, method) as session:
+        logits = [session.prefill(prompt.to(device))]
+        for token in (5, 6, 7, 8):
+            logits.append(session.decode(torch.tensor([[token]], device=device)))
+        return torch.cat(logits).float().cpu(), session.stats
+
+
+@by_method(METHODS)
+def test_float32_equals_the_cpu(method):
+    prompt = random_prompt(700)
+    want, cpu = run(tiny_model(dtype=torch.float32, **SHAPE), method, prompt, "cpu")
+    got, cuda = run(tiny_model(dtype=torch.float32, **SHAPE), method, prompt, "cuda")
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-3 * float(want.abs().max()))
+    assert (got.argmax(-1) == want.argmax(-1)).all()
+    assert cuda.layer_steps_selected == cpu.layer_steps_selected
+    assert cuda.mean_view == cpu.mean_view  # the same positions, to the last span
+
+
+@by_method(METHODS)
+def test_bf16_follows_the_cpu(method):
+    prompt = random_prompt(700)
+    want, cpu = run(tiny_model(dtype=torch.bfloat16, **SHAPE), method, prompt, "cpu")
+    got, cuda = run(tiny_model(dtype=torch.bfloat16, **SHAPE), method, prompt, "cuda")
+    assert (got - want).norm() / want.norm() < 0.1
+    assert cuda.layer_steps_selected == cpu.layer_steps_selected
+
+
+@pytest.mark.parametrize("head_dim", [64, 80, 128])
+def test_kernels_equal_the_positions_path(head_dim, monkeypatch):
+    """The fused view against gather + RoPE + attention in PyTorch, on the same bf16 model."""
+    from reattention_eval.attention.device_view import DeviceView
+
+    shape = {**SHAPE, "head_dim": head_dim}
+    prompt = random_prompt(700)
+    fused, fast = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")
+    monkeypatch.setattr(DeviceView, "attend", lambda *args: None)
+    plain, slow = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")
+    assert (fused - plain).norm() / plain.norm() < 0.05
+    assert abs(fast.mean_view - slow.mean_view) < 0.05 * slow.mean_view
+
+
+def test_same_bits_twice():
+    model = tiny_model(dtype=torch.bfloat16, **SHAPE)
+    first, _ = run(model, METHODS[2], random_prompt(700), "cuda")
+    second, _ = run(model, METHODS[2], random_prompt(700), "cuda")
+    assert torch.equal(first, second)
+
+
+def test_a_layer_never_waits_for_the_host():
+    model = tiny_model(dtype=torch.bfloat16, **SHAPE).cuda()
+    hidden = torch.randn(1, 64, 6 * 64, device="cuda", dtype=torch.bfloat16)
+    with attach(model, METHODS[2]) as session:
+        session.prefill(random_prompt(700).cuda(), max_new_tokens=256)  # kernels are compiled
+        session.decode(torch.tensor([[5]], device="cuda"))
+        hook, attention = session._hook, model.model.layers[0].self_attn
+        layer = attention.layer_idx
+        for tokens in (64, 1):
+            q = attention.q_proj(hidden[:, :tokens]).unflatten(-1, (6, 64)).transpose(1, 2)
+            k = attention.k_proj(hidden[:, :tokens]).unflatten(-1, (2, 64)).transpose(1, 2)
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                hook._chunk(layer, 0, q[0], k[0], k[0], 0.125)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_head_dim_no_kernel_takes_says_so_once():
+    model = tiny_model(dtype=torch.bfloat16, **{**SHAPE, "head_dim": 8})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        _, stats = run(model, METHODS[2], random_prompt(400), "cuda")
+    assert stats.layer_steps_selected > 0
+    assert sum("head_dim 16 to 256, found 8" in str(w.message) for w in said) == 1
