@@ -72,6 +72,8 @@ def test_base_install_needs_no_extra(wheel, tmp_path):
 class Without:
     def __init__(self, finder):
         self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] not in {OPTIONAL!r}:
             return self.finder.find_spec(name, path, target)
