@@ -1,10 +1,31 @@
-"""The one room that knows OpenCompass: model, inferencer, datasets, evaluators, summarizer."""
+"""The one room that knows OpenCompass: model, inferencer, datasets, evaluators, summarizer.
 
-from reattention_eval.harness.inferencer import LongContextGenInferencer
-from reattention_eval.harness.model import LongContextLM, ReAttentionCausalLM
-from reattention_eval.harness.needle import NeedleDataset, NeedleEvaluator
-from reattention_eval.harness.samples import Output, Sample
-from reattention_eval.harness.summarizer import LongContextSummarizer
+Names are loaded when asked for, so the parts that need no OpenCompass (`prompt_runner`,
+`sample_run`, `needle_rows`, `compose`, `direct`) work without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reattention_eval.harness.inferencer import LongContextGenInferencer
+    from reattention_eval.harness.model import LongContextLM, ReAttentionCausalLM
+    from reattention_eval.harness.needle import NeedleDataset, NeedleEvaluator
+    from reattention_eval.harness.prompt_runner import PromptRunner
+    from reattention_eval.harness.samples import Output, Sample
+    from reattention_eval.harness.summarizer import LongContextSummarizer
+
+_HOMES = {
+    "LongContextGenInferencer": "inferencer",
+    "LongContextLM": "model",
+    "LongContextSummarizer": "summarizer",
+    "NeedleDataset": "needle",
+    "NeedleEvaluator": "needle",
+    "Output": "samples",
+    "PromptRunner": "prompt_runner",
+    "ReAttentionCausalLM": "model",
+    "Sample": "samples",
+}
 
 __all__ = [
     "LongContextGenInferencer",
@@ -13,6 +34,13 @@ __all__ = [
     "NeedleDataset",
     "NeedleEvaluator",
     "Output",
+    "PromptRunner",
     "ReAttentionCausalLM",
     "Sample",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -11,15 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opencompass.openicl.icl_prompt_template import PromptTemplate
-from opencompass.openicl.icl_retriever import ZeroRetriever
-
 from reattention_eval.checkpoints import embedded_model_folder
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
-from reattention_eval.harness.inferencer import LongContextGenInferencer
-from reattention_eval.harness.needle import NeedleDataset, NeedleEvaluator, check_haystack
+from reattention_eval.harness.needle_rows import check_haystack
 from reattention_eval.methods import build_method
 
 # keys of a model's configuration that leave every prediction as it is
@@ -28,6 +24,10 @@ _NEUTRAL = {
     "tokenizer_only", "type",
 }  # fmt: skip
 HASH_LENGTH = 8
+# classes by their path: OpenCompass writes configurations out
+_PROMPT_TEMPLATE = "opencompass.openicl.icl_prompt_template.PromptTemplate"
+_RETRIEVER = "opencompass.openicl.icl_retriever.ZeroRetriever"
+_EVALUATOR = "reattention_eval.harness.NeedleEvaluator"
 
 
 def cross(
@@ -98,15 +98,15 @@ def needle_datasets(
         facts = {"benchmark": "needle", **recipe}
         dataset = {
             "abbr": f"needle-{style}-{length}-{mark}",
-            "type": NeedleDataset,
+            "type": "reattention_eval.harness.NeedleDataset",
             "tokenizer": model["path"],
             **recipe,
             "reader_cfg": {"input_columns": ["prompt"], "output_column": "reference"},
             "infer_cfg": {
-                "prompt_template": {"type": PromptTemplate, "template": "{prompt}"},
-                "retriever": {"type": ZeroRetriever},
+                "prompt_template": {"type": _PROMPT_TEMPLATE, "template": "{prompt}"},
+                "retriever": {"type": _RETRIEVER},
                 "inferencer": {
-                    "type": LongContextGenInferencer,
+                    "type": "reattention_eval.harness.LongContextGenInferencer",
                     "prompt_column": "prompt",
                     "answer_prefix_column": "answer_prefix",
                     "answer_column": "continuation",
@@ -115,9 +115,9 @@ def needle_datasets(
                     "dataset_facts": facts,
                 },
             },
-            "eval_cfg": {"evaluator": {"type": NeedleEvaluator, "style": style}},
+            "eval_cfg": {"evaluator": {"type": _EVALUATOR, "style": style}},
         }
-        out.append(plain(dataset))  # OpenCompass writes configurations out: classes by their path
+        out.append(dataset)
     _all_different([dataset["abbr"] for dataset in out], "length")
     return out
 

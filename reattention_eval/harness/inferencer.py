@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ from opencompass.utils import get_logger
 from tqdm import tqdm
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.harness.fingerprint import digest, plain, rows_fingerprint
-from reattention_eval.harness.manifest import environment_part, method_part, model_part
+from reattention_eval.harness.fingerprint import plain
 from reattention_eval.harness.model import LongContextLM
-from reattention_eval.harness.record_file import RecordFile, records_path, write_whole
-from reattention_eval.harness.samples import Output, Sample
+from reattention_eval.harness.sample_run import SampleRun
+from reattention_eval.harness.samples import Sample
 
 
 class LongContextGenInferencer(GenInferencer):
@@ -35,10 +34,7 @@ class LongContextGenInferencer(GenInferencer):
         dataset_facts: written to the manifest as they are (length, style, seed, ...).
         stored_prompt_chars: a longer prompt is stored as head, tail, length and hash.
 
-    Next to the predictions it leaves WORK/records/MODEL/DATASET.jsonl (one line a sample, fields as
-    in `LongContextLM.run`) and DATASET.manifest.json. A sample that raises is recorded with its
-    reason, the others go on; the predictions file is then withheld, so that the dataset shows as
-    missing and a run with `-r` tries the failed samples again.
+    What it leaves, and what becomes of a sample that raises, says `SampleRun`.
     """
 
     def __init__(
@@ -55,6 +51,8 @@ class LongContextGenInferencer(GenInferencer):
         stored_prompt_chars: int = 2000,
         **kwargs: Any,
     ) -> None:
+        # OpenCompass makes this folder where it is started and never uses it
+        kwargs.setdefault("output_json_filepath", ".")
         super().__init__(model=model, max_out_len=max_out_len, **kwargs)
         if not isinstance(model, LongContextLM):
             raise ConfigError(
@@ -90,34 +88,22 @@ class LongContextGenInferencer(GenInferencer):
         column = retriever.dataset_reader.output_column
         golds = list(rows[column]) if column else [None] * len(samples)
 
-        keys = [self._key(sample) for sample in samples]
-        records = RecordFile(records_path(folder, name), keys)
-        write_whole(
-            records.path.with_name(name.removesuffix(".json") + ".manifest.json"),
-            self._manifest(name.removesuffix(".json"), samples),
+        run = SampleRun(
+            self.model,
+            self.max_out_len,
+            stop_words=list(self.stopping_criteria),
+            max_prompt_tokens=self.max_prompt_tokens,
+            batch_size=self.batch_size or 1,
+            facts=self._facts(),
+            stored_prompt_chars=self.stored_prompt_chars,
+            watch=partial(tqdm, disable=not self.is_main_process),
+            log=get_logger(),
         )
-        pending = [i for i in range(len(samples)) if i not in records.done]
-        get_logger().info(f"{name}: {len(records.done)} samples on disk, {len(pending)} to run")
-        for batch in tqdm(_chunks(pending, self.batch_size or 1), disable=not self.is_main_process):
-            for index, outcome in self._run(batch, samples):
-                entry = {"index": index, "key": keys[index], "gold": plain(golds[index])}
-                if isinstance(outcome, Output):
-                    entry |= {"prediction": outcome.text, **outcome.record}
-                else:
-                    entry |= {"error": outcome}
-                    get_logger().error(f"{name}: sample {index} failed: {outcome}")
-                records.append(entry)
-        if records.failed:
-            get_logger().error(
-                f"{name}: {len(records.failed)} of {len(samples)} samples failed, so no "
-                f"predictions are written; their reasons are in {records.path}"
-            )
-            return []
-        predictions = {
-            str(i): self._prediction(sample, records.done[i]) for i, sample in enumerate(samples)
-        }
-        write_whole(folder / name, predictions)
-        return [entry["prediction"] for entry in predictions.values()]
+        return run(samples, golds, folder / name)
+
+    def _facts(self) -> dict[str, Any]:
+        chat = self.model.chat_template if self.chat_template is None else self.chat_template
+        return {"chat_template": chat, **self.dataset_facts}
 
     def _samples(
         self, rows: Any, retriever: Any, ice_template: Any, prompt_template: Any
@@ -160,81 +146,3 @@ class LongContextGenInferencer(GenInferencer):
             prompt_template=prompt_template,
         )
         return [str(self.model.parse_template(prompt, mode="gen")) for prompt in prompts]
-
-    def _run(
-        self, batch: Sequence[int], samples: Sequence[Sample]
-    ) -> Iterator[tuple[int, Output | str]]:
-        """Outputs of a batch, or reasons; a batch that fails is tried again one by one."""
-        try:
-            outputs = self.model.run(
-                [samples[i] for i in batch],
-                self.max_out_len,
-                stop_words=self.stopping_criteria,
-                max_prompt_tokens=self.max_prompt_tokens,
-            )
-            yield from zip(batch, outputs, strict=True)
-        except Exception as error:
-            if len(batch) == 1:
-                get_logger().exception(f"sample {batch[0]}")
-                yield batch[0], f"{type(error).__name__}: {error}"
-                return
-            for index in batch:
-                yield from self._run([index], samples)
-
-    def _key(self, sample: Sample) -> str:
-        return digest(
-            [
-                self.model_fingerprint(), sample.prompt, sample.answer_prefix, sample.answer,
-                sample.chat_template, sample.system, self.max_out_len, self.max_prompt_tokens,
-                list(self.stopping_criteria),
-            ]
-        )  # fmt: skip
-
-    def model_fingerprint(self) -> str:
-        """The model's fingerprint, read from disk once."""
-        if not hasattr(self, "_model_fingerprint"):
-            self._model_fingerprint: str = self.model.fingerprint()
-        return self._model_fingerprint
-
-    def _manifest(self, dataset: str, samples: Sequence[Sample]) -> dict[str, Any]:
-        return {
-            "model": model_part(self.model),
-            "method": method_part(self.model),
-            "dataset": {
-                "abbr": dataset,
-                "n": len(samples),
-                "fingerprint": rows_fingerprint(
-                    [s.prompt, s.answer_prefix, s.answer] for s in samples
-                ),
-                "max_out_len": self.max_out_len,
-                "max_prompt_tokens": self.max_prompt_tokens,
-                "chat_template": self.model.chat_template
-                if self.chat_template is None
-                else self.chat_template,
-                **self.dataset_facts,
-            },
-            "environment": environment_part(),
-        }
-
-    def _prediction(self, sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "origin_prompt": compact(sample.prompt, self.stored_prompt_chars),
-            "prediction": record["prediction"],
-            "gold": record["gold"],
-            "answer_nll": record["answer_nll"],
-            "n_tokens": record["n_tokens"],
-            "n_cut": record["n_cut"],
-        }
-
-
-def compact(prompt: str, limit: int) -> str:
-    """The prompt itself up to `limit` characters, else its head, tail, length and hash."""
-    if len(prompt) <= limit:
-        return prompt
-    half = limit // 2
-    note = f"[... {len(prompt):,} characters, sha256 {digest(prompt)[:16]} ...]"
-    return f"{prompt[:half]}\n{note}\n{prompt[-half:]}"
-
-
-def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
-    return [list(indices[at : at + size]) for at in range(0, len(indices), size)]

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 import reattention_eval
-from reattention_eval.harness.model import LongContextLM
+from reattention_eval.harness.prompt_runner import PromptRunner
 
 _PACKAGES = (
     "reattention-eval", "torch", "transformers", "opencompass", "numpy", "triton", "flash-attn",
 )  # fmt: skip
 
 
-def model_part(model: LongContextLM) -> dict[str, Any]:
+def model_part(model: PromptRunner) -> dict[str, Any]:
     """Checkpoint facts, read from the loaded model."""
     config = model.model.config
     return {
@@ -37,7 +37,7 @@ def model_part(model: LongContextLM) -> dict[str, Any]:
     }
 
 
-def method_part(model: LongContextLM) -> dict[str, Any]:
+def method_part(model: PromptRunner) -> dict[str, Any]:
     """The method with every setting, its budget in tokens and where it comes from."""
     method = model.method
     return {

@@ -61,8 +61,11 @@ def haystack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def task_config(checkpoint: Path, tmp_path: Path) -> Callable[..., Any]:
+def task_config(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
     """A configuration of one inference task over rows given as dictionaries."""
+    monkeypatch.chdir(tmp_path)  # OpenCompass's own inferencer leaves a folder where it is
     from mmengine.config import Config
 
     def make(

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.harness import LongContextLM
-from reattention_eval.harness.inferencer import compact
+from reattention_eval.harness import LongContextLM, PromptRunner
 from reattention_eval.harness.record_file import RecordFile, records_path
+from reattention_eval.harness.sample_run import compact
 from reattention_eval.harness.tasks import LongContextInferTask, infer_task
 from reattention_eval.report.records import read_records
 
@@ -45,13 +45,13 @@ class Files:
 def count_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts that reach the model from now on."""
     ran: list[str] = []
-    run = LongContextLM.run
+    run = PromptRunner.run
 
-    def counted(self: LongContextLM, samples: Any, *args: Any, **kwargs: Any) -> Any:
+    def counted(self: PromptRunner, samples: Any, *args: Any, **kwargs: Any) -> Any:
         ran.extend(sample.prompt for sample in samples)
         return run(self, samples, *args, **kwargs)
 
-    monkeypatch.setattr(LongContextLM, "run", counted)
+    monkeypatch.setattr(PromptRunner, "run", counted)
     return ran
 
 

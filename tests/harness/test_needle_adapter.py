@@ -43,7 +43,7 @@ def test_neighbours_share_what_stands_before_the_needle(dataset: Any, checkpoint
 
 def score(evaluator: NeedleEvaluator, dataset: Any, predictions: list[str], **change: Any) -> Any:
     fields = dict(
-        predictions=predictions, references=dataset.test["reference"], test_set=dataset.test,
+        predictions=predictions, test_set=dataset.test,
         answer_nll=[1.0, 2.0, 3.0, 6.0], n_tokens=[900] * 4,
     )  # fmt: skip
     return evaluator.evaluate(1, 1, dataset.test, **{**fields, **change})

@@ -155,12 +155,3 @@ def test_a_failing_sample_ends_opencompass_with_status_1(checkpoint: Path, tmp_p
     run = next((tmp_path / "outputs" / "default").iterdir())
     assert not (run / "predictions" / "tiny" / "bad.json").exists()
     assert json.loads((run / "results" / "tiny" / "good.json").read_text())["accuracy"] == 0
-
-
-def test_without_the_model_the_command_that_fetches_it_is_named(tmp_path: Path) -> None:
-    done = opencompass(
-        config_path("eval_demo.py"), cwd=tmp_path, REATTENTION_CACHE=str(tmp_path),
-        REATTENTION_DEMO_MODEL="",
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "reattention-eval prepare demo" in done.stderr.strip().splitlines()[-1]

@@ -1,0 +1,241 @@
+"""One checkpoint under one method: prompts in, text and records out, without OpenCompass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reattention_eval.checkpoints import load_model
+from reattention_eval.engine import attach
+from reattention_eval.errors import ConfigError
+from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
+from reattention_eval.harness.samples import Output, Sample
+from reattention_eval.harness.text import (
+    answer_token_ids,
+    cut_at_stop,
+    cut_at_token,
+    stop_rule,
+)
+from reattention_eval.methods import build_method
+from reattention_eval.prompts import PreparedPrompt, prepare_prompt
+
+
+class PromptRunner:
+    """Loads once, attaches once, and runs prompts one after another or in batches.
+
+    Args:
+        path: local folder or hub id.
+        method: `dict(type="reattention", local_size=..., ...)`; full attention if left out.
+        max_seq_len: tokens of prompt and answer together; a longer prompt loses its middle
+            (`prompts.prepare_prompt`), with the new tokens reserved. None: never cut.
+        chat_template: put the prompt in the tokenizer's own chat turn.
+        system: the system turn, with `chat_template`.
+        dtype: "auto" (bfloat16 where the hardware computes in it), or a dtype's name.
+        device_map: as transformers takes it; left out, the first GPU if there is one, else the CPU.
+        stop_words: generation ends before the first of them.
+        stop_token_ids: further tokens that end generation; the checkpoint's own always do.
+        name: what tables call the checkpoint; the last part of `path` if left out.
+        tokenizer_only: load no weights; `get_token_len` works, `run` does not.
+
+    Raises:
+        ConfigError: settings that contradict each other or that the method or model cannot take.
+        CheckpointError: the checkpoint is missing, damaged or of another kind.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        method: Mapping[str, Any] | None = None,
+        *,
+        max_seq_len: int | None = None,
+        chat_template: bool = False,
+        system: str | None = None,
+        dtype: str = "auto",
+        device_map: Any = None,
+        stop_words: Sequence[str] = (),
+        stop_token_ids: Sequence[int] = (),
+        name: str | None = None,
+        tokenizer_only: bool = False,
+    ) -> None:
+        self.path = path
+        self.method = build_method(plain(method or {"type": "full"}))
+        self.name = name or Path(path.rstrip("/")).name or path
+        self.max_seq_len = max_seq_len
+        self.chat_template = chat_template
+        self.system = system
+        self.stop_words = tuple(stop_words)
+        self._stack = ExitStack()
+        loaded: tuple[Any, Any] = load_model(
+            path, dtype=dtype, device_map=device_map, tokenizer_only=tokenizer_only
+        )
+        self.model, self.tokenizer = loaded
+        self.session: Any = None
+        self.stop_token_ids: list[int] = []
+        if self.model is None:
+            return
+        if device_map is None and torch.cuda.is_available():
+            self.model.to("cuda")
+        self.stop_token_ids = sorted({*stop_token_ids, *_eos_ids(self.model)})
+        self.session = self._stack.enter_context(attach(self.model, self.method))
+
+    def settings(self) -> dict[str, Any]:
+        """Everything about model and method that changes a prediction."""
+        return {
+            "checkpoint": checkpoint_fingerprint(self.path),
+            "method": {"name": self.method.name, **self.method.settings()},
+            "dtype": str(getattr(self.model, "dtype", None)).removeprefix("torch."),
+            "max_seq_len": self.max_seq_len,
+            "chat_template": self.chat_template,
+            "system": self.system,
+            "stop_words": self.stop_words,
+            "stop_token_ids": self.stop_token_ids,
+        }
+
+    def fingerprint(self) -> str:
+        """sha256 of `settings()`."""
+        return digest(self.settings())
+
+    def get_token_len(self, prompt: str) -> int:
+        """Tokens of `prompt` by itself, with the tokenizer's own special tokens."""
+        return len(self.tokenizer(str(prompt), verbose=False)["input_ids"])
+
+    def run(
+        self,
+        samples: Sequence[Sample],
+        max_out_len: int,
+        stop_words: Sequence[str] = (),
+        max_prompt_tokens: int | None = None,
+    ) -> list[Output]:
+        """Text and record of each sample; more than one sample runs as one left-padded batch.
+
+        The record: prompt_sha256, n_tokens, n_cut, head_ids, tail_ids, must_select (the prompt is
+        longer than what the method may leave whole), new_tokens, answer_nll (mean per token, None
+        without an answer), batch_size, and the session's statistics of this call.
+        A sample alone keeps the cache of the prefix it shares with the one before it.
+
+        Raises:
+            ConfigError: no room for the prompt, or a prompt that cannot be prepared.
+            SelectionError: the method should have selected and did not.
+        """
+        if self.session is None:
+            raise ConfigError("this model was built with tokenizer_only=True; it cannot generate.")
+        limit = self._prompt_limit(max_out_len, max_prompt_tokens)
+        prepared = [self._prepare(sample, limit) for sample in samples]
+        words = [*self.stop_words, *stop_words]
+        try:
+            if len(samples) > 1 and all(sample.answer is None for sample in samples):
+                return self._run_batch(prepared, max_out_len, words)
+            return [
+                self._run_one(sample, prompt, max_out_len, words)
+                for sample, prompt in zip(samples, prepared, strict=True)
+            ]
+        except BaseException:
+            self.session.reset()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            raise
+
+    def close(self) -> None:
+        """Give the model its own attention back; `generate` no longer works."""
+        self.session = None
+        self._stack.close()
+
+    def _prompt_limit(self, max_out_len: int, max_prompt_tokens: int | None) -> int | None:
+        limits = [max_prompt_tokens] if max_prompt_tokens else []
+        if self.max_seq_len is not None:
+            if self.max_seq_len <= max_out_len:
+                raise ConfigError(
+                    f"max_seq_len {self.max_seq_len} leaves no room for a prompt beside "
+                    f"max_out_len {max_out_len} new tokens; raise the one or lower the other."
+                )
+            limits.append(self.max_seq_len - max_out_len)
+        return min(limits) if limits else None
+
+    def _prepare(self, sample: Sample, limit: int | None) -> PreparedPrompt:
+        chat = self.chat_template if sample.chat_template is None else sample.chat_template
+        system = self.system if sample.system is None else sample.system
+        return prepare_prompt(
+            self.tokenizer,
+            sample.prompt,
+            chat_template=chat,
+            system=system if chat else None,
+            answer_prefix=sample.answer_prefix,
+            max_tokens=limit,
+        )
+
+    def _run_one(
+        self, sample: Sample, prompt: PreparedPrompt, max_out_len: int, words: list[str]
+    ) -> Output:
+        session = self.session
+        session.reset_stats()
+        answer_ids = (
+            answer_token_ids(self.tokenizer, sample.answer_prefix, sample.answer)
+            if sample.answer
+            else []
+        )
+        ids = torch.tensor([prompt.input_ids], device=self.model.device)
+        session.prefill(ids, reuse_prefix=True, max_new_tokens=max(max_out_len, len(answer_ids)))
+        nll = session.answer_nll(answer_ids) if answer_ids else None
+        tokens = session.generate(
+            max_new_tokens=max_out_len,
+            stop_token_ids=self.stop_token_ids,
+            stop=stop_rule(self.tokenizer, words),
+        )
+        session.check_selected()
+        return self._output(prompt, tokens[0].tolist(), words, answer_nll=nll, batch_size=1)
+
+    def _run_batch(
+        self, prompts: Sequence[PreparedPrompt], max_out_len: int, words: list[str]
+    ) -> list[Output]:
+        session = self.session
+        session.reset_stats()
+        width = max(prompt.n_tokens for prompt in prompts)
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - prompt.n_tokens :] = torch.tensor(prompt.input_ids)
+            mask[row, width - prompt.n_tokens :] = 1
+        tokens = session.generate(
+            ids.to(self.model.device),
+            max_new_tokens=max_out_len,
+            attention_mask=mask.to(self.model.device),
+            stop_token_ids=self.stop_token_ids,
+            stop=stop_rule(self.tokenizer, words),
+        )
+        session.check_selected()
+        return [
+            self._output(prompt, row, words, answer_nll=None, batch_size=len(prompts))
+            for prompt, row in zip(prompts, tokens.tolist(), strict=True)
+        ]
+
+    def _output(
+        self, prompt: PreparedPrompt, tokens: list[int], words: list[str], **facts: Any
+    ) -> Output:
+        new = cut_at_token(tokens, self.stop_token_ids)
+        text = cut_at_stop(self.tokenizer.decode(new, skip_special_tokens=True), words)
+        stats = self.session.stats.as_dict()
+        record = {
+            "prompt_sha256": prompt.sha256,
+            "n_tokens": prompt.n_tokens,
+            "n_cut": prompt.n_cut,
+            "head_ids": prompt.head,
+            "tail_ids": prompt.tail,
+            "must_select": self.method.selects(prompt.n_tokens),
+            "new_tokens": len(new),
+            **facts,
+            "decode_tokens_per_second": stats.pop("tokens_per_second"),
+            **stats,
+        }
+        return Output(text, record)
+
+
+def _eos_ids(model: Any) -> list[int]:
+    found = getattr(model.generation_config, "eos_token_id", None)
+    if found is None:
+        found = getattr(model.config, "eos_token_id", None)
+    ids = list(found) if isinstance(found, (list, tuple)) else [found]
+    return [int(i) for i in ids if i is not None]

@@ -1,0 +1,142 @@
+"""A dataset's samples through one runner: saved as they finish, none run twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.harness.fingerprint import digest, plain, rows_fingerprint
+from reattention_eval.harness.manifest import environment_part, method_part, model_part
+from reattention_eval.harness.prompt_runner import PromptRunner
+from reattention_eval.harness.record_file import RecordFile, records_path, write_whole
+from reattention_eval.harness.samples import Output, Sample
+
+
+@dataclass(frozen=True)
+class SampleRun:
+    """What is common to the samples of one dataset.
+
+    Next to the predictions file WORK/predictions/MODEL/DATASET.json it leaves
+    WORK/records/MODEL/DATASET.jsonl (one line a sample, fields as in `PromptRunner.run`) and
+    DATASET.manifest.json. A sample that raises is recorded with its reason, the others go on; the
+    predictions file is then withheld, so that the dataset shows as missing and the next run tries
+    the failed samples again.
+
+    Args:
+        max_out_len: new tokens a sample.
+        stop_words: end an answer, besides the runner's own.
+        max_prompt_tokens: cut prompts to this many tokens, from the middle, as well as to the
+            runner's own max_seq_len.
+        batch_size: prompts that run together.
+        facts: written to the manifest's dataset part as they are (length, style, seed, ...).
+        stored_prompt_chars: a longer prompt is stored as head, tail, length and hash.
+        watch: wraps the batches, for a progress bar.
+    """
+
+    runner: PromptRunner
+    max_out_len: int
+    stop_words: Sequence[str] = ()
+    max_prompt_tokens: int | None = None
+    batch_size: int = 1
+    facts: dict[str, Any] = field(default_factory=dict)
+    stored_prompt_chars: int = 2000
+    watch: Callable[[Iterable[list[int]]], Iterable[list[int]]] = iter
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger(__name__))
+
+    def __call__(self, samples: Sequence[Sample], golds: Sequence[Any], path: Path) -> list[str]:
+        """Predictions in order, also written to `path`; an empty list if a sample failed."""
+        keys = self._keys(samples)
+        records = RecordFile(records_path(path.parent, path.name), keys)
+        write_whole(
+            records.path.with_name(path.stem + ".manifest.json"),
+            self._manifest(path.stem, samples),
+        )
+        pending = [i for i in range(len(samples)) if i not in records.done]
+        self.log.info(f"{path.stem}: {len(records.done)} samples on disk, {len(pending)} to run")
+        for batch in self.watch(_chunks(pending, self.batch_size)):
+            for index, outcome in self._run(batch, samples):
+                entry = {"index": index, "key": keys[index], "gold": plain(golds[index])}
+                if isinstance(outcome, Output):
+                    entry |= {"prediction": outcome.text, **outcome.record}
+                else:
+                    entry |= {"error": outcome}
+                records.append(entry)
+        if records.failed:
+            self.log.error(
+                f"{path.stem}: {len(records.failed)} of {len(samples)} samples failed, so no "
+                f"predictions are written; their reasons are in {records.path}"
+            )
+            return []
+        predictions = {
+            str(i): self._prediction(sample, records.done[i]) for i, sample in enumerate(samples)
+        }
+        write_whole(path, predictions)
+        return [entry["prediction"] for entry in predictions.values()]
+
+    def _run(
+        self, batch: Sequence[int], samples: Sequence[Sample]
+    ) -> Iterator[tuple[int, Output | str]]:
+        """Outputs of a batch, or reasons; a batch that fails is tried again one by one."""
+        try:
+            outputs = self.runner.run(
+                [samples[i] for i in batch],
+                self.max_out_len,
+                stop_words=self.stop_words,
+                max_prompt_tokens=self.max_prompt_tokens,
+            )
+            yield from zip(batch, outputs, strict=True)
+        except Exception as error:
+            if len(batch) == 1:
+                self.log.exception(f"sample {batch[0]} failed")
+                yield batch[0], f"{type(error).__name__}: {error}"
+                return
+            for index in batch:
+                yield from self._run([index], samples)
+
+    def _keys(self, samples: Sequence[Sample]) -> list[str]:
+        """One hash a sample, over all that its prediction depends on."""
+        common = [
+            self.runner.fingerprint(), self.max_out_len, self.max_prompt_tokens,
+            list(self.stop_words),
+        ]  # fmt: skip
+        return [
+            digest([common, s.prompt, s.answer_prefix, s.answer, s.chat_template, s.system])
+            for s in samples
+        ]
+
+    def _manifest(self, dataset: str, samples: Sequence[Sample]) -> dict[str, Any]:
+        rows = ([s.prompt, s.answer_prefix, s.answer] for s in samples)
+        return {
+            "model": model_part(self.runner),
+            "method": method_part(self.runner),
+            "dataset": {
+                "abbr": dataset,
+                "n": len(samples),
+                "fingerprint": rows_fingerprint(rows),
+                "max_out_len": self.max_out_len,
+                "max_prompt_tokens": self.max_prompt_tokens,
+                **plain(self.facts),
+            },
+            "environment": environment_part(),
+        }
+
+    def _prediction(self, sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
+        kept = ("prediction", "gold", "answer_nll", "n_tokens", "n_cut")
+        prompt = compact(sample.prompt, self.stored_prompt_chars)
+        return {"origin_prompt": prompt, **{key: record[key] for key in kept}}
+
+
+def compact(prompt: str, limit: int) -> str:
+    """The prompt itself up to `limit` characters, else its head, tail, length and hash."""
+    if len(prompt) <= limit:
+        return prompt
+    half = limit // 2
+    note = f"[... {len(prompt):,} characters, sha256 {digest(prompt)[:16]} ...]"
+    return f"{prompt[:half]}\n{note}\n{prompt[-half:]}"
+
+
+def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
+    return [list(indices[at : at + size]) for at in range(0, len(indices), size)]

@@ -1,0 +1,86 @@
+"""The run without OpenCompass leaves what the run with it leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reattention_eval.harness import LongContextLM, NeedleDataset, Sample
+from reattention_eval.harness.direct import main
+
+METHODS = """
+methods = [
+    dict(type="full"),
+    dict(type="streaming_llm", sink_size=16, window_size=496, chunk_size=64),
+]
+"""
+
+
+@pytest.fixture
+def words(checkpoint: Path, haystack: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / "methods.py").write_text(METHODS)
+    return [
+        "--model", str(checkpoint), "--methods", str(tmp_path / "methods.py"),
+        "--haystack", str(haystack), "--lengths", "450", "700", "--depths", "0", "90",
+        "--repeats", "2", "--work-dir", str(tmp_path / "work"),
+    ]  # fmt: skip
+
+
+def test_it_leaves_what_opencompass_leaves(
+    words: list[str], checkpoint: Path, haystack: Path, tmp_path: Path
+) -> None:
+    assert main(words) == 0
+    work = tmp_path / "work"
+    names = {path.parent.name.rsplit("-", 1)[0] for path in work.glob("predictions/*/*.json")}
+    assert names == {"tiny-llama-full", "tiny-llama-streaming_llm-512"}
+    assert len(list(work.glob("results/*/*.json"))) == 4
+    assert len(list(work.glob("records/*/*.manifest.json"))) == 4
+    assert (work / "report" / "heatmap.png").is_file()
+    # the very predictions of the OpenCompass side
+    path = next(work.glob("predictions/tiny-llama-full-*/needle-magic_number-450-*.json"))
+    saved = json.loads(path.read_text())
+    rows = NeedleDataset.load(
+        tokenizer=str(checkpoint), length=450, depths=[0, 90], repeats=2, chat_template=True,
+        haystack=str(haystack),
+    )  # fmt: skip
+    manifest = json.loads(next(work.glob("records/*full*/*450*.manifest.json")).read_text())
+    lm = LongContextLM(path=str(checkpoint), chat_template=True, dtype=manifest["model"]["dtype"])
+    for i, row in enumerate(rows):
+        sample = Sample(row["prompt"], row["answer_prefix"], row["continuation"])
+        output = lm.run([sample], 16)[0]
+        assert saved[str(i)]["prediction"] == output.text
+        assert saved[str(i)]["answer_nll"] == output.record["answer_nll"]
+        assert saved[str(i)]["n_tokens"] == 450
+
+
+def test_a_second_call_runs_nothing_anew(words: list[str], tmp_path: Path) -> None:
+    assert main(words) == 0
+    files = {p: p.read_bytes() for p in (tmp_path / "work").glob("records/*/*.jsonl")}
+    assert main(words) == 0
+    assert {p: p.read_bytes() for p in files} == files
+
+
+def test_a_failure_is_in_the_status(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reattention_eval.harness import PromptRunner
+
+    def broken(*_: object, **__: object) -> None:
+        raise MemoryError("too long")
+
+    monkeypatch.setattr(PromptRunner, "run", broken)
+    assert main(words) == 1
+    table = (tmp_path / "work" / "report" / "table.md").read_text()
+    assert "4 of 4 samples failed (sample 0: MemoryError: too long)" in table
+
+
+def test_it_needs_no_opencompass() -> None:
+    code = (
+        "import sys; sys.modules['opencompass'] = sys.modules['mmengine'] = None; "
+        "import reattention_eval.harness.direct"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
