@@ -22,7 +22,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Output:
-    """Generated text and the record of how it came about (docs: reattention_eval.harness.model)."""
+    """Generated text and the record of how it came about (fields: `PromptRunner.run`)."""
 
     text: str
     record: dict[str, Any]
