@@ -32,8 +32,8 @@ from reattention_kernels.topk_keys.triton_rescore import (
 )
 
 LIST = 8  # blocks kept per row, lane and split
-SCAN = Tile(128, 128, 8, 6, gluon=True)
-SCAN_FEW = Tile(64, 128, 4, 6, per_sm=2, gluon=True)
+SCAN = Tile(128, 256, 8, 4, parts=2, gluon=True)
+SCAN_FEW = Tile(64, 256, 4, 3, parts=2, per_sm=2, gluon=True)
 FALLBACK = Tile(64, 128, 4, 3, per_sm=2)
 
 
@@ -180,8 +180,8 @@ def best_bounds(turned: Tensor, terms: Tensor, index: Int8Index, n: int) -> Tens
     n_rows, pairs = turned.shape[2], terms.shape[0]
     tile = SCAN_FEW if n_rows <= 64 else SCAN
     per_split, splits = splits_of(n_rows, pairs, n, tile, turned.device)
-    # more splits keep more blocks in all: four lists of LIST per lane certify nearly every row
-    wanted = max(splits, min(4, -(-n // (64 * tile.keys))))
+    # a second list per lane: two of LIST certify nearly every row, more cost more insertions
+    wanted = max(splits, min(2, -(-n // (8 * tile.keys))))
     per_split = -(-n // (tile.keys * wanted))
     splits = -(-n // (tile.keys * per_split))
     return best_blocks_gluon(turned, keys, terms, index.blocks, LIST, tile, per_split, splits)

@@ -152,7 +152,7 @@ class Int8Index:
     def empty(cls, b: int, kv_heads: int, capacity: int, like: Tensor) -> Int8Index:
         """like: a tensor with the keys' head_dim (a power of two), dtype and device."""
         d, device = like.shape[-1], like.device
-        tiles = -(-capacity // TILE_KEYS)
+        tiles = -(-capacity // (2 * TILE_KEYS)) * 2  # the scan reads two at a time
         floats = dict(dtype=torch.float32, device=device)
         return cls(
             keys=torch.empty(
@@ -178,7 +178,7 @@ class Int8Index:
         quantize_keys_kernel[(last - first, b * kv_heads)](
             key, self.matrix, self.turned_mean, self.keys, self.blocks,
             first, n, kv_heads, self.keys.shape[2], self.blocks.shape[1], *key.stride()[:3],
-            D=d, TILE=TILE_KEYS, UPCAST=interpreted(),
+            D=d, TILE=TILE_KEYS, UPCAST=interpreted(), num_warps=8,
         )  # fmt: skip
         sizes = self.blocks[:, first:last, 2].amax((1, 2)) / d**0.5 + self.mean.norm(dim=1)
         torch.maximum(self.largest, sizes, out=self.largest)

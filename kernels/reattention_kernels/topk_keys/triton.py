@@ -34,7 +34,7 @@ class Tile:
     parts: int = 1  # blocks a lane's share of a tile is cut into
     per_sm: int = 1
     gluon: bool = False
-    unroll: int = 8
+    unroll: int = 4  # tiles in a round of the pipeline
     q_in_registers: bool = True
     rescore_warps: int = 4
 
@@ -71,7 +71,7 @@ def choose_tile(n_rows: int, key: Tensor, mode: str) -> Tile:
     if mode == "block_max":
         return Tile(128, 128, 8, 3, lanes)
     if hopper_ready(key):
-        return Tile(128, 128, 8, 4, lanes, parts=2, gluon=True)
+        return Tile(128, 256, 8, 3, lanes, parts=4, gluon=True)
     return Tile(128, 64, 4, 3, lanes, per_sm=2)
 
 

@@ -28,7 +28,7 @@ def insertion_asm(k: int, parts: int) -> tuple[str, str]:
     loses once a few tiles have passed; a real branch makes the losing path a few instructions.
     """
     value, ident, last = 2 * k, 2 * k + parts, k - 1
-    lines = ["{", ".reg .pred p;", ".reg .b32 bits, sign, high, low;", ".reg .b64 x, y;"]
+    lines = ["{", f".reg .pred p, q<{k}>;", ".reg .b32 bits, sign, high, low;", ".reg .b64 x, y;"]
     lines += [".reg .f32 most, v;"]
     lines += [f"mov.b64 ${j}, ${k + j};" for j in range(k)]
     lines += [f"mov.f32 most, ${value};"]
@@ -47,8 +47,15 @@ def insertion_asm(k: int, parts: int) -> tuple[str, str]:
         if parts > 1:
             lines += [f"mov.f32 v, ${value + i};", *compare, f"@p bra LOST{i};"]
         lines += [f"sub.s32 low, {0x7FFFFFFF - 4 * i}, ${ident};", "mov.b64 x, {low, bits};"]
-        for j in range(k):
-            lines += [f"max.s64 y, x, ${j};", f"min.s64 x, x, ${j};", f"mov.b64 ${j}, y;"]
+        # equal values: the entry that is there has the lower id and stays ahead
+        lines += [
+            line
+            for j in range(k)
+            for line in (f"mov.b64 {{low, high}}, ${j};", f"setp.gt.s32 q{j}, bits, high;")
+        ]
+        for j in range(k - 1, 0, -1):
+            lines += [f"selp.b64 y, ${j - 1}, x, q{j - 1};", f"selp.b64 ${j}, y, ${j}, q{j};"]
+        lines.append("selp.b64 $0, x, $0, q0;")
         if parts > 1:
             lines.append(f"LOST{i}:")
     lines += ["INSERTED:", "}"]

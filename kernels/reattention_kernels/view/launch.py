@@ -19,6 +19,9 @@ from reattention_kernels.view.triton import (
 )
 from reattention_kernels.view.triton_decode import decode_view_kernel, join_splits_kernel
 
+CHUNK_TILE = (128, 64, 8, 3)  # query rows, keys, warps, stages
+WIDE_TILE = (32, 32, 4, 2)  # float32 and head_dim 256
+
 
 def attend_view_triton(
     query: Tensor,
@@ -64,7 +67,7 @@ def _chunk(query, key, value, positions, count, cos, sin, global_size, local_siz
         FIXED=fixed, D=d, HALF_P=half, BLOCK=32,
     )  # fmt: skip
     wide = query.element_size() == 4 or d > 128
-    rows, keys, warps, stages = (32, 32, 4, 2) if wide else (128, 128, 8, 2)
+    rows, keys, warps, stages = WIDE_TILE if wide else CHUNK_TILE
     view_attention_kernel[(triton.cdiv(t, rows), h, b)](
         turned, k_view, v_view, count, out, scale * LOG2E, t, capacity, h,
         GROUP=h // kv_heads, FIXED=fixed, D=d, DP=max(16, triton.next_power_of_2(d)),

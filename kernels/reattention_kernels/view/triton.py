@@ -140,13 +140,13 @@ def flash_step(
     q, k, v, m, total, acc, visible, scale, MASKED: tl.constexpr, UPCAST: tl.constexpr
 ):
     """One block of keys of a running softmax (base 2; scale includes log2 e)."""
-    scores = dot(q, tl.trans(k), UPCAST) * scale
+    scores = dot(q, tl.trans(k), UPCAST)
     if MASKED:
         scores = tl.where(visible, scores, -float("inf"))
-    m_new = tl.maximum(m, tl.max(scores, 1))
-    safe = tl.where(m_new == -float("inf"), 0.0, m_new)
-    p = tl.exp2(scores - safe[:, None])
-    shrink = tl.exp2(m - safe)
+    m_new = tl.maximum(m, tl.max(scores, 1) * scale)
+    # every query sees its first block of keys, so m_new is finite
+    p = tl.exp2(scores * scale - m_new[:, None])
+    shrink = tl.exp2(m - m_new)
     total = total * shrink + tl.sum(p, 1)
     acc = acc * shrink[:, None] + dot(p.to(v.dtype), v, UPCAST)
     return m_new, total, acc

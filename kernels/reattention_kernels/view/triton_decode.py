@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from reattention_kernels.view.triton import dot, flash_step, turned_half, view_to_cache
+from reattention_kernels.view.triton import dot, turned_half, view_to_cache
 
 
 @triton.jit(do_not_specialize=["n_keys", "n_queries"])
