@@ -15,6 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 WORDS = ("the", "of", "and", "to", "a", "dog", "fox", "essay", "think", "reader", "result", "text")
 
 
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+
+
 def save_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerBase, window: int = 8192) -> Path:
     """A random two-layer Llama of float32 with `tokenizer` beside it."""
     torch.manual_seed(0)
