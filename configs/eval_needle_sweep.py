@@ -16,7 +16,7 @@ with read_base():
     from .runners.local import eval, infer
     from .summarizers.long_context import summarizer
 
-lengths = [4096, 8192, 12288, 16384, 32768, 65536]
+lengths = [4096, 8192, 16384, 32768, 65536]
 depths = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
 repeats = 5
 

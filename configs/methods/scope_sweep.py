@@ -10,17 +10,12 @@ _reattention = [
     (2048, 63, 32),  # 4,096
     (2048, 126, 16),  # 4,096
     (1024, 95, 32),  # 4,096
-    (1024, 191, 16),  # 4,112
     (4096, 127, 32),  # 8,192
-    (1024, 223, 32),  # 8,192
 ]
 
 methods = [
     dict(type="full"),
-    *[
-        dict(type="streaming_llm", sink_size=32, window_size=budget - 32)
-        for budget in (2048, 4096, 8192)
-    ],
+    *[dict(type="streaming_llm", sink_size=32, window_size=budget - 32) for budget in (4096, 8192)],
     *[
         dict(
             type="reattention",
