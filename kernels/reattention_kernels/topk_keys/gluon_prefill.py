@@ -39,10 +39,7 @@ def block_values(scores, terms, BM: gl.constexpr, PARTS: gl.constexpr):
     """scores [BM, HALF] -> PARTS tensors [BM, 4]: each lane's block maxima, or bounds for int8."""
     cut = gl.reshape(scores, (BM, PARTS, HALF // (8 * PARTS), 4, 2))
     value = gl.max(gl.max(cut, 4), 2)  # [BM, PARTS, 4]
-    if PARTS == 1:
-        values = (gl.reshape(value, (BM, 4)),)
-    else:
-        values = gl.split(gl.permute(value, (0, 2, 1)))
+    values = gl.split(gl.permute(value, (0, 2, 1))) if PARTS == 2 else (gl.reshape(value, (BM, 4)),)
     if len(terms) == 5:  # int8: upper bounds of the true scores, see int8_index
         key_error, key_size, scale, error, size = terms
         bound = values[0].to(gl.float32) * scale + key_error * error + key_size * size
@@ -54,7 +51,7 @@ def block_values(scores, terms, BM: gl.constexpr, PARTS: gl.constexpr):
 def insert(
     entries, values, tile, lane, K: gl.constexpr, ASM: gl.constexpr, CONSTRAINTS: gl.constexpr
 ):
-    """All blocks of a tile into the lists; block id = (tile * blocks per lane + part) * 4 + lane."""
+    """All blocks of a tile into the lists; id = (tile * blocks per lane + part) * 4 + lane."""
     ident = gl.zeros_like(values[0]).to(gl.int32) + (lane + tile * (4 * len(values)))
     kept = gl.inline_asm_elementwise(
         ASM,
@@ -75,7 +72,7 @@ def block_terms(row_terms, block_ptr, tile, lane, INT8: gl.constexpr):
     """(row terms.., scale, error, size of the tile's four blocks); nothing for 16-bit keys."""
     if INT8:
         at = block_ptr + tile * 12 + lane
-        return row_terms + (gl.load(at), gl.load(at + 4), gl.load(at + 8))
+        return row_terms + (gl.load(at), gl.load(at + 4), gl.load(at + 8))  # noqa: RUF005
     else:
         return ()
 
@@ -172,7 +169,7 @@ def best_blocks_hopper(
         at = row_ptr + (pair.to(gl.int64) * n_rows + row) * 4
         key_error = gl.load(at + 2, mask=row < n_rows, other=0.0)
         key_size = gl.load(at + 3, mask=row < n_rows, other=0.0)
-        row_terms = (gl.expand_dims(key_error, 1), gl.expand_dims(key_size, 1))
+        row_terms = (gl.expand_dims(key_error, 1), gl.expand_dims(key_size, 1))  # type: ignore[assignment]
         block_ptr += pair.to(gl.int64) * tiles_per_pair * 12
 
     mbarrier.wait(q_full, 0)

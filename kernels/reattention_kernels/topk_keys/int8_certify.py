@@ -79,7 +79,7 @@ def certify_kernel(
     CHUNK: tl.constexpr,
     LIST: tl.constexpr,
 ):
-    """Grid (queries * GROUP, batch * KV heads) -> out [B, H, T, K], open [B*Hkv, GROUP*T]: 0 or 1."""
+    """Grid (queries * GROUP, batch * KV heads) -> out [B, H, T, K], open [B*Hkv, GROUP*T] flags."""
     pair = tl.program_id(1)
     t = tl.program_id(0) // GROUP
     g = tl.program_id(0) % GROUP
@@ -128,9 +128,7 @@ def list_open_kernel(open_ptr, rows_ptr, n_open_ptr, n_rows, BLOCK: tl.constexpr
     tl.store(n_open_ptr + pair, found)
 
 
-def topk_keys_int8(
-    query: Tensor, key: Tensor, index: Int8Index, k: int
-) -> tuple[Tensor, Tensor]:
+def topk_keys_int8(query: Tensor, key: Tensor, index: Int8Index, k: int) -> tuple[Tensor, Tensor]:
     """`topk_keys` in mode "exact", through the index (which must hold all of key); k <= 8.
 
     Returns the positions int32 [B, H, T, k], and int32 [B * Hkv] how many rows could not be

@@ -68,7 +68,7 @@ def quantize_keys_kernel(
     TILE: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """Grid (tiles, batch * KV heads); block [.., tiles, 3, 4]: scale, largest |b - bq|, largest |b|."""
+    """Grid (tiles, batch * KV heads); block [.., tiles, 3, 4]: scale, most |b - bq|, most |b|."""
     tile = first_tile + tl.program_id(0)
     pair = tl.program_id(1).to(tl.int64)
     n = tile * TILE + tl.arange(0, TILE)
@@ -153,16 +153,13 @@ class Int8Index:
         """like: a tensor with the keys' head_dim (a power of two), dtype and device."""
         d, device = like.shape[-1], like.device
         tiles = -(-capacity // (2 * TILE_KEYS)) * 2  # the scan reads two at a time
-        floats = dict(dtype=torch.float32, device=device)
         return cls(
-            keys=torch.empty(
-                b, kv_heads, tiles * TILE_KEYS, d, dtype=torch.int8, device=device
-            ),
-            blocks=torch.zeros(b * kv_heads, tiles, 3, 4, **floats),
-            largest=torch.zeros(b * kv_heads, **floats),
+            keys=torch.empty(b, kv_heads, tiles * TILE_KEYS, d, dtype=torch.int8, device=device),
+            blocks=torch.zeros(b * kv_heads, tiles, 3, 4, device=device),
+            largest=torch.zeros(b * kv_heads, device=device),
             matrix=hadamard(d, device, like.dtype),
-            mean=torch.zeros(b * kv_heads, d, **floats),
-            turned_mean=torch.zeros(b * kv_heads, d, **floats),
+            mean=torch.zeros(b * kv_heads, d, device=device),
+            turned_mean=torch.zeros(b * kv_heads, d, device=device),
         )
 
     def update(self, key: Tensor) -> None:

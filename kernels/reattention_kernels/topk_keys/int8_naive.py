@@ -19,7 +19,9 @@ def best_bounds_naive(
     n_tiles = -(-n // 128)
     q = turned.reshape(-1, n_rows, d).double()
     k = keys.reshape(-1, n, d).double()
-    scores = torch.nn.functional.pad(q @ k.transpose(1, 2), (0, n_tiles * 128 - n), value=-(2.0**30))
+    scores = torch.nn.functional.pad(
+        q @ k.transpose(1, 2), (0, n_tiles * 128 - n), value=-(2.0**30)
+    )
     most = scores.reshape(*scores.shape[:2], n_tiles, 16, 4, 2).amax((3, 5)).float()
     scale, error, length = blocks[:, None, :n_tiles].unbind(3)  # [pairs, 1, tiles, 4]
     key_error, key_size = terms[..., 2, None, None], terms[..., 3, None, None]

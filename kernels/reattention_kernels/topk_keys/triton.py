@@ -71,7 +71,8 @@ def choose_tile(n_rows: int, key: Tensor, mode: str) -> Tile:
     if mode == "block_max":
         return Tile(128, 128, 8, 3, lanes)
     if hopper_ready(key):
-        return Tile(128, 256, 8, 3, lanes, parts=4, gluon=True)
+        stages = 3 if head_dim == 128 else 4
+        return Tile(128, 256, 8, stages, lanes, parts=4, gluon=True, rescore_warps=2)
     return Tile(128, 64, 4, 3, lanes, per_sm=2)
 
 

@@ -100,14 +100,14 @@ def insert(
         x = (ordered_bits(value).to(tl.int64) << 32) | (0x7FFFFFFF - ident).to(tl.int64)
         out = ()
         for j in tl.static_range(K):
-            out = out + (tl.maximum(entries[j], x),)
+            out = out + (tl.maximum(entries[j], x),)  # type: ignore[assignment]  # noqa: RUF005
             x = tl.minimum(entries[j], x)
         return out
     else:
         kept = tl.inline_asm_elementwise(
             ASM,
             CONSTRAINTS,
-            entries + (value, ident),
+            entries + (value, ident),  # noqa: RUF005
             dtype=(tl.int64,) * K if K > 1 else tl.int64,
             is_pure=True,
             pack=1,

@@ -1,7 +1,8 @@
 """Pass 2 of the exact top-k: score the keys of a row's best blocks, keep the k best.
 
-A candidate block is an int64 as pass 1 packs it: its maximum above, ID_TOP - id below. Only blocks whose maximum reaches the k-th largest block maximum can hold
-a key of the top-k: without ties that is k blocks, and the few rows with ties take more rounds.
+A candidate block is an int64 as pass 1 packs it: its maximum above, ID_TOP - id below. Only blocks
+whose maximum reaches the k-th largest block maximum can hold a key of the top-k: without ties that
+is k blocks, and the few rows with ties take more rounds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import triton
 import triton.language as tl
 
 from reattention_kernels.topk_keys.triton_prefill import (
-    ID_TOP,
     INT64_MIN,
     ordered_bits,
     ordered_value,

@@ -40,6 +40,4 @@ def attend_view(
     form = attend_view_naive
     if query.is_cuda:
         from reattention_kernels.view.launch import attend_view_triton as form  # type: ignore
-    return form(
-        query, key, value, positions, count, cos, sin, global_size, local_size, scale
-    )
+    return form(query, key, value, positions, count, cos, sin, global_size, local_size, scale)

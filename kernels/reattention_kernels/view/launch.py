@@ -19,7 +19,7 @@ from reattention_kernels.view.triton import (
 )
 from reattention_kernels.view.triton_decode import decode_view_kernel, join_splits_kernel
 
-CHUNK_TILE = (128, 64, 8, 3)  # query rows, keys, warps, stages
+CHUNK_TILE = (64, 64, 4, 3)  # query rows, keys, warps, stages
 WIDE_TILE = (32, 32, 4, 2)  # float32 and head_dim 256
 
 

@@ -28,7 +28,9 @@ def attend_view_naive(
         v = value[b][:, chosen].repeat_interleave(group, 0)
         q = rotate(query[b], cos[n - t : n], sin[n - t : n])
         scores = (q.float() @ k.float().transpose(1, 2)) * scale  # [H, T, n]
-        visible = torch.arange(n, device=q.device) <= torch.arange(n - t, n, device=q.device)[:, None]
+        visible = (
+            torch.arange(n, device=q.device) <= torch.arange(n - t, n, device=q.device)[:, None]
+        )
         weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
         rows.append((weights @ v.float()).to(query.dtype))
     return torch.stack(rows)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 DECODE_ROWS = 16  # rows (query heads of a KV head x queries) that one program takes
 DECODE_KEYS = 64
@@ -66,7 +64,7 @@ def gather_view_kernel(
     HALF_P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Grid (view blocks, KV heads, batch) -> out_k, out_v [B, Hkv, capacity, D], zeros past the end."""
+    """Grid (view blocks, KV heads, batch) -> out_k, out_v [B, Hkv, capacity, D], zero-padded."""
     HALF: tl.constexpr = D // 2
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
@@ -109,7 +107,7 @@ def turn_query_kernel(
     HALF_P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Grid (query blocks, heads, batch) -> [B, H, T, D]; the queries are the view's last positions."""
+    """Grid (query blocks, heads, batch) -> [B, H, T, D]; queries are the view's last positions."""
     HALF: tl.constexpr = D // 2
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
@@ -136,9 +134,7 @@ def dot(a, b, UPCAST: tl.constexpr):
 
 
 @triton.jit
-def flash_step(
-    q, k, v, m, total, acc, visible, scale, MASKED: tl.constexpr, UPCAST: tl.constexpr
-):
+def flash_step(q, k, v, m, total, acc, visible, scale, MASKED: tl.constexpr, UPCAST: tl.constexpr):
     """One block of keys of a running softmax (base 2; scale includes log2 e)."""
     scores = dot(q, tl.trans(k), UPCAST)
     if MASKED:

@@ -42,7 +42,7 @@ def decode_view_kernel(
     BN: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """Grid (splits, KV heads, batch) -> part [B, Hkv, splits, ROWS, 2, HALF_P], stat [.., ROWS, 2]."""
+    """Grid (splits, KV heads, batch) -> part [B, Hkv, splits, ROWS, 2, HALF_P] and their stats."""
     HALF: tl.constexpr = D // 2
     split = tl.program_id(0)
     n_splits = tl.num_programs(0)

@@ -1,0 +1,1 @@
+"""`python -m reattention_kernels.bench`: check, time and record the kernels on a GPU."""

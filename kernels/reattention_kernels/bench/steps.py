@@ -1,0 +1,89 @@
+"""What the bars time: one layer's selection and step, as `attach` runs them on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from reattention_kernels.bench.data import make_keys, make_queries, rope_tables
+from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
+from reattention_kernels.topk_keys.int8_index import Int8Index
+from reattention_kernels.topk_keys.triton import topk_keys_triton
+from reattention_kernels.view import attend_view
+from reattention_kernels.votes.triton import select_positions_triton
+
+HEADS, KV_HEADS, HEAD_DIM, TOP_K = 32, 8, 128, 4
+GLOBAL, LOCAL, SPANS, SPAN = 32, 4096, 127, 32
+
+
+@dataclass
+class Layer:
+    """One layer's cache of n tokens, the chunk of t queries at its end included."""
+
+    kind: str
+    n: int
+    t: int
+    indexed: bool = False
+    query: Tensor = field(init=False)
+    index: Int8Index = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.query = make_queries(self.kind, HEADS, self.t, HEAD_DIM, seed=1)
+        self.key = make_keys(self.kind, KV_HEADS, self.n, HEAD_DIM, seed=2)
+        value_kind = "random" if self.kind == "statistics" else self.kind
+        self.value = make_keys(value_kind, KV_HEADS, self.n, HEAD_DIM, seed=3)
+        self.new_key = self.key[:, :, self.n - self.t :].clone()
+        self.new_value = self.value[:, :, self.n - self.t :].clone()
+        self.middle = self.key[:, :, GLOBAL : self.n - LOCAL]
+        self.cos, self.sin = rope_tables(GLOBAL + SPANS * SPAN + LOCAL, HEAD_DIM)
+        if self.indexed:
+            self.index = Int8Index.empty(1, KV_HEADS, self.middle.shape[2], self.middle)
+            self.index.update(self.middle)
+
+    def winners(self) -> Tensor:
+        if self.indexed:
+            return topk_keys_int8(self.query, self.middle, self.index, TOP_K)[0]
+        return topk_keys_triton(self.query, self.middle, TOP_K)
+
+    def select(self) -> tuple[Tensor, Tensor]:
+        """top-k, rescoring, votes, spans."""
+        return select_positions_triton(self.winners(), self.middle.shape[2], SPANS, SPAN)
+
+    def step(self) -> Tensor:
+        """Append, selection, gather, RoPE, attention."""
+        first = self.n - self.t
+        self.key[:, :, first:].copy_(self.new_key)
+        self.value[:, :, first:].copy_(self.new_value)
+        if self.indexed:
+            self.index.size = self.middle.shape[2] - self.t  # as many keys leave the local window
+            self.index.update(self.middle)
+        positions, count = self.select()
+        return attend_view(
+            self.query, self.key, self.value, positions, count, self.cos, self.sin,
+            GLOBAL, LOCAL, HEAD_DIM**-0.5,
+        )  # fmt: skip
+
+    def full_attention(self, backend: SDPBackend = SDPBackend.CUDNN_ATTENTION) -> Tensor:
+        """The same queries over all keys, by the fastest attention PyTorch ships."""
+        with sdpa_kernel(backend):
+            return scaled_dot_product_attention(self.query, self.key, self.value, enable_gqa=True)
+
+
+def captured(function: object) -> torch.cuda.CUDAGraph:
+    """The function's launches as a CUDA graph."""
+    assert callable(function)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph
