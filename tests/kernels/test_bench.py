@@ -1,0 +1,89 @@
+"""The bench's records: values follow from raw numbers, sources are traceable, no GPU is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from reattention_kernels.bench import __main__ as bench
+from reattention_kernels.bench import record
+from reattention_kernels.bench.rules import BARS, RULES, value_from
+
+
+def git(folder, *words):
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def entry():
+    rate = {"ms": 2.0, "work": 6.0, "ceiling_ms": 1.0, "ceiling_work": 4.0}
+    slower = {**rate, "ms": 3.0}
+    about = {"device": "a card", "commit": "0" * 40, "source": "1" * 40, "unit": "share"}
+    return {"id": "K1", "value": 0.5, "raw": {"random": rate, "ar": slower}, **about}
+
+
+def test_the_value_is_the_worse_of_both_kinds(entry):
+    assert value_from(entry) == pytest.approx(0.5)
+    ratio = {"random": {"ms": 2.0, "reference_ms": 6.0}, "ar": {"ms": 2.0, "reference_ms": 5.0}}
+    assert value_from({"id": "K3", "raw": ratio}) == pytest.approx(2.5)
+
+
+def test_k7_is_judged_on_the_models_statistics():
+    raw = {kind: {"ms": 1.0, "reference_ms": ms} for kind, ms in (("random", 2.0), ("ar", 9.0))}
+    raw["statistics"] = {"ms": 1.0, "reference_ms": 4.0}
+    assert value_from({"id": "K7", "raw": raw}) == pytest.approx(4.0)
+
+
+def test_every_bar_has_its_own_id():
+    assert len(RULES) == len(BARS)
+
+
+def test_check_recomputes(tmp_path, entry, capsys):
+    path = tmp_path / "bars.json"
+    record.save(path, [entry])
+    assert bench.main(["--check", "--out", str(path)]) == 0
+    path.write_text(json.dumps([{**entry, "value": 0.9}]))
+    assert bench.main(["--check", "--out", str(path)]) == 1
+    assert "VALUE DIFFERS" in capsys.readouterr().out
+
+
+def test_a_rerun_replaces_its_own_entry_only(tmp_path, entry):
+    path = tmp_path / "bars.json"
+    record.save(path, [entry, {**entry, "id": "K2"}, {**entry, "device": "another card"}])
+    record.save(path, [{**entry, "value": 0.6}])
+    held = record.load(path)
+    assert len(held) == 3
+    assert [x["value"] for x in held if x["device"] == "a card" and x["id"] == "K1"] == [0.6]
+
+
+def test_tree_hash_is_gits(tmp_path):
+    folder = tmp_path / "package"
+    (folder / "a").mkdir(parents=True)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "x.pyc").write_bytes(b"left out")
+    (folder / "a" / "one.py").write_text("1\n")
+    (folder / "a.py").write_text("two\n")  # sorts before the folder a, which Git takes for "a/"
+    (folder / "run").write_text("#!/bin/sh\n")
+    (folder / "run").chmod(0o755)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "package/a", "package/a.py", "package/run")
+    identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    git(tmp_path, *identity, "commit", "-q", "-m", "x")
+    assert record.tree_hash(folder) == git(tmp_path, "rev-parse", "HEAD:package")
+    (folder / "a.py").write_text("three\n")
+    assert record.tree_hash(folder) != git(tmp_path, "rev-parse", "HEAD:package")
+
+
+def test_without_a_gpu_it_says_so():
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "reattention_kernels.bench"],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "CUDA device" in done.stderr
