@@ -1,0 +1,31 @@
+"""Every kernel once on small inputs, for compute-sanitizer."""
+
+from __future__ import annotations
+
+import torch
+
+from reattention_kernels import select_positions, topk_keys
+from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
+from reattention_kernels.topk_keys.int8_index import Int8Index
+from reattention_kernels.view import attend_view
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    for t, n in ((1, 700), (40, 2500)):
+        query = torch.randn(1, 8, t, 128, device="cuda").bfloat16()
+        key, value = torch.randn(2, 1, 2, n, 128, device="cuda").bfloat16()
+        middle = key[:, :, 4 : n - 64]
+        winners = topk_keys(query, middle, 4)
+        index = Int8Index.empty(1, 2, middle.shape[2], middle)
+        index.update(middle)
+        assert torch.equal(topk_keys_int8(query, middle, index, 4)[0], winners)
+        positions, count = select_positions(winners, middle.shape[2], 9, 8)
+        angle = torch.randn(4 + 9 * 8 + 64, 128, device="cuda")
+        view = (query, key, value, positions, count, angle.cos(), angle.sin(), 4, 64, 0.1)
+        assert attend_view(*view).isfinite().all()
+    torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The compiled kernels on a CUDA device: `pytest -m gpu`, after the bench's own checks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kernels.triton_cases import KINDS, make_inputs
+
+from reattention_kernels import select_positions, topk_keys
+from reattention_kernels.topk_keys import topk_keys_blockwise, topk_keys_naive
+from reattention_kernels.view import attend_view, attend_view_naive
+from reattention_kernels.votes import select_positions_vectorized
+
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poisoned_memory")]
+
+# heads, KV heads, head_dim, k: compiled once each; lengths, strides and batches vary below
+COMPILED = [
+    (8, 2, 128, 4), (4, 4, 64, 4), (7, 1, 64, 1), (6, 2, 32, 3), (8, 2, 96, 8), (4, 1, 256, 4),
+    (3, 1, 128, 16), (28, 4, 128, 4),
+]  # fmt: skip
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+LENGTHS_EACH = 50
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", COMPILED, ids=str)
+def test_integers_bit_for_bit(shape, dtype):
+    heads, kv_heads, d, k = shape
+    draw = torch.Generator().manual_seed(heads * d + k)
+    for trial in range(LENGTHS_EACH):
+        t = int(torch.randint(1, (2, 20, 400)[trial % 3], (1,), generator=draw))
+        n = int(torch.randint(1, (20, 3000, 20_000)[trial % 3], (1,), generator=draw))
+        mode = "block_max" if trial % 10 == 9 else "exact"
+        sizes = (heads, kv_heads, t, n, d)
+        inputs = make_inputs(KINDS[trial % 3], *sizes, dtype, 1 + trial % 2, "cuda", seed=trial)
+        got, want = topk_keys(*inputs, k, mode), topk_keys_naive(*inputs, k, mode)
+        assert torch.equal(got, want), (t, n, mode, KINDS[trial % 3])
+        assert torch.equal(got, topk_keys(*inputs, k, mode))
+
+
+def test_int8_equals_exact():
+    from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
+    from reattention_kernels.topk_keys.int8_index import Int8Index
+
+    draw = torch.Generator().manual_seed(0)
+    for trial in range(60):
+        t = int(torch.randint(1, (2, 300)[trial % 2], (1,), generator=draw))
+        n = int(torch.randint(2, 20_000, (1,), generator=draw))
+        d = (64, 128)[trial // 2 % 2]
+        query, key = make_inputs(
+            KINDS[trial % 4], 8, 2, t, n, d, torch.bfloat16, 1 + trial % 2, "cuda", seed=trial
+        )
+        index = Int8Index.empty(key.shape[0], 2, n, key)
+        index.update(key[:, :, : n // 2])
+        index.update(key)
+        assert torch.equal(topk_keys_int8(query, key, index, 4)[0], topk_keys(query, key, 4))
+
+
+def test_offsets_past_two_to_the_31():
+    n = 4_300_000  # x 4 heads x 128 channels: 2.2e9 elements
+    query = torch.randn(1, 8, 3, 128, device="cuda").bfloat16()
+    key = torch.randn(1, 4, n, 128, device="cuda", dtype=torch.bfloat16)
+    for position, scale in ((n - 1, 9.0), (n - 7, 8.0), (5, 7.0), (n // 2, 6.0)):
+        key[0, :, position] = scale * query[0, ::2, 0]
+    winners = topk_keys(query, key, 4)
+    assert (winners[0, ::2, 0] == torch.tensor([n - 1, n - 7, 5, n // 2], device="cuda")).all()
+    assert torch.equal(winners[0, 7], topk_keys_blockwise(query[:, 7:], key[:, 3:], 4)[0, 0])
+
+
+def test_votes_equal_the_reference():
+    draw = torch.Generator("cuda").manual_seed(0)
+    for trial in range(200):
+        n = int(torch.randint(1, 200_000, (1,), generator=draw, device="cuda"))
+        total = (16, 128, 2048, 65_536)[trial % 4]
+        spread = torch.randn(1 + trial % 2, 1, total // 4, 4, generator=draw, device="cuda").abs()
+        chosen = (spread * n * (0.001, 0.1, 1.0)[trial % 3]).int().clamp(max=n - 1)
+        chosen[spread < 0.1] = -1
+        got = select_positions(chosen, n, 127, 32)
+        want = select_positions_vectorized(chosen, n, 127, 32)
+        assert torch.equal(got[0], want[0])
+        assert torch.equal(got[1], want[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("t", [1, 4, 300])
+def test_view_attention(t, dtype):
+    draw = torch.Generator("cuda").manual_seed(t)
+    query, key, value = (
+        torch.randn(2, h, m, 128, generator=draw, device="cuda").to(dtype)
+        for h, m in ((8, t), (2, 20_000), (2, 20_000))
+    )
+    positions = torch.full((2, 4064), -1, dtype=torch.int32, device="cuda")
+    for b in range(2):
+        chosen = torch.randperm(15_000, generator=draw, device="cuda")[: 900 + b]
+        positions[b, : 900 + b] = chosen.sort().values.int()
+    count = torch.tensor([900, 901], dtype=torch.int32, device="cuda")
+    angle = torch.randn(8192, 128, generator=draw, device="cuda")
+    view = (query, key, value, positions, count, angle.cos(), angle.sin(), 32, 4096, 0.05)
+    got, want = attend_view(*view).float(), attend_view_naive(*view).float()
+    assert (got - want).norm() <= (1e-5 if dtype == torch.float32 else 1e-2) * want.norm()
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("t", [1, 512])
+def test_a_layer_step_never_waits_for_the_host(t, indexed):
+    from reattention_kernels.bench.steps import Layer
+
+    torch.use_deterministic_algorithms(False)  # poisoning memory waits
+    layer = Layer("random", 20_000, t, indexed)
+    layer.step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        layer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
