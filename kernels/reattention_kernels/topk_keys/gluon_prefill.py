@@ -37,10 +37,8 @@ async_load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 @gluon.jit
 def block_values(scores, terms, BM: gl.constexpr, PARTS: gl.constexpr):
     """scores [BM, HALF] -> PARTS tensors [BM, 4]: each lane's block maxima, or bounds for int8."""
-    # one long chain of maxima per block: integers then take three operands an instruction
     cut = gl.reshape(scores, (BM, PARTS, HALF // (8 * PARTS), 4, 2))
-    cut = gl.reshape(gl.permute(cut, (0, 1, 3, 2, 4)), (BM, PARTS, 4, HALF // (4 * PARTS)))
-    value = gl.max(cut, 3)  # [BM, PARTS, 4]
+    value = gl.max(gl.max(cut, 4), 2)  # [BM, PARTS, 4]
     values = gl.split(gl.permute(value, (0, 2, 1))) if PARTS == 2 else (gl.reshape(value, (BM, 4)),)
     if len(terms) == 5:  # int8: upper bounds of the true scores, see int8_index
         key_error, key_size, scale, error, size = terms

@@ -28,38 +28,25 @@ def insertion_asm(k: int, parts: int) -> tuple[str, str]:
     loses once a few tiles have passed; a real branch makes the losing path a few instructions.
     """
     value, ident, last = 2 * k, 2 * k + parts, k - 1
-    lines = [
-        "{",
-        f".reg .pred p, q<{k}>;",
-        ".reg .b32 bits, sign, high, low;",
-        ".reg .b64 x, y;",
-        ".reg .f32 v, least, most;",
-        *(f"mov.b64 ${j}, ${k + j};" for j in range(k)),
-        f"mov.f32 most, ${value};",
-        *(f"max.f32 most, most, ${value + i};" for i in range(1, parts)),
-    ]
-    # the value of the last entry; of an empty one this is NaN, below which nothing compares
-    threshold = [
-        f"mov.b64 {{low, high}}, ${last};",
-        "shr.s32 sign, high, 31;",
+    lines = ["{", f".reg .pred p, q<{k}>;", ".reg .b32 bits, sign, high, low;", ".reg .b64 x, y;"]
+    lines += [".reg .f32 most, v;"]
+    lines += [f"mov.b64 ${j}, ${k + j};" for j in range(k)]
+    lines += [f"mov.f32 most, ${value};"]
+    lines += [f"max.f32 most, most, ${value + i};" for i in range(1, parts)]
+    compare = [
+        "add.f32 v, v, 0f00000000;",
+        "mov.b32 bits, v;",
+        "shr.s32 sign, bits, 31;",
         "and.b32 sign, sign, 0x7fffffff;",
-        "xor.b32 bits, high, sign;",
-        "mov.b32 least, bits;",
+        "xor.b32 bits, bits, sign;",
+        f"mov.b64 {{low, high}}, ${last};",
+        "setp.le.s32 p, bits, high;",
     ]
-    lines += [*threshold, "setp.le.f32 p, most, least;", "@p bra INSERTED;"]
+    lines += ["mov.f32 v, most;", *compare, "@p bra INSERTED;"]
     for i in range(parts):
         if parts > 1:
-            lines += [*threshold] if i else []
-            lines += [f"setp.le.f32 p, ${value + i}, least;", f"@p bra LOST{i};"]
-        lines += [
-            f"add.f32 v, ${value + i}, 0f00000000;",
-            "mov.b32 bits, v;",
-            "shr.s32 sign, bits, 31;",
-            "and.b32 sign, sign, 0x7fffffff;",
-            "xor.b32 bits, bits, sign;",
-            f"sub.s32 low, {0x7FFFFFFF - 4 * i}, ${ident};",
-            "mov.b64 x, {low, bits};",
-        ]
+            lines += [f"mov.f32 v, ${value + i};", *compare, f"@p bra LOST{i};"]
+        lines += [f"sub.s32 low, {0x7FFFFFFF - 4 * i}, ${ident};", "mov.b64 x, {low, bits};"]
         # equal values: the entry that is there has the lower id and stays ahead
         lines += [
             line
