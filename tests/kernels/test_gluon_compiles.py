@@ -1,0 +1,38 @@
+"""The Hopper kernel keeps what makes it fast: no spills, and products that overlap."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+SHARED_PER_SM = 227 * 1024
+
+
+@pytest.mark.parametrize(
+    ("arguments", "programs_per_sm"),
+    [("bf16 128 128 2 3 4", 1), ("i8 128 64 1 3 8", 2)],
+    ids=["prefill", "int8 decode"],
+)
+def test_static_report(arguments, programs_per_sm):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    script = Path(__file__).with_name("compile_gluon.py")
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments.split()],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = done.stdout
+    products, waits = map(int, re.search(r"products (\d+) waits (\d+)", report).groups())
+    assert products > 3 * waits  # else ptxas gave up and waits after every product
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", report).groups())
+    assert stack == 0
+    threads = int(arguments.split()[2]) * 2
+    assert registers * threads * programs_per_sm <= 65_536
+    assert int(re.search(r"shared (\d+)", report)[1]) * programs_per_sm <= SHARED_PER_SM
