@@ -45,12 +45,12 @@ def tiny_model(
         num_key_value_heads=kv_heads,
         vocab_size=VOCABULARY,
         max_position_embeddings=window,
-        initializer_range=0.3,  # large enough that attention is far from uniform
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
         attn_implementation="eager",
-        **{**own, **settings},
+        # 0.3: large enough that attention is far from uniform
+        **{"initializer_range": 0.3, **own, **settings},
     )
     torch.manual_seed(seed)
     return model_class(config).to(dtype).eval()

@@ -29,6 +29,12 @@ class DeviceView:
         self._counts.clear()
         self._fixed = 0
 
+    def _counter(self, device: torch.device) -> Tensor:
+        if device not in self._counts:
+            with torch.inference_mode(False):  # counted in and outside inference mode alike
+                self._counts[device] = torch.zeros(1, dtype=torch.int64, device=device)
+        return self._counts[device]
+
     def attend(
         self, rope: ViewRope, view: Selection, row: RowCache, query: Tensor, scale: float
     ) -> Tensor | None:
@@ -40,8 +46,7 @@ class DeviceView:
         if tables is None:
             return None
         self._fixed += fixed
-        count = self._counts.setdefault(query.device, query.new_zeros(1, dtype=torch.int64))
-        count.add_(view.count)
+        self._counter(query.device).add_(view.count)
         with torch.cuda.device_of(query):
             return attend_view(
                 query[None],

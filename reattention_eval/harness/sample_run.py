@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,11 +51,10 @@ class SampleRun:
         """Predictions in order, also written to `path`; an empty list if a sample failed."""
         keys = self._keys(samples)
         records = RecordFile(records_path(path.parent, path.name), keys)
-        write_whole(
-            records.path.with_name(path.stem + ".manifest.json"),
-            self._manifest(path.stem, samples),
-        )
         pending = [i for i in range(len(samples)) if i not in records.done]
+        manifest = records.path.with_name(path.stem + ".manifest.json")
+        earlier = environments(manifest) if records.done else []
+        write_whole(manifest, self._manifest(path.stem, samples, earlier, len(pending)))
         self.log.info(f"{path.stem}: {len(records.done)} samples on disk, {len(pending)} to run")
         for batch in self.watch(_chunks(pending, self.batch_size)):
             for index, outcome in self._run(batch, samples):
@@ -107,8 +107,12 @@ class SampleRun:
             for s in samples
         ]
 
-    def _manifest(self, dataset: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    def _manifest(
+        self, dataset: str, samples: Sequence[Sample], earlier: list[Any], pending: int
+    ) -> dict[str, Any]:
+        """`environment` holds every process that ran samples, the first one first."""
         rows = ([s.prompt, s.answer_prefix, s.answer] for s in samples)
+        own = [{**environment_part(), "samples_to_run": pending}] if pending else []
         return {
             "model": model_part(self.runner),
             "method": method_part(self.runner),
@@ -120,13 +124,21 @@ class SampleRun:
                 "max_prompt_tokens": self.max_prompt_tokens,
                 **plain(self.facts),
             },
-            "environment": environment_part(),
+            "environment": [*earlier, *own],
         }
 
     def _prediction(self, sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
         kept = ("prediction", "gold", "answer_nll", "n_tokens", "n_cut")
         prompt = compact(sample.prompt, self.stored_prompt_chars)
         return {"origin_prompt": prompt, **{key: record[key] for key in kept}}
+
+
+def environments(manifest: Path) -> list[Any]:
+    """The processes that an earlier manifest names; none where there is no readable one."""
+    try:
+        return list(json.loads(manifest.read_text())["environment"])
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def compact(prompt: str, limit: int) -> str:

@@ -80,7 +80,7 @@ def test_predictions_records_and_manifest(task_config: Callable[..., Any]) -> No
     assert manifest["model"]["trained_window"] == 8192
     assert manifest["dataset"]["length"] == 7
     assert manifest["dataset"]["n"] == 4
-    assert manifest["environment"]["versions"]["opencompass"] == "0.5.4"
+    assert manifest["environment"][0]["versions"]["opencompass"] == "0.5.4"
 
 
 def test_a_killed_task_goes_on_where_it_was(
