@@ -178,8 +178,8 @@ def best_bounds(turned: Tensor, terms: Tensor, index: Int8Index, n: int) -> Tens
     n_rows, pairs = turned.shape[2], terms.shape[0]
     tile = SCAN_FEW if n_rows <= 64 else SCAN
     per_split, splits = splits_of(n_rows, pairs, n, tile, turned.device)
-    # a second list per lane: two of LIST certify nearly every row, more cost more insertions
-    wanted = max(splits, min(2, -(-n // (8 * tile.keys))))
+    # four lists per lane certify nearly every row of real text, more cost more insertions
+    wanted = max(splits, min(4, -(-n // (8 * tile.keys))))
     per_split = -(-n // (tile.keys * wanted))
     splits = -(-n // (tile.keys * per_split))
     return best_blocks_gluon(turned, keys, terms, index.blocks, LIST, tile, per_split, splits)

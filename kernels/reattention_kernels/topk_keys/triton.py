@@ -179,11 +179,11 @@ def rescore(
 
 
 def tma_ready(key: Tensor) -> bool:
-    """The bulk copy engine wants 16-byte steps."""
+    """The bulk copy engine wants 16-byte steps, none of them zero."""
     if interpreted() or not key.is_cuda or capability(key.device.index or 0)[0] < 9:
         return False
     size = key.element_size()
-    aligned = all(stride * size % 16 == 0 for stride in key.stride()[:3])
+    aligned = all(stride > 0 and stride * size % 16 == 0 for stride in key.stride()[:3])
     return aligned and key.data_ptr() % 16 == 0 and size <= 2
 
 
