@@ -87,3 +87,8 @@ def test_without_a_gpu_it_says_so():
     )  # fmt: skip
     assert done.returncode == 2
     assert "CUDA device" in done.stderr
+
+
+def test_recorded_values_follow_from_their_raw_numbers():
+    path = record.REPO / "results" / "gpu" / "bars.json"
+    assert bench.main(["--check", "--out", str(path)]) == 0

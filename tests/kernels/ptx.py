@@ -1,0 +1,91 @@
+"""Runs the few PTX instructions of the list insertion, one thread at a time.
+
+Triton's interpreter has no inline PTX, and nothing else would test it without a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+
+
+def to_bits(value: float) -> int:
+    return struct.unpack("<i", struct.pack("<f", value))[0]
+
+
+def to_float(bits: int) -> float:
+    return struct.unpack("<f", struct.pack("<i", bits))[0]
+
+
+def signed(value: int, width: int) -> int:
+    value &= (1 << width) - 1
+    return value - (1 << width) if value >> (width - 1) else value
+
+
+def run(code: str, operands: list[int | float | None]) -> list[int | float | None]:
+    """Execute; operands by number as in the code, floats for .f32, integers elsewhere."""
+    registers: dict[str, int | float | bool | None] = {
+        f"${i}": value for i, value in enumerate(operands)
+    }
+    lines = [line.strip() for line in code.splitlines()]
+    labels = {line[:-1]: i for i, line in enumerate(lines) if line.endswith(":")}
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        at += 1
+        if line in ("{", "}") or line.startswith(".reg") or line.endswith(":"):
+            continue
+        if branch := re.fullmatch(r"@(\w+) bra (\w+);", line):
+            at = labels[branch[2]] if registers[branch[1]] else at
+            continue
+        name, rest = line.rstrip(";").split(" ", 1)
+        words = [word.strip() for word in re.findall(r"\s*(\{[^}]*\}|[^,]+)", rest)]
+        target, sources = words[0], words[1:]
+        values = [read(registers, word) for word in sources]
+        if target.startswith("{"):  # mov.b64 {low, high}, x
+            low, high = (word.strip() for word in target[1:-1].split(","))
+            registers[low] = signed(values[0], 32)
+            registers[high] = signed(values[0] >> 32, 32)
+            continue
+        registers[target] = compute(name, values)
+    return [registers[f"${i}"] for i in range(len(operands))]
+
+
+def read(registers, word):
+    if word.startswith("{"):
+        low, high = (registers[part.strip()] for part in word[1:-1].split(","))
+        return signed((high << 32) | (low & 0xFFFFFFFF), 64)
+    if word.startswith("0f"):
+        return to_float(signed(int(word[2:], 16), 32))
+    if word in registers:
+        return registers[word]
+    return int(word, 0)
+
+
+def compute(name, values):
+    a, *others = values
+    b = others[0] if others else None
+    if name == "mov.b32":  # between float and bits, as the operand is
+        return to_bits(a) if isinstance(a, float) else a
+    if name.startswith("mov"):
+        return a
+    if name == "add.f32":
+        return struct.unpack("<f", struct.pack("<f", a + b))[0]
+    if name == "max.f32":
+        return b if math.isnan(a) else a if math.isnan(b) else max(a, b)
+    if name == "shr.s32":
+        return a >> b
+    if name == "and.b32":
+        return signed(a & b, 32)
+    if name == "xor.b32":
+        return signed(a ^ b, 32)
+    if name == "sub.s32":
+        return signed(a - b, 32)
+    if name == "setp.le.s32":
+        return a <= b
+    if name == "setp.gt.s32":
+        return a > b
+    if name == "selp.b64":
+        return a if others[1] else b
+    raise NotImplementedError(name)
