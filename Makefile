@@ -7,6 +7,9 @@ BIN := .venv/bin
 BIN5 := .venv-tf5/bin
 METHOD_TESTS := tests/attention tests/cache tests/engine tests/methods tests/checkpoints
 
+# threads that wait must not spin: the tests start processes of their own
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test lint clean
 
 demo: .venv/installed

@@ -18,8 +18,8 @@ with read_base():
     from .runners.local import eval, infer
     from .summarizers.long_context import summarizer
 
-lengths = [6144, 10240, 12288]
-depths = [10, 50, 90]
+lengths = [6144, 12288]
+depths = [10, 30, 50, 70, 90]
 repeats = 1
 
 run = needle_run.build()(models, methods, lengths, depths, repeats, environment="REATTENTION_DEMO")

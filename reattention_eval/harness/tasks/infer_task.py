@@ -10,6 +10,11 @@ from opencompass.tasks import openicl_infer
 from opencompass.utils import get_logger, model_abbr_from_cfg
 
 
+# OpenMP threads that spin while they wait take a busy machine's cores from those they wait for:
+# prefill on two cores beside two other processes was ten times slower so
+PATIENT = "OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} "
+
+
 class LongContextInferTask(openicl_infer.OpenICLInferTask):
     """A dataset that cannot be built or run is reported and the next one is taken.
 
@@ -20,7 +25,7 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
     def get_command(self, cfg_path: str, template: str) -> str:
         """OpenCompass's command, with this file as the script."""
         command: str = super().get_command(cfg_path, template)
-        return command.replace(openicl_infer.__file__, __file__)
+        return PATIENT + command.replace(openicl_infer.__file__, __file__)
 
     def run(self, cur_model: Any = None, cur_model_abbr: str | None = None) -> None:
         """Run every dataset of every model."""
