@@ -26,7 +26,8 @@ def model_part(model: PromptRunner) -> dict[str, Any]:
     config = model.model.config
     return {
         "name": model.name,
-        "path": model.path,
+        # a folder by its name: where it lies is nobody's business and changes nothing
+        "path": Path(model.path).name if Path(model.path).is_dir() else model.path,
         "type": config.model_type,
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "dtype": str(model.model.dtype).removeprefix("torch."),

@@ -54,7 +54,8 @@ class SampleRun:
         pending = [i for i in range(len(samples)) if i not in records.done]
         manifest = records.path.with_name(path.stem + ".manifest.json")
         earlier = environments(manifest) if records.done else []
-        write_whole(manifest, self._manifest(path.stem, samples, earlier, len(pending)))
+        if pending or not earlier:
+            write_whole(manifest, self._manifest(path.stem, samples, earlier, len(pending)))
         self.log.info(f"{path.stem}: {len(records.done)} samples on disk, {len(pending)} to run")
         for batch in self.watch(_chunks(pending, self.batch_size)):
             for index, outcome in self._run(batch, samples):
@@ -112,7 +113,7 @@ class SampleRun:
     ) -> dict[str, Any]:
         """`environment` holds every process that ran samples, the first one first."""
         rows = ([s.prompt, s.answer_prefix, s.answer] for s in samples)
-        own = [{**environment_part(), "samples_to_run": pending}] if pending else []
+        own = {**environment_part(), "samples_to_run": pending}
         return {
             "model": model_part(self.runner),
             "method": method_part(self.runner),
@@ -124,7 +125,7 @@ class SampleRun:
                 "max_prompt_tokens": self.max_prompt_tokens,
                 **plain(self.facts),
             },
-            "environment": [*earlier, *own],
+            "environment": [*earlier, own],
         }
 
     def _prediction(self, sample: Sample, record: dict[str, Any]) -> dict[str, Any]:

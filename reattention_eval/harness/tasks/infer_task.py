@@ -9,7 +9,6 @@ from typing import Any
 from opencompass.tasks import openicl_infer
 from opencompass.utils import get_logger, model_abbr_from_cfg
 
-
 # OpenMP threads that spin while they wait take a busy machine's cores from those they wait for:
 # prefill on two cores beside two other processes was ten times slower so
 PATIENT = "OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} "
