@@ -7,6 +7,7 @@ ever ordered.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from reattention_kernels.topk_keys.naive import BLOCK_MAX_KEYS
 
-TILE_KEYS = 8192  # a multiple of every block size
-TILE_ROWS = 512  # with TILE_KEYS: 16 MiB of float32 scores alive at a time
-PRODUCT_KEYS = 1024  # keys per matrix product: what it writes is reduced while still in L2
+TILE_KEYS = 16384  # a multiple of every block size
+TILE_ROWS = 256  # with TILE_KEYS: 16 MiB of float32 scores alive at a time
+PRODUCT_KEYS = 2048  # keys per matrix product: what it writes is reduced while still in L2
 EXACT_BLOCK_KEYS = 16
+
+_WORKSPACES = threading.local()
 
 
 def topk_keys_blockwise(query: Tensor, key: Tensor, k: int, mode: str = "exact") -> Tensor:
@@ -61,7 +64,7 @@ def _best_of_head(query: Tensor, key: Tensor, k: int, mode: str) -> Tensor:
     query_t = query.to(dtype).T.contiguous()  # [D, R]
     n, n_rows = key.shape[0], query.shape[0]
     block = BLOCK_MAX_KEYS if mode == "block_max" else EXACT_BLOCK_KEYS
-    scores = query_t.new_empty(min(TILE_KEYS, n + -n % block), min(TILE_ROWS, n_rows))
+    scores = _workspace(query_t)
     values = query_t.new_full((n_rows, k), -torch.inf)
     positions = torch.full((n_rows, k), -1, dtype=torch.int64, device=query.device)
     for start in range(0, n, TILE_KEYS):
@@ -72,6 +75,16 @@ def _best_of_head(query: Tensor, key: Tensor, k: int, mode: str) -> Tensor:
             found, columns = _best_of_tile(blocks, maxima, k, mode)
             _merge(values[part], positions[part], found, columns + start)
     return positions
+
+
+def _workspace(like: Tensor) -> Tensor:
+    """Room for a tile's scores, kept from call to call: fresh pages cost as much as the product."""
+    place, room = (like.device, like.dtype), TILE_KEYS * TILE_ROWS
+    held = _WORKSPACES.__dict__.setdefault("tiles", {})
+    if place not in held or held[place].numel() < room:
+        with torch.inference_mode(False):
+            held[place] = torch.empty(room, dtype=like.dtype, device=like.device)
+    return held[place]
 
 
 def _merge(values: Tensor, positions: Tensor, found: Tensor, at: Tensor) -> None:
@@ -89,11 +102,11 @@ def _merge(values: Tensor, positions: Tensor, found: Tensor, at: Tensor) -> None
 def _scores(key: Tensor, query_t: Tensor, out: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Scores of a tile, keys first so that blocks reduce over whole vectors, and block maxima.
 
-    key [n, D], query_t [D, R] -> ([n_blocks, block, R], [n_blocks, R]); past the end: -inf.
+    key [n, D], query_t [D, R], out a workspace -> ([n_blocks, block, R], [n_blocks, R]); past the end: -inf.
     """
     n, n_rows = key.shape[0], query_t.shape[1]
     padded = n + -n % block
-    out = out.view(-1)[: padded * n_rows].view(padded, n_rows)
+    out = out[: padded * n_rows].view(padded, n_rows)
     out[n:] = -torch.inf
     blocks = out.view(-1, block, n_rows)
     maxima = out.new_empty(blocks.shape[0], n_rows)
