@@ -102,7 +102,8 @@ def _merge(values: Tensor, positions: Tensor, found: Tensor, at: Tensor) -> None
 def _scores(key: Tensor, query_t: Tensor, out: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Scores of a tile, keys first so that blocks reduce over whole vectors, and block maxima.
 
-    key [n, D], query_t [D, R], out a workspace -> ([n_blocks, block, R], [n_blocks, R]); past the end: -inf.
+    key [n, D], query_t [D, R], out a workspace -> ([n_blocks, block, R], [n_blocks, R]); scores
+    past the end are -inf.
     """
     n, n_rows = key.shape[0], query_t.shape[1]
     padded = n + -n % block
