@@ -6,9 +6,10 @@ import warnings
 from functools import cache
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
-TRITON_DTYPES = ("torch.float16", "torch.bfloat16", "torch.float32")
+TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def use_triton(tensor: Tensor, refusal: str | None = None) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from reattention_eval.cache import RowCache
+from reattention_kernels.view import view_rows
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,8 @@ class Selection:
 
     def positions(self, length: int) -> Tensor:
         """The same as ascending int64 [n] of a cache of `length` tokens; waits for the device."""
-        selected = self.spans[0, : int(self.count[0])].long() + self.global_size
-        ends = ((0, self.global_size), (length - self.local_size, length))
-        first, last = (torch.arange(*end, device=selected.device) for end in ends)
-        return torch.cat((first, selected, last))
+        count = int(self.count[0])
+        return view_rows(self.spans[0], count, length, self.global_size, self.local_size)
 
 
 class ViewPolicy(Protocol):

@@ -51,7 +51,7 @@ def _refusal(query: Tensor, k: int) -> str | None:
         return f"the kernel keeps at most {MAX_K} keys per query, found top_k {k}"
     if not MIN_HEAD_DIM <= query.shape[3] <= MAX_HEAD_DIM:
         return f"the kernel takes head_dim {MIN_HEAD_DIM} to {MAX_HEAD_DIM}, found {query.shape[3]}"
-    if str(query.dtype) not in TRITON_DTYPES:
+    if query.dtype not in TRITON_DTYPES:
         return f"the kernel does not take {query.dtype}"
     return None
 

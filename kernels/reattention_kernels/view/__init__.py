@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from reattention_kernels.view.naive import attend_view_naive
+from reattention_kernels.view.naive import attend_view_naive, view_rows
 
-__all__ = ["attend_view", "attend_view_naive"]
+__all__ = ["attend_view", "attend_view_naive", "view_rows"]
 
 
 def attend_view(
