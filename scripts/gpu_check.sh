@@ -2,6 +2,7 @@
 # All that needs a CUDA device: tests, memory and race checks, the bench with its records.
 #   scripts/gpu_check.sh [--commit HASH]      the commit, where this is a copy without Git history
 # GPU_CHECK_JOBS processes share the tests (kernels are compiled on one core each); 6 need 40 GB.
+# The summary is results/gpu/<date>-<device>.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD:$PWD/kernels${PYTHONPATH:+:$PYTHONPATH}"
@@ -15,8 +16,9 @@ gpu_tests=(-m gpu -q -p no:cacheprovider)
   grep :: >"$work/all"
 split -n "r/$jobs" "$work/all" "$work/part."
 pids=()
-for part in "$work"/part.*; do
-  xargs -a "$part" -d '\n' "$python" -m pytest "${gpu_tests[@]}" >"$part.log" 2>&1 &
+for part in "$work"/part.??; do
+  xargs -a "$part" -d '\n' "$python" -m pytest "${gpu_tests[@]}" --junitxml "$part.xml" \
+    >"$part.log" 2>&1 &
   pids+=($!)
 done
 failed=0
@@ -24,11 +26,14 @@ for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 cat "$work"/part.*.log
 [[ $failed == 0 ]]
 
+sanitizers=()
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" scripts/gpu_small.py
+    sanitizers+=("$tool")
   done
 else
   echo "compute-sanitizer is not on the PATH: memory and races were not checked" >&2
 fi
 "$python" -m reattention_kernels.bench --others "$@"
+"$python" scripts/gpu_record.py --tests "$work"/part.*.xml --sanitizers "${sanitizers[@]}" "$@"

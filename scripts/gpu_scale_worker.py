@@ -110,6 +110,7 @@ class Worker:
                     "tokens": tokens,
                     "mean_view": session.stats.mean_view,
                     "selected": session.stats.layer_steps_selected,
+                    "graphs": session._repeats.graphs,
                 }
             del model
         kept = Path(self.args.scratch) / f"{dtype}.pt"
@@ -135,6 +136,7 @@ class Worker:
                     "allowed": allowed,
                     "same_tokens": f"{same} of {len(want['tokens'])}",
                     "layer_steps_selected": own["selected"],
+                    "cuda_graphs": [own["graphs"], want["graphs"]],
                     "mean_view": [own["mean_view"], want["mean_view"]],
                 },
             )
@@ -177,7 +179,7 @@ class Worker:
             before = session.stats.decode_seconds
             for token in range(self.args.decode):
                 session.decode(torch.tensor([[token]]))
-            stats = session.stats
+            stats, graphs = session.stats, session._repeats.graphs
         spans = [dict(zip(("peak", "held"), self._memory(d), strict=True)) for d in self.devices]
         self._record(
             job,
@@ -192,6 +194,7 @@ class Worker:
                 "prefill_tokens_per_second": length / stats.prefill_seconds,
                 "tpot_seconds": (stats.decode_seconds - before) / self.args.decode,
                 "decoded_tokens": self.args.decode,
+                "cuda_graphs": graphs,
                 "mean_view": stats.mean_view,
                 "layer_steps": stats.layer_steps,
                 "layer_steps_selected": stats.layer_steps_selected,

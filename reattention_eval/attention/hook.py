@@ -171,11 +171,11 @@ class Hook:
     @property
     def repeatable(self) -> bool:
         """Whether a decode step is the same work at every length: on one device, in a dtype that
-        kernels attend in, all layers answered by the policy, all heads in this process."""
+        kernels attend in, all layers answered by the policy."""
         kinds = {(parameter.device, parameter.dtype) for parameter in self.model.parameters()}
         if len(kinds) != 1 or kinds.pop()[1] not in FLASH_DTYPES:
             return False
-        return self._answered == len(self.layers) and not self.layers[0].joins_heads
+        return self._answered == len(self.layers)
 
     @contextmanager
     def repeating(self, step: RepeatedStep) -> Iterator[None]:

@@ -83,6 +83,7 @@ class LayerCache:
         self._join_heads = join_heads
         self._indexes = KeyIndexes()
         self.repeated: RepeatedStep | None = None
+        self.moves = 0  # how often the storage was made anew; alike in processes that share heads
         self.lengths: list[int] = []
         self._capacity = 0
         self._key: Tensor | None = None
@@ -95,19 +96,9 @@ class LayerCache:
         return sum(part.numel() * part.element_size() for part in held) + self._indexes.nbytes
 
     @property
-    def joins_heads(self) -> bool:
-        """Whether other processes hold the rest of the heads."""
-        return self._join_heads is not None
-
-    @property
     def capacity(self) -> int:
         """Tokens a row has room for."""
         return self._capacity if self._key is None else self._key.shape[2]
-
-    @property
-    def address(self) -> int:
-        """Changes when the storage moves."""
-        return 0 if self._key is None else self._key.data_ptr()
 
     def reserve(self, rows: int, capacity: int) -> None:
         """Start empty with room for `rows` rows of `capacity` tokens; storage that fits is kept."""
@@ -185,6 +176,7 @@ class LayerCache:
         if self._key is None:
             shape = (len(self.lengths), like.shape[0], max(self._capacity, length), like.shape[2])
             self._key, self._value = _storage(shape, like), _storage(shape, like)
+            self.moves += 1
         elif length > self._key.shape[2]:
             self._grow(length + GROWTH_TOKENS)
 
@@ -193,6 +185,7 @@ class LayerCache:
         self._indexes.clear()
         self._key = self._grown(self._key, capacity)
         self._value = self._grown(self._value, capacity)
+        self.moves += 1
 
     def _grown(self, storage: Tensor, capacity: int) -> Tensor:
         grown = _storage((*storage.shape[:2], capacity, storage.shape[3]), storage)

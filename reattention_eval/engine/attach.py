@@ -49,11 +49,14 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
     hook.install()
     try:
         session = Session(model, hook, method)
-        _check_logits(native, session.prefill(prompt))
-        session.reset()
-        session.reset_stats()
-        yield session
-        session.check_selected()
+        try:
+            _check_logits(native, session.prefill(prompt))
+            session.reset()
+            session.reset_stats()
+            yield session
+            session.check_selected()
+        finally:
+            session.close()
     finally:
         hook.remove()
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from reattention_eval.attention import Hook, RowStep
 from reattention_eval.cache import RepeatedStep
 from reattention_eval.methods import Method
+from reattention_eval.parallel import ranks_of
 
 STEPS_BEFORE_CAPTURE = 3  # a capture takes about as long as three steps
 LEAST_ROOM = 1024
@@ -34,6 +35,9 @@ class _Captured:
 class RepeatedDecode:
     """One row's decode steps; None where a step has to run the ordinary way.
 
+    Processes that share a model decide alike: each decision rests on lengths and on how often the
+    storage was made, and a capture counts when all of them could make it.
+
     Args:
         model: the hooked model.
         hook: its hook, whose row 0 is decoded.
@@ -44,6 +48,7 @@ class RepeatedDecode:
     def __init__(self, model: nn.Module, hook: Hook, method: Method, device: torch.device) -> None:
         self._model, self._hook, self._method, self._device = model, hook, method, device
         self._able = device.type == "cuda" and hook.repeatable
+        self._ranks = ranks_of(model)
         self._graphs: dict[tuple[int, int], _Captured] = {}
         self._steps: dict[tuple[int, int], int] = {}
         self._inputs: tuple[Tensor, Tensor, Tensor] | None = None
@@ -54,7 +59,7 @@ class RepeatedDecode:
         length = self._hook.layers[0].lengths[0]
         if not self._able or not self._method.repeatable(length + 1):
             return None
-        room, place = self._room(length + 1), self._hook.layers[0].address
+        room, place = self._room(length + 1), self._hook.layers[0].moves
         if room <= length:
             return None  # the storage grows first
         captured = self._graphs.get((room, place))
@@ -90,18 +95,40 @@ class RepeatedDecode:
             self._inputs = ids, held, torch.zeros(1, dtype=torch.int64, device=self._device)
         return self._inputs
 
+    @property
+    def graphs(self) -> int:
+        """Captured and held now."""
+        return len(self._graphs)
+
+    def close(self) -> None:
+        """Give the graphs back; a process group that they use can end only after them."""
+        self._able = False
+        self._graphs.clear()
+
     def _try_capture(self, step: RepeatedStep, ids: Tensor) -> _Captured | None:
+        captured, reason = None, "in another process"
         try:
             with self._hook.repeating(step):
-                return self._capture(lambda: self._forward(ids))
+                captured = self._capture(lambda: self._forward(ids))
         except RuntimeError as error:
-            self._able = False
-            warnings.warn(
-                f"decode steps are launched one by one: a CUDA graph could not be made ({error}).",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            return None
+            if self._ranks is not None and isinstance(error, torch.OutOfMemoryError):
+                raise  # the others may be waiting in the middle of a forward
+            reason = str(error)
+        if self._by_all(captured is not None):
+            return captured
+        self._able = False
+        warnings.warn(
+            f"decode steps are launched one by one: a CUDA graph could not be made ({reason}).",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+    def _by_all(self, done: bool) -> bool:
+        if self._ranks is None:
+            return done
+        failures = self._ranks.sum(torch.tensor([float(not done)], device=self._device))
+        return float(failures) == 0
 
     def _forward(self, ids: Tensor) -> Tensor:
         self._hook.drive([RowStep(0, 0, 1)])
@@ -119,7 +146,8 @@ class RepeatedDecode:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # other threads, as the one that watches over NCCL, may go on meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             logits = forward()
         return _Captured(graph.replay, logits, self._hook.tables())
 

@@ -63,6 +63,10 @@ class Session:
             for device in range(torch.cuda.device_count()):
                 torch.cuda.reset_peak_memory_stats(device)
 
+    def close(self) -> None:
+        """Give back what only the attached model can use."""
+        self._repeats.close()
+
     def check_selected(self) -> None:
         """Raise SelectionError if a step that had to select keys did not."""
         self._hook.check_selected()

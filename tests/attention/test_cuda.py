@@ -96,7 +96,7 @@ def test_captured_steps_equal_launched_ones(candidates, monkeypatch):
             logits = [session.prefill(random_prompt(700).cuda(), max_new_tokens=90)]
             for token in range(60):
                 logits.append(session.decode(torch.tensor([[token]])))
-            graphs = len(session._repeats._graphs)
+            graphs = session._repeats.graphs
             return torch.cat(logits), session.stats.mean_view, session.stats.layer_steps, graphs
 
     captured = run_steps()

@@ -1,50 +1,23 @@
-"""Decode steps that repeat one piece of work give what ordinary steps give.
-
-Where no GPU is, a repeat runs the step's own code again instead of a captured graph: lengths then
-still come from the device's side alone.
-"""
+"""Decode steps that repeat one piece of work give what ordinary steps give."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from repeats import repeat_without_gpu
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, StreamingLLM, attach
 from reattention_eval.attention import hook
 from reattention_eval.engine import decode_graph
-from reattention_eval.engine.decode_graph import RepeatedDecode, _Captured
+from reattention_eval.engine.decode_graph import RepeatedDecode
 
 METHOD = ReAttention(4, 64, 8, 3, 9, chunk_size=64)
 
 
 @pytest.fixture
 def repeated(monkeypatch):
-    """Repeats without a GPU; the rooms that were captured."""
-    rooms = []
-
-    def capture(self, step, ids):
-        with self._hook.repeating(step):
-            logits = self._forward(ids).clone()
-
-        def replay():
-            with self._hook.repeating(step):
-                logits.copy_(self._forward(ids))
-
-        rooms.append(step.room)
-        return _Captured(replay, logits, [])
-
-    monkeypatch.setattr(RepeatedDecode, "_try_capture", capture)
-    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float64,))  # to compare exactly
-    original = RepeatedDecode.__init__
-
-    def able(self, *args):
-        original(self, *args)
-        self._able = self._hook.repeatable
-
-    monkeypatch.setattr(RepeatedDecode, "__init__", able)
-    monkeypatch.setattr(decode_graph, "LEAST_ROOM", 16)
-    return rooms
+    return repeat_without_gpu(monkeypatch)
 
 
 def run(method, prompt, steps=40):

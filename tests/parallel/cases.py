@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
+from repeats import repeat_without_gpu
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, attach
+from reattention_eval.engine import decode_graph
+from reattention_eval.engine.decode_graph import RepeatedDecode
+from reattention_eval.parallel import Ranks
 
 SMALL = dict(global_size=2, local_size=12, span_size=4, max_spans=3, top_k=2, chunk_size=8)
 METHODS = {"full": FullAttention(chunk_size=8), "reattention": ReAttention(**SMALL)}
@@ -74,6 +80,56 @@ def answers(model: torch.nn.Module, method: Any) -> dict[str, Any]:
         "views": views,
         "selected": steps,
     }
+
+
+def repeated_steps(model: torch.nn.Module, ranks: Ranks) -> dict[str, Any]:
+    """Logits of decode steps launched, repeated, and where only the first process can repeat."""
+    found: dict[str, Any] = {"launched": _steps(model)}
+    with pytest.MonkeyPatch.context() as patch:
+        found["rooms"] = repeat_without_gpu(patch)
+        found["repeated"] = _steps(model)
+        capture = RepeatedDecode._capture
+
+        def fail(self: Any, forward: Any) -> Any:
+            captured = capture(self, forward)
+            if ranks.rank:
+                raise RuntimeError("no memory for a graph")
+            return captured
+
+        patch.setattr(RepeatedDecode, "_capture", fail)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found["one_fails"] = _steps(model)
+        found["said"] = [str(w.message) for w in said if w.category is RuntimeWarning]
+    return found
+
+
+def _steps(model: torch.nn.Module) -> torch.Tensor:
+    with attach(model, METHODS["reattention"]) as session:
+        logits = [session.prefill(random_prompt(45), max_new_tokens=32)]
+        logits += [session.decode(torch.tensor([[token]])) for token in range(20)]
+        return torch.cat(logits)
+
+
+def smooth_model() -> torch.nn.Module:
+    """In bf16, of a size that kernels take; not so peaky that a rounding changes every logit."""
+    shape = dict(heads=8, kv_heads=2, head_dim=64, layers=3, window=8192)
+    return tiny_model(dtype=torch.bfloat16, initializer_range=0.03, **shape)
+
+
+def captured_steps(model: torch.nn.Module) -> dict[str, Any]:
+    """On GPUs: logits of decode steps as CUDA graphs and launched, and how many graphs."""
+    found: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_graph, "LEAST_ROOM", 16)
+        for way in ("captured", "launched"):
+            with attach(model, ReAttention(4, 128, 8, 3, 9, chunk_size=64)) as session:
+                logits = [session.prefill(random_prompt(700), max_new_tokens=64)]
+                logits += [session.decode(torch.tensor([[token]])) for token in range(40)]
+                found[way] = torch.cat(logits).float().cpu()
+                found[f"{way}_graphs"] = session._repeats.graphs
+            patch.setattr(ReAttention, "repeatable", lambda self, length: False)
+    return found
 
 
 class Watched:

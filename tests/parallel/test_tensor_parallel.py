@@ -19,16 +19,21 @@ from reattention_eval.errors import ConfigError  # noqa: E402
 from reattention_eval.parallel import check_split, join  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
-    """Answers of both processes, by case."""
-    out = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"}
+def by_two_ranks(out: Path, **changes: str) -> list[dict]:
+    """What both processes of worker.py found."""
+    path = f"{HERE}:{HERE.parent}:{os.environ.get('PYTHONPATH', '')}"
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **changes}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(HERE / "worker.py"), str(out)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(out / f"rank{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """Answers of both processes, by case."""
+    return by_two_ranks(tmp_path_factory.mktemp("ranks"), CUDA_VISIBLE_DEVICES="")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -43,6 +48,15 @@ def test_two_processes_answer_as_one(name, two_ranks):
         assert found["tokens"] == expected["tokens"]
         assert found["selected"] == expected["selected"]
     assert torch.equal(two_ranks[0][name]["logits"], two_ranks[1][name]["logits"])
+
+
+def test_repeated_steps_over_two_processes(two_ranks):
+    for rank, found in enumerate(found["repeated"] for found in two_ranks):
+        assert len(found["rooms"]) >= 2
+        for way in ("repeated", "one_fails"):
+            torch.testing.assert_close(found[way], found["launched"], rtol=0, atol=1e-12)
+        (said,) = found["said"]  # both go on without, whoever failed
+        assert ("no memory for a graph" if rank else "in another process") in said
 
 
 def test_sizes_that_do_not_divide_the_heads():
@@ -62,3 +76,14 @@ def test_other_families_are_refused():
 def test_not_started_by_torchrun():
     with pytest.raises(ConfigError, match="2 processes and 1 started; run it with torchrun"):
         join(2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_capture_what_they_launch(tmp_path):
+    found = by_two_ranks(tmp_path)
+    assert torch.equal(found[0]["captured"], found[1]["captured"])
+    for rank in found:
+        assert rank["captured_graphs"] > 1
+        assert rank["launched_graphs"] == 0
+        assert torch.equal(rank["captured"], rank["launched"])

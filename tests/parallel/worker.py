@@ -1,4 +1,4 @@
-"""One of the processes of tests/parallel/test_tensor_parallel.py, started by torchrun."""
+"""One of the processes of tests/parallel, started by torchrun."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from cases import CASES, answers
+from cases import CASES, answers, captured_steps, repeated_steps, smooth_model
 
 from reattention_eval.parallel import join, split
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ranks = join(int(os.environ["WORLD_SIZE"]))
-    found = {name: answers(split(case.model(), ranks), case.method) for name, case in CASES.items()}
+    if ranks.device.type == "cuda":
+        found = captured_steps(split(smooth_model().to(ranks.device), ranks))
+    else:
+        found = {n: answers(split(case.model(), ranks), case.method) for n, case in CASES.items()}
+        model = split(CASES["llama-reattention"].model(), ranks)
+        found["repeated"] = repeated_steps(model, ranks)
     torch.save(found, Path(sys.argv[1]) / f"rank{ranks.rank}.pt")
     dist.destroy_process_group()

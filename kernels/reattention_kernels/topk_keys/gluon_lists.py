@@ -40,6 +40,17 @@ def block_bounds(most, terms):
 
 
 @gluon.jit
+def half_values(scores, terms, BM: gl.constexpr, PARTS: gl.constexpr, INT8: gl.constexpr):
+    """(what a half tile's blocks are worth, int8: how far above their lower bounds that is)"""
+    most = block_values(scores, BM, PARTS)
+    if INT8:
+        upper, slack = block_bounds(most[0], terms)
+        return (upper,), (slack,)
+    else:
+        return most, ()
+
+
+@gluon.jit
 def insert(
     state, values, slacks, tile, lane,
     K: gl.constexpr, LOWS: gl.constexpr, ASM: gl.constexpr, CONSTRAINTS: gl.constexpr,

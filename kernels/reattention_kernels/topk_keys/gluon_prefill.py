@@ -21,8 +21,8 @@ from reattention_kernels.topk_keys.gluon_lists import (
     HALF,
     INT64_MIN,
     TINY,
-    block_bounds,
     block_values,
+    half_values,
     insert,
     raise_least,
 )
@@ -189,13 +189,9 @@ def best_blocks_hopper(
             # a product ahead, or its latency would show
             after = gl.minimum((first + start) * HALVES + u + 1, top)
             next_terms = block_terms(row_terms, block_ptr, after, lane, INT8)
-            most = block_values(scores, BM, PARTS)
-            if INT8:
-                upper, slack = block_bounds(most[0], terms)
-                values = values + (upper,)
-                slacks = slacks + (slack,)
-            else:
-                values = values + most
+            upper, slack = half_values(scores, terms, BM, PARTS, INT8)
+            values = values + upper
+            slacks = slacks + slack
             if u % HALVES == HALVES - 1:
                 state = insert(state, values, slacks, first + i, lane, K, LOWS, ASM, CONSTRAINTS)
                 values = ()
@@ -239,13 +235,9 @@ def best_blocks_hopper(
             n = tile * BN + h * HALF + gl.arange(0, HALF, layout=gl.SliceLayout(0, layout))
             scores = gl.where((n < n_keys)[None, :], scores, least)
             terms = block_terms(row_terms, block_ptr, tile * HALVES + h, lane, INT8)
-            most = block_values(scores, BM, PARTS)
-            if INT8:
-                upper, slack = block_bounds(most[0], terms)
-                values = values + (upper,)
-                slacks = slacks + (slack,)
-            else:
-                values = values + most
+            upper, slack = half_values(scores, terms, BM, PARTS, INT8)
+            values = values + upper
+            slacks = slacks + slack
         state = insert(state, values, slacks, tile, lane, K, LOWS, ASM, CONSTRAINTS)
         barrier()
 

@@ -1,0 +1,44 @@
+"""Repeated decode steps where no GPU is.
+
+A repeat runs the step's own code again instead of a captured graph: lengths then still come from
+the device's side alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from reattention_eval.attention import hook
+from reattention_eval.engine import decode_graph
+from reattention_eval.engine.decode_graph import RepeatedDecode, _Captured
+
+
+def repeat_without_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Makes float64 models on a CPU repeat their steps; the rooms that are captured."""
+    rooms: list[int] = []
+
+    def capture(self: Any, forward: Any) -> _Captured:
+        step = self._hook.layers[0].repeated
+        logits = forward().clone()
+
+        def replay() -> None:
+            with self._hook.repeating(step):
+                logits.copy_(forward())
+
+        rooms.append(step.room)
+        return _Captured(replay, logits, [])
+
+    monkeypatch.setattr(RepeatedDecode, "_capture", capture)
+    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float64,))  # to compare exactly
+    original = RepeatedDecode.__init__
+
+    def able(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self._able = self._hook.repeatable
+
+    monkeypatch.setattr(RepeatedDecode, "__init__", able)
+    monkeypatch.setattr(decode_graph, "LEAST_ROOM", 16)
+    return rooms
