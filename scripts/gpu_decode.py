@@ -51,6 +51,11 @@ def main() -> None:
     settings = AutoConfig.for_model(config.pop("model_type"), **config)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16).eval()
+    about = {
+        "device": torch.cuda.get_device_name(), "torch": torch.__version__,
+        "transformers": __version__, "commit": asked.commit, "model": asked.model,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }  # fmt: skip
     rows = []
     for length in map(int, asked.lengths.split(",")):
         ids = torch.randint(3, settings.vocab_size, (1, length), device="cuda")
@@ -61,7 +66,8 @@ def main() -> None:
             ("reattention int8, graph", ReAttention(candidates="int8"), True),
         ):
             with attach(model, method) as session:
-                session._repeats._able &= graphs
+                if not graphs:
+                    session._repeats.close()
                 step, prefill = milliseconds_per_token(session, ids)
                 row = {
                     "method": name, "tokens": length, "ms_per_token": round(step, 3),
@@ -71,14 +77,9 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row), flush=True)
             torch.cuda.empty_cache()
-    if asked.out:
-        about = {
-            "device": torch.cuda.get_device_name(), "torch": torch.__version__,
-            "transformers": __version__, "commit": asked.commit, "model": asked.model,
-            "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        }  # fmt: skip
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+            if asked.out:  # after each row: a run that is cut short keeps what it has
+                asked.out.parent.mkdir(parents=True, exist_ok=True)
+                asked.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

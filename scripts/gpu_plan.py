@@ -39,6 +39,7 @@ def main() -> int:
     settings = AutoConfig.for_model(config.pop("model_type"), **config)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16).eval()
+    about = _facts(asked.model, asked.commit)
     rows = []
     for length in map(int, asked.lengths.split(",")):
         ids = torch.randint(0, shape.vocabulary, (1, length), device="cuda")
@@ -55,11 +56,9 @@ def main() -> int:
             }  # fmt: skip
             rows.append(row)
             print(json.dumps(row), flush=True)
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(
-            json.dumps({**_facts(asked.model, asked.commit), "rows": rows}, indent=1) + "\n"
-        )
+            if asked.out:  # after each row: a run that is cut short keeps what it has
+                asked.out.parent.mkdir(parents=True, exist_ok=True)
+                asked.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
     return int(any(abs(row["ratio"] - 1) > TOLERANCE for row in rows))
 
 
