@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All that needs a CUDA device: tests, memory and race checks, the bench with its records.
 #   scripts/gpu_check.sh [--commit HASH]      the commit, where this is a copy without Git history
-# GPU_CHECK_JOBS processes share the tests (kernels are compiled on one core each); 6 need 40 GB.
+# GPU_CHECK_JOBS processes share the tests (kernels are compiled on one core each); a test needs up
+# to 11 GB.
 # The summary is results/gpu/<date>-<device>.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +16,8 @@ gpu_tests=(-m gpu -q -p no:cacheprovider)
 "$python" -m pytest tests/kernels tests/attention tests/parallel "${gpu_tests[@]}" --collect-only |
   grep :: >"$work/all"
 split -n "r/$jobs" "$work/all" "$work/part."
+GPU_TEST_SHARE=$("$python" -c "print(0.9 / $jobs)")
+export GPU_TEST_SHARE
 pids=()
 for part in "$work"/part.??; do
   xargs -a "$part" -d '\n' "$python" -m pytest "${gpu_tests[@]}" --junitxml "$part.xml" \

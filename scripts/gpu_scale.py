@@ -3,10 +3,12 @@
     python scripts/gpu_scale.py --preset two --commit HASH
         the two-GPU record, results/gpu/two-gpu.json
     python scripts/gpu_scale.py --gpus 2,4 --model llama3.1-70b --lengths 131072,524288
-        one model over growing numbers of GPUs, results/gpu/scale-<model>.json
+        one model over growing numbers of GPUs, results/gpu/scale-<model>.json;
+        --ways tensor_parallel,device_map: besides with its layers spread
 
 Each stage runs in processes of its own (torchrun for tensor parallel) and writes its part of the
-record as soon as it is measured. `--tiny` runs everything on a CPU in small shapes.
+record as soon as it is measured; what a record of the same commit holds is not measured again.
+`--tiny` runs everything on a CPU in small shapes.
 """
 
 from __future__ import annotations
@@ -32,11 +34,14 @@ def main() -> None:
     out = args.out or REPO / "results" / "gpu" / f"{name}{'-tiny' if args.tiny else ''}.json"
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**source(args.commit), "command": sys.argv[1:], "results": {}}))
+    begin(out, args.commit)
     deadline = time.time() + args.budget
     scratch = tempfile.TemporaryDirectory()
     failed = []
-    for ranks, way, jobs in stages(args):
+    for ranks, way, wanted in stages(args):
+        jobs = [job for job in wanted if not done_before(out, job, way, ranks)]
+        if not jobs:
+            continue
         if time.time() > deadline:
             print(f"== left out for want of time: {way} over {ranks}", flush=True)
             failed.append(f"{way} over {ranks}: no time left")
@@ -48,7 +53,8 @@ def main() -> None:
         command += [str(WORKER), "--out", str(out), "--way", way, "--gpus", str(ranks)]
         command += ["--scratch", scratch.name]
         command += ["--deadline", str(deadline), "--chunk", str(args.chunk)]
-        command += ["--decode", str(args.decode), *(["--tiny"] if args.tiny else []), *jobs]
+        switches = {"--tiny": args.tiny, "--no-graphs": args.no_graphs}
+        command += ["--decode", str(args.decode), *(s for s, on in switches.items() if on), *jobs]
         print(f"== {way} over {ranks}: {' '.join(jobs)}", flush=True)
         start = time.time()
         status = run(command, environment(args.tiny), args.stage_limit)
@@ -64,6 +70,26 @@ def main() -> None:
     wrong = [key for key, value in record["results"].items() if value.get("agrees") is False]
     if failed or wrong:
         raise SystemExit(f"not all is well: {failed + wrong}")
+
+
+def begin(out: Path, commit: str | None) -> None:
+    """A record to write into, with the results of one of the same commit."""
+    record: dict = {**source(commit), "results": {}}
+    if out.exists():
+        held = json.loads(out.read_text())
+        if held["commit"] == record["commit"]:
+            unfinished = ("error", "skipped")
+            record["results"] = {
+                key: result
+                for key, result in held["results"].items()
+                if not any(word in result for word in unfinished)
+            }
+    out.write_text(json.dumps(record))
+
+
+def done_before(out: Path, job: str, way: str, ranks: int) -> bool:
+    """A check is repeated: the others are compared with its answers."""
+    return f"{job} {way} {ranks}" in json.loads(out.read_text())["results"]
 
 
 def run(command: list[str], environment: dict[str, str], limit: float) -> int:
@@ -89,6 +115,7 @@ def arguments() -> argparse.Namespace:
         help="the stages of the two-GPU record; two-short: without full attention beside it",
     )  # fmt: skip
     parser.add_argument("--gpus", default="2", help="numbers of GPUs, as in 2,4,8")
+    parser.add_argument("--ways", default="tensor_parallel", help="of several GPUs")
     parser.add_argument("--model", default="llama3.1-8b", help="a shape of gpu_scale_worker.py")
     parser.add_argument("--lengths", default="131072")
     parser.add_argument("--methods", default="reattention,full")
@@ -100,6 +127,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--commit", help="of a copy without Git history")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--no-graphs", action="store_true", help="launch decode steps one by one")
     parser.add_argument("--tiny", action="store_true")
     return parser.parse_args()
 
@@ -127,7 +155,7 @@ def stages(args: argparse.Namespace) -> list[tuple[int, str, list[str]]]:
         for method in args.methods.split(",")
     ]
     sizes = [int(size) for size in args.gpus.split(",")]
-    return [(n, "tensor_parallel" if n > 1 else "one", jobs) for n in sizes]
+    return [(n, way, jobs) for n in sizes for way in (args.ways.split(",") if n > 1 else ["one"])]
 
 
 def environment(tiny: bool) -> dict[str, str]:
@@ -153,29 +181,24 @@ def comparisons(results: dict[str, dict]) -> list[dict]:
     """Each measurement over several GPUs against the one over the fewest, per job."""
     runs: dict[str, list[dict]] = {}
     for result in results.values():
-        if "ttft_seconds" in result and result["way"] != "device_map":
-            runs.setdefault(f"{result['model']}:{result['tokens']}:{result['method']}", []).append(
-                result
-            )
+        if "ttft_seconds" in result:
+            job = f"{result['model']}:{result['tokens']}:{result['method']}"
+            runs.setdefault(job, []).append(result)
     rows = []
     for job, found in runs.items():
-        base, *others = sorted(found, key=lambda result: result["gpus"])
+        base, *others = sorted(found, key=lambda r: (r["gpus"], r["way"] == "device_map"))
         for result in others:
-            faster = {
-                key: base[f"{key}_seconds"] / result[f"{key}_seconds"] for key in ("ttft", "tpot")
+            row = {
+                "job": job,
+                "way": result["way"],
+                "gpus": result["gpus"],
+                "against": f"{base['way']} over {base['gpus']}",
             }
-            share = base["gpus"] / result["gpus"]
-            rows.append(
-                {
-                    "job": job,
-                    "gpus": result["gpus"],
-                    "against_gpus": base["gpus"],
-                    "prefill_speedup": round(faster["ttft"], 3),
-                    "prefill_efficiency": round(faster["ttft"] * share, 3),
-                    "decode_speedup": round(faster["tpot"], 3),
-                    "decode_efficiency": round(faster["tpot"] * share, 3),
-                }
-            )
+            for name, key in (("prefill", "ttft_seconds"), ("decode", "tpot_seconds")):
+                faster = base[key] / result[key]
+                row[f"{name}_speedup"] = round(faster, 3)
+                row[f"{name}_efficiency"] = round(faster * base["gpus"] / result["gpus"], 3)
+            rows.append(row)
     return rows
 
 

@@ -8,6 +8,8 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,7 @@ class Worker:
         answers: dict[str, Any] = {}
         for method in (FullAttention(chunk_size=chunk), ReAttention(**settings, chunk_size=chunk)):
             model = self._whole_then_spread(config, dtype)
-            with attach(model, method) as session:
+            with self._attached(model, method) as session:
                 logits = [session.prefill(prompt)]
                 for token in (5, 6, 7, 8):
                     logits.append(session.decode(torch.tensor([[token]])))
@@ -161,7 +163,7 @@ class Worker:
         made = time.perf_counter() - start
         method = self._method(method_name)
         prompt = self._prompt(config, length)
-        with attach(model, method) as session:
+        with self._attached(model, method) as session:
             warm = min(length, method.budget or 0) + 2 * method.chunk_size
             session.prefill(prompt[:, :warm], max_new_tokens=4)  # kernels are compiled
             session.decode(torch.tensor([[5]]))
@@ -202,6 +204,13 @@ class Worker:
                 "cache_bytes_a_process": stats.cache_bytes,
             },
         )
+
+    @contextmanager
+    def _attached(self, model: Any, method: Any) -> Iterator[Any]:
+        with attach(model, method) as session:
+            if self.args.no_graphs:
+                session._repeats.close()
+            yield session
 
     def _method(self, name: str) -> Any:
         chunk = 32 if self.args.tiny else self.args.chunk
@@ -343,6 +352,7 @@ if __name__ == "__main__":
     parser.add_argument("--deadline", type=float, required=True)
     parser.add_argument("--chunk", type=int, required=True)
     parser.add_argument("--decode", type=int, required=True)
+    parser.add_argument("--no-graphs", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     worker = Worker(parser.parse_args())
     for job in worker.args.jobs:

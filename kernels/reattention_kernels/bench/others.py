@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend
 
 from reattention_kernels.bench import timing
 from reattention_kernels.bench.bars import CHUNK, LONG, SHORT
-from reattention_kernels.bench.steps import TOP_K, Layer
+from reattention_kernels.bench.steps import TOP_K, Layer, captured
 from reattention_kernels.topk_keys import topk_keys_blockwise, topk_keys_naive
 
 Sides = dict[str, Callable[[], object]]
@@ -18,12 +18,19 @@ Sides = dict[str, Callable[[], object]]
 SMALL_CHUNK = 64
 CASES = [(CHUNK, SHORT), (CHUNK, LONG), (SMALL_CHUNK, SHORT), (1, SHORT), (1, LONG)]
 NAIVE_PRODUCT = SMALL_CHUNK * SHORT
+# the form for machines without Triton walks over tiles: seconds for 512 x 1M, as long for 1 x 1M
+TILED_KEYS = SHORT
 
 
 def sides_of(layer: Layer) -> Sides:
-    """What is timed against each other: our step and selection, then the others."""
-    sides: Sides = {
-        "step": layer.step,
+    """What is timed against each other: our step and selection, then the others.
+
+    A decode step runs as a CUDA graph, as the engine runs it.
+    """
+    sides: Sides = {"step": layer.step}
+    if layer.t == 1:
+        sides = {"step": captured(layer.step).replay, "step, launched": layer.step}
+    sides |= {
         "selection": layer.select,
         "SDPA cuDNN": layer.full_attention,
         "SDPA flash": lambda: layer.full_attention(SDPBackend.FLASH_ATTENTION),
@@ -35,7 +42,8 @@ def sides_of(layer: Layer) -> Sides:
     else:
         q, k, v = (x.transpose(1, 2) for x in (layer.query, layer.key, layer.value))
         sides["flash-attn"] = lambda: flash_attn_func(q, k, v)
-    sides["top-k, PyTorch"] = lambda: topk_keys_blockwise(layer.query, layer.middle, TOP_K)
+    if layer.n <= TILED_KEYS:
+        sides["top-k, PyTorch"] = lambda: topk_keys_blockwise(layer.query, layer.middle, TOP_K)
     if layer.t * layer.n <= NAIVE_PRODUCT:
         sides["top-k, naive"] = lambda: topk_keys_naive(layer.query, layer.middle, TOP_K)
     return sides
