@@ -12,7 +12,9 @@ from reattention_kernels.view.triton import (
     DECODE_KEYS,
     DECODE_ROWS,
     DECODE_SPLITS,
+    FEW_HEADS,
     LOG2E,
+    MORE_SPLITS,
     gather_view_kernel,
     turn_query_kernel,
     view_attention_kernel,
@@ -82,18 +84,19 @@ def _decode(query, key, value, positions, count, cos, sin, global_size, local_si
     b, h, t, d = query.shape
     kv_heads = key.shape[1]
     half = max(16, triton.next_power_of_2(d // 2))
-    shape = (b, kv_heads, DECODE_SPLITS, DECODE_ROWS)
+    splits = DECODE_SPLITS if b * kv_heads >= FEW_HEADS else MORE_SPLITS
+    shape = (b, kv_heads, splits, DECODE_ROWS)
     parts = torch.empty(*shape, 2 * half, dtype=torch.float32, device=query.device)
     stats = torch.empty(*shape, 2, dtype=torch.float32, device=query.device)
     out = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
     layout = dict(GROUP=h // kv_heads, D=d, HALF_P=half, ROWS=DECODE_ROWS)
-    decode_view_kernel[(DECODE_SPLITS, kv_heads, b)](
+    decode_view_kernel[(splits, kv_heads, b)](
         query, key, value, positions, count, cos, sin, parts, stats, scale * LOG2E,
         n, t, kv_heads, positions.shape[1],
         *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
         GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=_upcast(), **layout,
     )  # fmt: skip
     join_splits_kernel[(h // kv_heads * t, kv_heads, b)](
-        parts, stats, out, t, kv_heads, SPLITS=DECODE_SPLITS, **layout
+        parts, stats, out, t, kv_heads, SPLITS=splits, **layout
     )
     return out

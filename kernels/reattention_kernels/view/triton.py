@@ -15,7 +15,8 @@ from reattention_kernels.device_number import number
 
 DECODE_ROWS = 16  # rows (query heads of a KV head x queries) that one program takes
 DECODE_KEYS = 64
-DECODE_SPLITS = 16
+DECODE_SPLITS = 32  # programs a KV head
+FEW_HEADS, MORE_SPLITS = 8, 64  # with fewer KV heads (of all rows) 32 leave the card idle
 LOG2E = math.log2(math.e)
 
 

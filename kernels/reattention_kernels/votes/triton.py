@@ -15,7 +15,8 @@ from torch import Tensor
 
 from reattention_kernels.device_number import number
 
-FEW_WINNERS = 512
+FEW_WINNERS = 128  # comparing 256 with each other spills, and takes ten times as long
+FAR = tl.constexpr(2**30)  # behind every position; adding a span to it does not overflow
 SEGMENT = 4096  # positions per program of the scans over all positions
 SEGMENTS_AT_ONCE = 64
 
@@ -27,6 +28,7 @@ def write_spans(
     out_ptr,
     count_ptr,
     n,
+    P: tl.constexpr,
     WIDTH: tl.constexpr,
     SPAN: tl.constexpr,
     SPAN_P: tl.constexpr,
@@ -36,12 +38,14 @@ def write_spans(
     Spans have one length, so in order of position each adds what lies past the end of the one
     before it.
     """
-    below = kept[None, :] & (pos[None, :] < pos[:, None])  # [i, j]: j comes before i
+    pos = tl.sort(tl.where(kept, pos, FAR))
+    kept = pos < FAR
+    i = tl.arange(0, P)
     end = tl.minimum(pos - SPAN // 2 + SPAN, n)
-    end_before = tl.max(tl.where(below, end[None, :], 0), 1)
+    end_before = tl.where(i > 0, tl.gather(end, tl.maximum(i - 1, 0), 0), 0)
     start = tl.maximum(tl.maximum(pos - SPAN // 2, 0), end_before)
     length = tl.where(kept, tl.maximum(end - start, 0), 0)
-    offset = tl.sum(tl.where(below, length[None, :], 0), 1)
+    offset = tl.cumsum(length, 0) - length
     total = tl.sum(length, 0)
     e = tl.arange(0, SPAN_P)
     inside = kept[:, None] & (e[None, :] < length[:, None])
@@ -79,7 +83,7 @@ def select_few_kernel(
     rank = tl.sum((beats & single[None, :]).to(tl.int32), 1)
     kept = single & (rank < MAX_SPANS)
     end = number(n)
-    write_spans(pos, kept, out_ptr + row * WIDTH, count_ptr + row, end, WIDTH, SPAN, SPAN_P)
+    write_spans(pos, kept, out_ptr + row * WIDTH, count_ptr + row, end, P, WIDTH, SPAN, SPAN_P)
 
 
 @triton.jit(do_not_specialize=["n_winners", "n"])
@@ -199,7 +203,7 @@ def finish_kernel(
     more = tl.load(equal_ptr + lists * MAX_SPANS + equal, mask=equal >= 0, other=-1)
     pos = tl.maximum(pos, more)
     end = number(n)
-    write_spans(pos, pos >= 0, out_ptr + row * WIDTH, count_ptr + row, end, WIDTH, SPAN, SPAN_P)
+    write_spans(pos, pos >= 0, out_ptr + row * WIDTH, count_ptr + row, end, P, WIDTH, SPAN, SPAN_P)
 
 
 def select_positions_triton(
@@ -217,7 +221,9 @@ def select_positions_triton(
     )
     if n_winners <= FEW_WINNERS:
         padded = max(16, triton.next_power_of_2(n_winners))
-        select_few_kernel[(b,)](winners, out, count, n_winners, end, P=padded, **spans)
+        select_few_kernel[(b,)](
+            winners, out, count, n_winners, end, P=padded, num_warps=16, **spans
+        )
         return out, count
     # fewer than max_spans positions can reach the last bin, so the level lies below it
     bins = triton.next_power_of_2(n_winners // max_spans + 3)
@@ -233,8 +239,9 @@ def select_positions_triton(
     mark_kernel[(segments, b)](
         votes, hist, *marked, n, segments, MAX_SPANS=max_spans, BINS=bins, SEG=SEGMENT
     )
+    padded = max(16, triton.next_power_of_2(max_spans))
     finish_kernel[(b,)](
-        hist, *marked, out, count, end, segments,
-        BINS=bins, P=max(16, triton.next_power_of_2(max_spans)), CHUNK=SEGMENTS_AT_ONCE, **spans,
+        hist, *marked, out, count, end, segments, BINS=bins, P=padded, CHUNK=SEGMENTS_AT_ONCE,
+        num_warps=4 if padded <= 128 else 8, **spans,
     )  # fmt: skip
     return out, count
