@@ -21,7 +21,7 @@ from opencompass.utils.run import fill_eval_cfg, fill_infer_cfg
 from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import LongContextLM
-from reattention_eval.harness.partition import WorkerPartitioner, deal
+from reattention_eval.harness.partition import WorkerPartitioner, cost_of, deal
 from reattention_eval.harness.placement import placement
 from reattention_eval.harness.tasks import LongContextEvalTask, LongContextInferTask, infer_task
 
@@ -147,8 +147,9 @@ def test_a_variable_that_cannot_be_read_is_named(
 
 
 def test_datasets_are_dealt_out_evenly_and_finished_ones_left_out(tmp_path: Path) -> None:
-    assert deal("abcde", 2) == [["a", "c", "e"], ["b", "d"]]
-    assert deal("ab", 5) == [["a"], ["b"]]
+    plain = [{"abbr": name} for name in "abcde"]  # nothing says what they take: like cards
+    assert deal(plain, 2) == [plain[0::2], plain[1::2]]
+    assert deal(plain[:2], 5) == [plain[:1], plain[1:2]]
     models = [{"abbr": "m"}, {"abbr": "n"}]
     datasets = [{"abbr": name} for name in "abcd"]
     (tmp_path / "m").mkdir()
@@ -160,6 +161,25 @@ def test_datasets_are_dealt_out_evenly_and_finished_ones_left_out(tmp_path: Path
     )
     assert [[d.abbr for d in task.datasets[0]] for task in tasks] == [["a", "d"], ["b"], ["c"]]
     assert {task.models[0].abbr for task in tasks} == {"n"}
+
+
+def test_datasets_are_dealt_out_by_what_they_take() -> None:
+    def facts(new: int, **facts: Any) -> dict[str, Any]:
+        return {"infer_cfg": {"inferencer": {"max_out_len": new, "dataset_facts": facts}}}
+
+    assert cost_of(facts(30, length=4000, samples=5)) == 5 * (4000 + 3000)
+    assert cost_of(facts(10, length=9000, depths=[0, 50], repeats=3)) == 6 * (9000 + 1000)
+    assert cost_of(facts(0, length=31_500)) == 31_500  # LongBench: its files know how many
+    ruler = [
+        facts(new, length=2**power, samples=100)
+        for power in range(12, 18)
+        for new in (128,) * 8 + (30, 120, 50, 32, 32)
+    ]
+    hands = deal(ruler, 8)
+    loads = [sum(map(cost_of, hand)) for hand in hands]
+    assert max(loads) < 1.02 * sum(loads) / 8
+    assert sorted(map(ruler.index, hands[0])) == list(map(ruler.index, hands[0]))
+    assert sum(map(len, hands)) == len(ruler)
 
 
 def test_models_that_cannot_be_had_are_all_named_before_anything_runs(
