@@ -120,8 +120,8 @@ def cost_of(dataset: Mapping[str, Any]) -> float:
     """
     inferencer = dataset.get("infer_cfg", {}).get("inferencer", {})
     facts = inferencer.get("dataset_facts", {})
-    if "length" not in facts:
+    if not facts.get("length"):
         return 1.0
-    prompts = facts.get("samples") or len(facts.get("depths", "1")) * facts.get("repeats", 1)
-    new = inferencer.get("max_out_len", 0) * PROMPT_TOKENS_A_NEW_ONE
-    return float(prompts * (facts["length"] + new))
+    needles = len(facts.get("depths", [0])) * facts.get("repeats", 1)
+    new = (inferencer.get("max_out_len") or 0) * PROMPT_TOKENS_A_NEW_ONE
+    return float(facts.get("samples", needles) * (facts["length"] + new))

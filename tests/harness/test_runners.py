@@ -170,6 +170,7 @@ def test_datasets_are_dealt_out_by_what_they_take() -> None:
     assert cost_of(facts(30, length=4000, samples=5)) == 5 * (4000 + 3000)
     assert cost_of(facts(10, length=9000, depths=[0, 50], repeats=3)) == 6 * (9000 + 1000)
     assert cost_of(facts(0, length=31_500)) == 31_500  # LongBench: its files know how many
+    assert cost_of(facts(50, length=None)) == 1  # read whole, whatever it is
     ruler = [
         facts(new, length=2**power, samples=100)
         for power in range(12, 18)
