@@ -1,0 +1,120 @@
+"""Samples a minute of an OpenCompass evaluation over growing numbers of GPUs, a process a GPU.
+
+    REATTENTION_SAMPLES=20 python scripts/gpu_samples.py --gpus 1,8
+
+Runs configs/eval_ruler_reattn.py with ReAttention on the embedded model (`reattention-eval prepare
+demo`, `prepare ruler`); CONFIG and the variables of docs/benchmarks.md choose another run. Writes
+results/gpu/data_parallel.json after each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reattention_eval.checkpoints import embedded_model_folder
+
+REPO = Path(__file__).resolve().parent.parent
+POLL_SECONDS = 0.5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("config", nargs="?", default=str(REPO / "configs/eval_ruler_reattn.py"))
+    parser.add_argument("--gpus", default="1,8", help="numbers of GPUs, as in 1,4,8")
+    parser.add_argument("--work-dir", type=Path, default=Path("outputs/gpu_samples"))
+    parser.add_argument("--commit", help="of a copy without Git history")
+    parser.add_argument("--out", type=Path, default=REPO / "results/gpu/data_parallel.json")
+    asked = parser.parse_args()
+    counts = [int(count) for count in asked.gpus.split(",")]
+    there = max(1, torch.cuda.device_count())  # without a GPU one process runs on the CPU
+    if max(counts) > there:
+        parser.error(f"--gpus asks for {max(counts)} and {there} can be had here; lower it.")
+    os.environ.setdefault("REATTENTION_RUN_MODEL", str(embedded_model_folder()))
+    os.environ.setdefault("REATTENTION_ONLY_METHODS", "reattention")
+    runs: list[dict[str, Any]] = []
+    for count in counts:
+        runs.append(run(asked.config, count, asked.work_dir / f"gpus-{count}"))
+        record = {**about(asked), "runs": runs, "efficiency": efficiency(runs)}
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(json.dumps(record, indent=1) + "\n")
+        print(json.dumps({k: v for k, v in runs[-1].items() if "after" not in k}), flush=True)
+    print(json.dumps(efficiency(runs)))
+    return int(any(found["exit_status"] for found in runs))
+
+
+def run(config: str, gpus: int, work_dir: Path) -> dict[str, Any]:
+    """One evaluation on the first `gpus` GPUs, and when each of its samples was finished."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus)))}
+    command = [sys.executable, "-m", "opencompass.cli.main", config, "-w", str(work_dir)]
+    started = time.time()
+    log = work_dir.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    finished: list[float] = []
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        while True:
+            ended = process.poll() is not None
+            new = samples(work_dir, started) - len(finished)
+            finished += [round(time.time() - started, 1)] * new
+            if ended:
+                break
+            time.sleep(POLL_SECONDS)
+    span = finished[-1] - finished[0] if finished else 0.0
+    return {
+        "gpus": gpus,
+        "exit_status": process.returncode,
+        "samples": len(finished),
+        "samples_per_minute": round(60 * (len(finished) - 1) / span, 1) if span else None,
+        "seconds": round(time.time() - started, 1),
+        "sample_finished_after_seconds": finished,
+    }
+
+
+def samples(work_dir: Path, since: float) -> int:
+    """Records written by the run that began at `since` (a work folder may hold older ones)."""
+    files = [path for path in work_dir.glob("*/records/*/*.jsonl") if path.stat().st_mtime > since]
+    return sum(path.read_text().count("\n") for path in files)
+
+
+def efficiency(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Samples a minute and GPU over those of the fewest GPUs, by number of GPUs."""
+    base, *others = sorted(runs, key=lambda found: found["gpus"])
+    return {
+        str(found["gpus"]): round(
+            found["samples_per_minute"] / base["samples_per_minute"] * base["gpus"] / found["gpus"],
+            3,
+        )
+        for found in others
+        if found["samples_per_minute"] and base["samples_per_minute"]
+    }
+
+
+def about(asked: argparse.Namespace) -> dict[str, Any]:
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    return {
+        "config": Path(asked.config).name,
+        "variables": {
+            name: Path(value).name if name.endswith("RUN_MODEL") else value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("REATTENTION_ONLY", "REATTENTION_SAMPLES", "REATTENTION_RUN_MODEL"))
+        },
+        "commit": asked.commit or head.stdout.strip() or None,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
