@@ -150,7 +150,9 @@ def test_files_out_of_a_wheel(command: Place, monkeypatch: pytest.MonkeyPatch) -
 
 # as the command, but with the tiny lock, and no torch to wait for
 SCRIPT = """
-import sys, types
+import signal, sys, types
+# a test run in the background hands down that Ctrl-C is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 package = types.ModuleType("reattention_eval")
 package.__path__ = [sys.argv[1]]
