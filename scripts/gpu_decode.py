@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, __version__
+from gpu_common import random_model, save_rows
+from transformers import __version__
 
 from reattention_eval import FullAttention, ReAttention, attach
 from reattention_eval.checkpoints.miniature import CONFIGS
@@ -47,10 +48,7 @@ def main() -> None:
     parser.add_argument("--commit")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    config = dict(CONFIGS[asked.model])
-    settings = AutoConfig.for_model(config.pop("model_type"), **config)
-    with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16).eval()
+    model = random_model(asked.model)
     about = {
         "device": torch.cuda.get_device_name(), "torch": torch.__version__,
         "transformers": __version__, "commit": asked.commit, "model": asked.model,
@@ -58,7 +56,7 @@ def main() -> None:
     }  # fmt: skip
     rows = []
     for length in map(int, asked.lengths.split(",")):
-        ids = torch.randint(3, settings.vocab_size, (1, length), device="cuda")
+        ids = torch.randint(3, model.config.vocab_size, (1, length), device="cuda")
         for name, method, graphs in (
             ("full", FullAttention(), False),
             ("reattention, launched", ReAttention(), False),
@@ -77,9 +75,7 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row), flush=True)
             torch.cuda.empty_cache()
-            if asked.out:  # after each row: a run that is cut short keeps what it has
-                asked.out.parent.mkdir(parents=True, exist_ok=True)
-                asked.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+            save_rows(asked.out, about, rows)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from gpu_common import head, random_model, save_rows
 
 from reattention_eval import attach
 from reattention_eval.checkpoints.miniature import CONFIGS
@@ -34,11 +33,8 @@ def main() -> int:
     parser.add_argument("--lengths", default="8192,32768,131072")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    config = dict(CONFIGS[asked.model])
-    shape = shape_of(config)
-    settings = AutoConfig.for_model(config.pop("model_type"), **config)
-    with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16).eval()
+    shape = shape_of(dict(CONFIGS[asked.model]))
+    model = random_model(asked.model)
     about = _facts(asked.model, asked.commit)
     rows = []
     for length in map(int, asked.lengths.split(",")):
@@ -56,19 +52,16 @@ def main() -> int:
             }  # fmt: skip
             rows.append(row)
             print(json.dumps(row), flush=True)
-            if asked.out:  # after each row: a run that is cut short keeps what it has
-                asked.out.parent.mkdir(parents=True, exist_ok=True)
-                asked.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+            save_rows(asked.out, about, rows)
     return int(any(abs(row["ratio"] - 1) > TOLERANCE for row in rows))
 
 
 def _facts(model: str, commit: str | None) -> dict[str, object]:
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     return {
         "shape": model,
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
-        "commit": commit or head.stdout.strip() or None,
+        "commit": commit or head(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_common import REPO, head
 
 from reattention_eval.checkpoints import embedded_model_folder
 
-REPO = Path(__file__).resolve().parent.parent
 POLL_SECONDS = 0.5
 
 
@@ -60,12 +60,12 @@ def run(config: str, gpus: int, work_dir: Path) -> dict[str, Any]:
     log = work_dir.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     finished: list[float] = []
+    records = Finished(work_dir, started)
     with log.open("w") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
         while True:
             ended = process.poll() is not None
-            new = samples(work_dir, started) - len(finished)
-            finished += [round(time.time() - started, 1)] * new
+            finished += [round(time.time() - started, 1)] * records.new()
             if ended:
                 break
             time.sleep(POLL_SECONDS)
@@ -80,10 +80,25 @@ def run(config: str, gpus: int, work_dir: Path) -> dict[str, Any]:
     }
 
 
-def samples(work_dir: Path, since: float) -> int:
-    """Records written by the run that began at `since` (a work folder may hold older ones)."""
-    files = [path for path in work_dir.glob("*/records/*/*.jsonl") if path.stat().st_mtime > since]
-    return sum(path.read_text().count("\n") for path in files)
+class Finished:
+    """Counts the records that a run writes; reads each of them once."""
+
+    def __init__(self, work_dir: Path, since: float) -> None:
+        """since: when the run began; a work folder may hold older ones."""
+        self._work_dir, self._since = work_dir, since
+        self._read: dict[Path, int] = {}  # bytes
+
+    def new(self) -> int:
+        """Records since the last call."""
+        lines = 0
+        for path in self._work_dir.glob("*/records/*/*.jsonl"):
+            if path.stat().st_mtime <= self._since:
+                continue
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                lines += file.read().count(b"\n")
+                self._read[path] = file.tell()
+        return lines
 
 
 def efficiency(runs: list[dict[str, Any]]) -> dict[str, float]:
@@ -100,9 +115,6 @@ def efficiency(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def about(asked: argparse.Namespace) -> dict[str, Any]:
-    head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=REPO, capture_output=True, text=True, check=False
-    )
     return {
         "config": Path(asked.config).name,
         "variables": {
@@ -110,7 +122,7 @@ def about(asked: argparse.Namespace) -> dict[str, Any]:
             for name, value in sorted(os.environ.items())
             if name.startswith(("REATTENTION_ONLY", "REATTENTION_SAMPLES", "REATTENTION_RUN_MODEL"))
         },
-        "commit": asked.commit or head.stdout.strip() or None,
+        "commit": asked.commit or head(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

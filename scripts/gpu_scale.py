@@ -24,7 +24,8 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parent.parent
+from gpu_common import REPO, head
+
 WORKER = Path(__file__).with_name("gpu_scale_worker.py")
 
 
@@ -79,11 +80,12 @@ def begin(out: Path, commit: str | None) -> None:
         held = json.loads(out.read_text())
         if held["commit"] == record["commit"]:
             unfinished = ("error", "skipped")
-            record["results"] = {
+            results = {
                 key: result
                 for key, result in held["results"].items()
                 if not any(word in result for word in unfinished)
             }
+            record = {**held, **record, "results": results}  # its versions and devices too
     out.write_text(json.dumps(record))
 
 
@@ -168,10 +170,7 @@ def environment(tiny: bool) -> dict[str, str]:
 
 
 def source(stated: str | None) -> dict[str, str | None]:
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=REPO, capture_output=True, text=True, check=False
-    )
-    commit = done.stdout.strip() if done.returncode == 0 else stated
+    commit = head() or stated
     if not commit:
         raise SystemExit("this copy has no Git history; state its commit with --commit.")
     return {"commit": commit, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -48,15 +48,12 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
     native = _last_logits(model, prompt)
     hook.install()
     try:
-        session = Session(model, hook, method)
-        try:
+        with closing(Session(model, hook, method)) as session:
             _check_logits(native, session.prefill(prompt))
             session.reset()
             session.reset_stats()
             yield session
             session.check_selected()
-        finally:
-            session.close()
     finally:
         hook.remove()
 
