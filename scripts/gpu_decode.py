@@ -2,8 +2,8 @@
 
     python scripts/gpu_decode.py --out results/gpu/decode_step.json
 
-Milliseconds per token (median) of ReAttention at the paper's setting for an 8K window and of full
-attention, behind prompts of several lengths.
+Milliseconds per token (median) of ReAttention at the paper's setting for an 8K window, of
+StreamingLLM and of full attention, behind prompts of several lengths.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from gpu_common import random_model, save_rows
 from transformers import __version__
 
-from reattention_eval import FullAttention, ReAttention, attach
+from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.checkpoints.miniature import CONFIGS
 
 WARM, STEPS = 8, 32
@@ -58,7 +58,9 @@ def main() -> None:
     for length in map(int, asked.lengths.split(",")):
         ids = torch.randint(3, model.config.vocab_size, (1, length), device="cuda")
         for name, method, graphs in (
-            ("full", FullAttention(), False),
+            ("full, launched", FullAttention(), False),
+            ("full, graph", FullAttention(), True),
+            ("streaming_llm, graph", StreamingLLM(), True),
             ("reattention, launched", ReAttention(), False),
             ("reattention, graph", ReAttention(), True),
             ("reattention int8, graph", ReAttention(candidates="int8"), True),

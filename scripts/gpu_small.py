@@ -7,7 +7,7 @@ import torch
 from reattention_kernels import select_positions, topk_keys
 from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
-from reattention_kernels.view import attend_view
+from reattention_kernels.view import attend_view, attend_whole
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         angle = torch.randn(4 + 9 * 8 + 64, 128, device="cuda")
         view = (query, key, value, positions, count, angle.cos(), angle.sin(), 4, 64, 0.1)
         assert attend_view(*view).isfinite().all()
+        assert attend_whole(query[:, :, -1:], key, value, 0.1).isfinite().all()
     torch.cuda.synchronize()
 
 

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
+from reattention_kernels.backend import use_triton
+from reattention_kernels.view import attend_whole, takes_whole
+
 try:
     from flash_attn import flash_attn_func
 except ImportError:
@@ -21,15 +24,31 @@ FLASH_DTYPES = (torch.float16, torch.bfloat16)
 class ViewAttention:
     """Attention over views: the chunk's T queries are the last T of the view's n keys.
 
-    On CUDA flash-attn when it is installed, else PyTorch's own flash kernel; on a CPU the fused
-    SDPA kernel with a mask that is built once and sliced.
+    On CUDA a decode step is our own kernel, the same work at every length; for a chunk flash-attn
+    when it is installed, else PyTorch's own flash kernel. On a CPU the fused SDPA kernel with a
+    mask that is built once and sliced.
     """
 
     def __init__(self) -> None:
         self._mask: Tensor | None = None
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """query [H, T, D], key and value [Hkv, n, D] -> [H, T, D]."""
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        held: Tensor | None = None,
+    ) -> Tensor:
+        """query [H, T, D], key and value [Hkv, n, D] -> [H, T, D].
+
+        held: int32 [1], only the first so many of the n keys exist.
+        """
+        if query.dtype in FLASH_DTYPES and takes_whole(query, key) and use_triton(query):
+            with torch.cuda.device_of(query):
+                return attend_whole(query[None], key[None], value[None], scale, held)[0]
+        if held is not None:
+            key, value = key[:, : int(held)], value[:, : int(held)]
         if flash_attn_func is not None and query.is_cuda and query.dtype in FLASH_DTYPES:
             q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))  # [1, T, H, D]
             out = flash_attn_func(q, k, v, softmax_scale=scale, causal=True)

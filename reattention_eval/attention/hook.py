@@ -177,6 +177,14 @@ class Hook:
             return False
         return self._answered == len(self.layers)
 
+    def frequencies(self, length: int) -> tuple[int, ...]:
+        """What tells apart the RoPE frequencies that row 0 has at its positions as it grows to
+        `length` tokens; a view counts its own positions, and they stay the same."""
+        if self.policy.renumbers:
+            return ()
+        length = max(length, self._whole(self._prompts[0]))
+        return tuple(rope.regime(length) for rope in dict.fromkeys(self._ropes))
+
     @contextmanager
     def repeating(self, step: RepeatedStep) -> Iterator[None]:
         """Forwards inside put one token of row 0 where the device says, and count nothing."""
@@ -197,7 +205,7 @@ class Hook:
             layer.prepare_repeat(0)
 
     def count_repeat(self, fixed_view: int) -> None:
-        """A repeated step, which selected in every layer, has added a token to row 0.
+        """A repeated step has added a token to row 0; it selects in every layer or in none.
 
         fixed_view: keys it attended besides those counted on the device.
         """
@@ -205,9 +213,10 @@ class Hook:
         for layer in self.layers:
             layer.advance(0)
         layers = len(self.layers)
+        selecting = layers * self.policy.selects(self._tokens[0])
         self.layer_steps += layers
-        self.selected += layers
-        self.expected += layers
+        self.selected += selecting
+        self.expected += selecting
         self._device.count_fixed(layers * fixed_view)
 
     def tables(self) -> list[Tensor]:
@@ -272,10 +281,14 @@ class Hook:
         self.layer_steps += 1
         whole = self._whole(prompt)
         if not self.policy.renumbers:
-            query, key = rope.rotate_at(query, key, cache.lengths[row], whole)
+            step = cache.repeated
+            if step is None:
+                query, key = rope.rotate_at(query, key, cache.lengths[row], whole)
+            else:
+                query, key = rope.rotate_slot(query, key, step.slot, step.room, whole)
             held = cache.append(row, key, value)
             self._view_tokens += held.length
-            return self._attend(query, held.key, held.value, scale)
+            return self._attend(query, held.key, held.value, scale, held.held)
         held = cache.append(row, key, value)
         view = self.policy.view(held, query)
         if view is None:

@@ -101,6 +101,17 @@ class ViewRope:
             self._last = what, self._angles(start, stop, max(stop, length), key)
         return self._both(query, key, *self._last[1])
 
+    def rotate_slot(
+        self, query: Tensor, key: Tensor, slot: Tensor, room: int, length: int
+    ) -> tuple[Tensor, Tensor]:
+        """query [H, 1, D] and key [Hkv, 1, D], both at position `slot` (int64 [1]) below `room`.
+
+        The frequencies are those of max(room, length) tokens.
+        """
+        tables = self._table(room, max(room, length), key)
+        cos, sin = (table.index_select(1, slot) for table in tables)
+        return self._both(query, key, cos, sin)
+
     def _both(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         query, key = self._rotate(query[None], key[None], cos, sin)
         return query[0], key[0]

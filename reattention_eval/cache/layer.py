@@ -198,8 +198,3 @@ def _storage(shape: Sequence[int], like: Tensor) -> Tensor:
     """Unwritten storage that may be written in and outside inference mode alike."""
     with torch.inference_mode(False):
         return torch.empty(shape, dtype=like.dtype, device=like.device)
-
-
-def concat_ranges(*ranges: tuple[int, int], device: torch.device) -> Tensor:
-    """Positions of several half-open ranges one after another, int64."""
-    return torch.cat([torch.arange(*bounds, device=device) for bounds in ranges])

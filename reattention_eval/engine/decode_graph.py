@@ -25,6 +25,9 @@ LEAST_ROOM = 1024
 GRAPHS_KEPT = 4
 
 
+_Key = tuple[int, int, tuple[int, ...]]  # room, how often the storage moved, frequencies
+
+
 @dataclass
 class _Captured:
     replay: Callable[[], None]
@@ -49,8 +52,8 @@ class RepeatedDecode:
         self._model, self._hook, self._method, self._device = model, hook, method, device
         self._able = device.type == "cuda" and hook.repeatable
         self._ranks = ranks_of(model)
-        self._graphs: dict[tuple[int, int], _Captured] = {}
-        self._steps: dict[tuple[int, int], int] = {}
+        self._graphs: dict[_Key, _Captured] = {}
+        self._steps: dict[_Key, int] = {}
         self._inputs: tuple[Tensor, Tensor, Tensor] | None = None
         self._pool: Any = None
 
@@ -59,13 +62,14 @@ class RepeatedDecode:
         length = self._hook.layers[0].lengths[0]
         if not self._able or not self._method.repeatable(length + 1):
             return None
-        room, place = self._room(length + 1), self._hook.layers[0].moves
-        if room <= length:
-            return None  # the storage grows first
-        captured = self._graphs.get((room, place))
+        room, frequencies = self._room(length + 1), self._hook.frequencies(length + 1)
+        if room <= length or self._hook.frequencies(room) != frequencies:
+            return None  # the storage grows first; RoPE changes on the way
+        place = room, self._hook.layers[0].moves, frequencies
+        captured = self._graphs.get(place)
         if captured is None:
-            self._steps[room, place] = self._steps.get((room, place), 0) + 1
-            if self._steps[room, place] <= STEPS_BEFORE_CAPTURE:
+            self._steps[place] = self._steps.get(place, 0) + 1
+            if self._steps[place] <= STEPS_BEFORE_CAPTURE:
                 return None
         ids, held, slot = self._static_inputs()
         ids.fill_(tokens[0])
@@ -78,9 +82,9 @@ class RepeatedDecode:
                 return None
             while len(self._graphs) >= GRAPHS_KEPT:
                 del self._graphs[next(iter(self._graphs))]
-            self._graphs[room, place] = captured
+            self._graphs[place] = captured
         captured.replay()
-        self._hook.count_repeat(self._method.fixed_view)
+        self._hook.count_repeat(self._method.fixed_view(length + 1))
         return captured.logits[:, -1].clone()
 
     def _room(self, tokens: int) -> int:

@@ -47,9 +47,9 @@ class Method(ABC):
         """Bytes kept beside the keys of one KV head, for a cache of `tokens` tokens."""
         return 0
 
-    @property
-    def fixed_view(self) -> int:
-        """Keys of a repeatable step's view besides those that the device counts."""
+    def fixed_view(self, length: int) -> int:
+        """Keys of a repeatable step's view, of a cache of `length` tokens, besides those that the
+        device counts."""
         return 0
 
     @abstractmethod

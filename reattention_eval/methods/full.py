@@ -26,5 +26,11 @@ class FullAttention(Method):
     def budget(self) -> None:
         return None
 
+    def repeatable(self, length: int) -> bool:
+        return True
+
+    def fixed_view(self, length: int) -> int:
+        return length
+
     def view(self, row: RowCache, query: Tensor) -> None:
         return None

@@ -109,8 +109,7 @@ class ReAttention(Method):
             return 0
         return keys * head_dim + keys * INDEX_BLOCK_BYTES // INDEX_BLOCK_KEYS
 
-    @property
-    def fixed_view(self) -> int:
+    def fixed_view(self, length: int) -> int:
         return self.global_size + self.local_size
 
     def repeatable(self, length: int) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from reattention_eval.cache import RowCache, concat_ranges
+from reattention_eval.attention import Selection
+from reattention_eval.cache import RowCache
 from reattention_eval.methods.base import Method
 
 
@@ -37,11 +39,18 @@ class StreamingLLM(Method):
     def budget(self) -> int:
         return self.sink_size + self.window_size
 
-    def view(self, row: RowCache, query: Tensor) -> Tensor | None:
+    def repeatable(self, length: int) -> bool:
+        return self.selects(length)
+
+    def fixed_view(self, length: int) -> int:
+        return self.budget
+
+    def view(self, row: RowCache, query: Tensor) -> Selection | None:
         if not self.selects(row.length):
             return None
-        window = (row.length - self.window_size, row.length)
-        return concat_ranges((0, self.sink_size), window, device=query.device)
+        nothing = torch.empty(1, 0, dtype=torch.int32, device=query.device)
+        count = torch.zeros(1, dtype=torch.int32, device=query.device)
+        return Selection(nothing, count, self.sink_size, self.window_size)
 
     def check(self, window: int) -> None:
         self.require(

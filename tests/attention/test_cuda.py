@@ -17,6 +17,7 @@ METHODS = [
     StreamingLLM(sink_size=4, window_size=200, chunk_size=64),
     ReAttention(4, 128, 8, 3, 9, chunk_size=64),
 ]
+INT8 = ReAttention(4, 128, 8, 3, 9, chunk_size=64, candidates="int8")
 SHAPE = dict(heads=6, kv_heads=2, head_dim=64, layers=3, window=8192)
 # in bf16 a peaky random model is chaotic: one span more or less changes every logit
 SMOOTH = {**SHAPE, "initializer_range": 0.03}
@@ -80,15 +81,14 @@ def test_transformers_generate_inside_the_block():
         session.check_selected()
 
 
-@pytest.mark.parametrize("candidates", ["16bit", "int8"])
-def test_captured_steps_equal_launched_ones(candidates, monkeypatch):
+@by_method([*METHODS, INT8])
+def test_captured_steps_equal_launched_ones(method, monkeypatch):
     from reattention_eval.engine import decode_graph
     from reattention_eval.methods import reattention
 
     monkeypatch.setattr(reattention, "INT8_KEYS", 200)
     monkeypatch.setattr(reattention, "INT8_LAYER", 0)
     monkeypatch.setattr(decode_graph, "LEAST_ROOM", 16)
-    method = ReAttention(4, 128, 8, 3, 9, chunk_size=64, candidates=candidates)
     model = tiny_model(dtype=torch.bfloat16, **SHAPE).cuda()
 
     def run_steps():
@@ -101,7 +101,7 @@ def test_captured_steps_equal_launched_ones(candidates, monkeypatch):
 
     captured = run_steps()
     assert captured[3] > 1
-    monkeypatch.setattr(ReAttention, "repeatable", lambda self, length: False)
+    monkeypatch.setattr(type(method), "repeatable", lambda self, length: False)
     launched = run_steps()
     assert launched[3] == 0
     assert torch.equal(captured[0], launched[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reattention_eval.cache import LayerCache, concat_ranges
+from reattention_eval.cache import LayerCache
 from reattention_eval.cache.layer import GROWTH_TOKENS
 
 
@@ -60,7 +60,3 @@ def test_gather_and_rewind():
     assert torch.equal(cache.row(0).key, key[:, :4])
     with pytest.raises(ValueError, match="holds 4 tokens and cannot go back to 5"):
         cache.rewind([5])
-
-
-def test_concat_ranges():
-    assert concat_ranges((0, 2), (5, 7), device=torch.device("cpu")).tolist() == [0, 1, 5, 6]

@@ -108,7 +108,7 @@ def test_an_index_of_the_keys_is_counted_where_it_is_used() -> None:
         for tokens in (131_072, 1_000_000)
     ]
     assert sizes[0] == sizes[2]  # too short for it
-    middle = 1_000_000 - plain.fixed_view
+    middle = 1_000_000 - plain.fixed_view(1_000_000)
     index = make_index(torch.empty(1, 8, 1, 128, device="meta"), middle)
     assert (sizes[3] - sizes[1]) / 32 == pytest.approx(index.bytes, rel=1e-3)
 

@@ -7,12 +7,17 @@ import torch
 from repeats import repeat_without_gpu
 from tiny_models import random_prompt, tiny_model
 
-from reattention_eval import ReAttention, StreamingLLM, attach
+from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.attention import hook
 from reattention_eval.engine import decode_graph
 from reattention_eval.engine.decode_graph import RepeatedDecode
 
 METHOD = ReAttention(4, 64, 8, 3, 9, chunk_size=64)
+METHODS = [METHOD, StreamingLLM(4, 64, chunk_size=32), FullAttention(chunk_size=64)]
+LONGROPE = dict(
+    rope_type="longrope", short_factor=[1.0] * 8, long_factor=[2.0] * 8, factor=4.0,
+    original_max_position_embeddings=512,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -20,29 +25,70 @@ def repeated(monkeypatch):
     return repeat_without_gpu(monkeypatch)
 
 
-def run(method, prompt, steps=40):
+def run(method, prompt, steps=40, **settings):
     """Logits after a prefill and after every step; also after going back, and the counters."""
-    with attach(tiny_model(layers=2, dtype=torch.float64), method) as session:
+    with attach(tiny_model(layers=2, dtype=torch.float64, **settings), method) as session:
         logits = [session.prefill(prompt, max_new_tokens=64)]
         nll = session.answer_nll(list(range(1, 12)))
         for token in range(steps):
             logits.append(session.decode(torch.tensor([[token % 50]])))
         again = session.generate(prompt[:, :300], max_new_tokens=9)
         stats = session.stats.as_dict()
-        timed = ("second", "bytes", "mean_view")  # a repeat's view is counted on a GPU only
+        timed = ("second", "bytes")
+        if method is METHOD:
+            timed += ("mean_view",)  # a selection's size is counted on a GPU only
         counters = {k: v for k, v in stats.items() if not any(word in k for word in timed)}
         return torch.cat(logits), nll, again, counters, session.lengths
 
 
-def test_as_ordinary_steps(repeated):
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_as_ordinary_steps(repeated, method):
     prompt = random_prompt(400)
-    got = run(METHOD, prompt)
+    got = run(method, prompt)
     assert len(set(repeated)) >= 3  # several rooms: 40 steps cross their ends
     repeated.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(METHOD.__class__, "repeatable", lambda self, length: False)
-        want = run(METHOD, prompt)
+    compare(got, launched(method, prompt))
     assert not repeated
+
+
+@pytest.mark.parametrize("tokens", [300, 490, 560])
+@pytest.mark.parametrize(
+    "scaling", [LONGROPE, {"rope_type": "dynamic", "factor": 2.0}], ids=["longrope", "dynamic"]
+)
+def test_frequencies_that_follow_the_length(repeated, scaling, tokens):
+    """Before the length at which they change, across it, and behind it."""
+    prompt, method = random_prompt(tokens), METHODS[2]
+    got = run(method, prompt, rope_scaling=scaling, window=512)
+    behind = any(room > 512 for room in repeated)
+    assert behind == (scaling is LONGROPE and tokens > 490 - 40)  # dynamic: new ones every step
+    compare(got, launched(method, prompt, rope_scaling=scaling, window=512))
+
+
+def test_a_shorter_prompt_finds_its_own_frequencies(repeated):
+    """Both prompts are decoded in the same room, with factors that the prompt's length decides."""
+    model = tiny_model(layers=2, dtype=torch.float64, rope_scaling=LONGROPE, window=512)
+    logits = []
+    with attach(model, METHODS[2]) as session:
+        for tokens, room in ((520, 80), (505, 80), (520, 80)):
+            session.prefill(random_prompt(tokens), max_new_tokens=room)
+            logits.append([session.decode(torch.tensor([[t]])) for t in range(6)][-1])
+    assert repeated
+    assert torch.equal(logits[0], logits[2])
+    repeated.clear()
+    with pytest.MonkeyPatch.context() as patch, attach(model, METHODS[2]) as session:
+        patch.setattr(FullAttention, "repeatable", lambda self, length: False)
+        session.prefill(random_prompt(505))
+        want = [session.decode(torch.tensor([[t]])) for t in range(6)][-1]
+    torch.testing.assert_close(logits[1], want, rtol=0, atol=1e-12)
+
+
+def launched(method, prompt, **settings):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(method), "repeatable", lambda self, length: False)
+        return run(method, prompt, **settings)
+
+
+def compare(got, want):
     torch.testing.assert_close(got[0], want[0], rtol=0, atol=1e-12)
     assert got[1] == pytest.approx(want[1], abs=1e-12)
     assert torch.equal(got[2], want[2])
@@ -50,8 +96,8 @@ def test_as_ordinary_steps(repeated):
 
 
 def test_only_what_selects_is_repeated(repeated):
-    run(METHOD, random_prompt(90), steps=10)  # within the scope until the end
-    run(StreamingLLM(4, 60, chunk_size=32), random_prompt(400))
+    for method in METHODS[:2]:
+        run(method, random_prompt(50), steps=8)  # within the scope until the end
     with attach(tiny_model(layers=2), METHOD) as session:
         session.generate(random_prompt(400).expand(2, -1), max_new_tokens=9)
     assert not repeated

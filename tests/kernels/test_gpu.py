@@ -8,7 +8,12 @@ from kernels.triton_cases import KINDS, make_inputs
 
 from reattention_kernels import select_positions, topk_keys
 from reattention_kernels.topk_keys import topk_keys_blockwise, topk_keys_naive
-from reattention_kernels.view import attend_view, attend_view_naive
+from reattention_kernels.view import (
+    attend_view,
+    attend_view_naive,
+    attend_whole,
+    attend_whole_naive,
+)
 from reattention_kernels.votes import select_positions_vectorized
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poisoned_memory")]
@@ -63,6 +68,10 @@ def test_offsets_past_two_to_the_31():
     n = 4_300_000  # x 4 heads x 128 channels: 2.2e9 elements
     query = torch.randn(1, 8, 3, 128, device="cuda").bfloat16()
     key = torch.randn(1, 4, n, 128, device="cuda", dtype=torch.bfloat16)
+    value = torch.randn_like(key)
+    step = query[:, :, -1:]
+    near = attend_whole(step[:, 6:], key[:, 3:].clone(), value[:, 3:].clone(), 0.1)  # offsets
+    torch.testing.assert_close(attend_whole(step, key, value, 0.1)[:, 6:], near)
     for position, scale in ((n - 1, 9.0), (n - 7, 8.0), (5, 7.0), (n // 2, 6.0)):
         key[0, :, position] = scale * query[0, ::2, 0]
     winners = topk_keys(query, key, 4)
@@ -102,6 +111,28 @@ def test_view_attention(t, dtype):
     view = (query, key, value, positions, count, angle.cos(), angle.sin(), 32, 4096, 0.05)
     got, want = attend_view(*view).float(), attend_view_naive(*view).float()
     assert (got - want).norm() <= (1e-5 if dtype == torch.float32 else 1e-2) * want.norm()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", COMPILED, ids=str)
+def test_a_decode_step_over_the_whole_cache(shape, dtype):
+    heads, kv_heads, d, _ = shape
+    draw = torch.Generator().manual_seed(heads * d)
+    for trial in range(12):
+        room = int(torch.randint(1, (70, 2000, 40_000)[trial % 3], (1,), generator=draw))
+        n = int(torch.randint(1, room + 1, (1,), generator=draw))
+        held = torch.tensor([n], dtype=torch.int32, device="cuda")
+        batch, t = 1 + trial % 2, min(n, 1 + trial // 2 % 2)
+        query, key = make_inputs("normal", heads, kv_heads, t, room, d, dtype, batch, "cuda", trial)
+        value = torch.randn_like(key)
+        got = attend_whole(query, key, value, d**-0.5, held)
+        exact = (x.double() for x in (query, key[:, :, :n], value[:, :, :n]))
+        want = attend_whole_naive(*exact, d**-0.5)
+        assert (got - want).norm() <= (1e-5 if dtype == torch.float32 else 1e-2) * want.norm()
+        if n == room:
+            continue
+        cut = key[:, :, :n], value[:, :, :n]
+        assert torch.equal(got, attend_whole(query, *cut, d**-0.5)), n
 
 
 @pytest.mark.parametrize("indexed", [False, True])

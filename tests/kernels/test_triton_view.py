@@ -1,15 +1,21 @@
-"""The Triton forms of attend_view, in the interpreter, against the naive form."""
+"""The Triton forms of attend_view and attend_whole, in the interpreter, against naive ones."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-from reattention_kernels.view import attend_view_naive
+from reattention_kernels.view import (
+    attend_view_naive,
+    attend_whole,
+    attend_whole_naive,
+    takes_whole,
+)
 
 pytest.importorskip("triton")
 from reattention_kernels.topk_keys.triton import interpreted
-from reattention_kernels.view.launch import attend_view_triton
+from reattention_kernels.view.launch import attend_view_triton, attend_whole_triton
 
 pytestmark = [
     pytest.mark.skipif(not interpreted(), reason="on a GPU test_gpu.py does this"),
@@ -52,7 +58,66 @@ def test_equals_the_naive_form(shape, dtype, tolerance):
     assert (got - want).norm() <= tolerance * want.norm()
 
 
-def test_an_empty_selection():
-    view = list(make_view(*SHAPES[1], torch.float32))
+@pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
+def test_an_empty_selection(shape):
+    view = list(make_view(*shape, torch.float32))
     view[4] = torch.zeros_like(view[4])
     torch.testing.assert_close(attend_view_triton(*view), attend_view_naive(*view))
+    view[3] = view[3][:, :0]  # as of a method that never selects
+    torch.testing.assert_close(attend_view_triton(*view), attend_view_naive(*view))
+
+
+# batch, heads, KV heads, queries, cache, head_dim: GQA 1, 3, 4, 7, odd lengths, fewer keys than
+# programs, one key
+WHOLE = [
+    (1, 4, 4, 1, 3001, 64),
+    (2, 6, 2, 1, 333, 96),
+    (1, 8, 2, 4, 1000, 128),
+    (1, 7, 1, 2, 65, 32),
+    (1, 4, 1, 1, 1, 16),
+    (1, 2, 2, 5, 5, 80),
+    (1, 2, 1, 3, 140, 256),
+]
+
+
+def make_whole(batch, heads, kv_heads, t, n, d, dtype):
+    """The cache is part of a storage with more room and more rows."""
+    draw = torch.Generator().manual_seed(n + t)
+    query = torch.randn(batch, heads, t, d, generator=draw).to(dtype)
+    storage = torch.randn(2, batch, kv_heads, n + 9, d, generator=draw).to(dtype)
+    return query, storage[0, :, :, :n], storage[1, :, :, :n], d**-0.5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 3e-3)], ids=["f32", "f16"]
+)
+@pytest.mark.parametrize("shape", WHOLE, ids=str)
+def test_the_whole_cache_equals_float64(shape, dtype, tolerance):
+    inputs = make_whole(*shape, dtype)
+    assert takes_whole(*inputs[:2])
+    got = attend_whole_triton(*inputs)
+    want = attend_whole_naive(*(x.double() for x in inputs[:3]), inputs[3])
+    assert (got - want).norm() <= tolerance * want.norm()
+    q, k, v = (x.double() for x in inputs[:3])
+    mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+    peer = scaled_dot_product_attention(q, k, v, mask, scale=inputs[3], enable_gqa=True)
+    torch.testing.assert_close(want, peer, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [attend_whole_triton, attend_whole])
+@pytest.mark.parametrize("held", [1, 3, 64, 65, 399])
+def test_the_whole_cache_up_to_a_length_of_the_device(form, held):
+    query, key, value, scale = make_whole(1, 6, 2, 1, 400, 32, torch.float32)
+    got = form(query, key, value, scale, torch.tensor([held], dtype=torch.int32))
+    want = attend_whole_naive(query, key[:, :, :held], value[:, :, :held], scale)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_what_attends_to_the_whole_cache_elsewhere():
+    def shape(heads, kv_heads, t, d):
+        return torch.empty(1, heads, t, d), torch.empty(1, kv_heads, 9, d)
+
+    assert takes_whole(*shape(28, 4, 2, 128))
+    assert not takes_whole(*shape(28, 4, 3, 128))  # more rows than a program takes
+    assert not takes_whole(*shape(2, 2, 1, 8))
+    assert not takes_whole(*shape(2, 2, 1, 33))

@@ -119,16 +119,23 @@ def smooth_model() -> torch.nn.Module:
 
 def captured_steps(model: torch.nn.Module) -> dict[str, Any]:
     """On GPUs: logits of decode steps as CUDA graphs and launched, and how many graphs."""
+    return {
+        method.name: _captured_steps(model, method)
+        for method in (ReAttention(4, 128, 8, 3, 9, chunk_size=64), FullAttention(chunk_size=64))
+    }
+
+
+def _captured_steps(model: torch.nn.Module, method: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode_graph, "LEAST_ROOM", 16)
         for way in ("captured", "launched"):
-            with attach(model, ReAttention(4, 128, 8, 3, 9, chunk_size=64)) as session:
+            with attach(model, method) as session:
                 logits = [session.prefill(random_prompt(700), max_new_tokens=64)]
                 logits += [session.decode(torch.tensor([[token]])) for token in range(40)]
                 found[way] = torch.cat(logits).float().cpu()
                 found[f"{way}_graphs"] = session._repeats.graphs
-            patch.setattr(ReAttention, "repeatable", lambda self, length: False)
+            patch.setattr(type(method), "repeatable", lambda self, length: False)
     return found
 
 

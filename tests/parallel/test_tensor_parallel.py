@@ -82,8 +82,10 @@ def test_not_started_by_torchrun():
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_capture_what_they_launch(tmp_path):
     found = by_two_ranks(tmp_path)
-    assert torch.equal(found[0]["captured"], found[1]["captured"])
-    for rank in found:
-        assert rank["captured_graphs"] > 1
-        assert rank["launched_graphs"] == 0
-        assert torch.equal(rank["captured"], rank["launched"])
+    for name in ("reattention", "full"):
+        one, other = (rank[name] for rank in found)
+        assert torch.equal(one["captured"], other["captured"])
+        for rank in (one, other):
+            assert rank["captured_graphs"] > 1
+            assert rank["launched_graphs"] == 0
+            assert torch.equal(rank["captured"], rank["launched"])

@@ -29,7 +29,11 @@ def sides_of(layer: Layer) -> Sides:
     """
     sides: Sides = {"step": layer.step}
     if layer.t == 1:
-        sides = {"step": captured(layer.step).replay, "step, launched": layer.step}
+        sides = {
+            "step": captured(layer.step).replay,
+            "step, launched": layer.step,
+            "full attention": layer.decode_whole,
+        }
     sides |= {
         "selection": layer.select,
         "SDPA cuDNN": layer.full_attention,

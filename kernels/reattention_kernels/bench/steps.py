@@ -13,7 +13,7 @@ from reattention_kernels.bench.data import make_keys, make_queries, rope_tables
 from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
 from reattention_kernels.topk_keys.triton import topk_keys_triton
-from reattention_kernels.view import attend_view
+from reattention_kernels.view import attend_view, attend_whole
 from reattention_kernels.votes.triton import select_positions_triton
 
 HEADS, KV_HEADS, HEAD_DIM, TOP_K = 32, 8, 128, 4
@@ -71,6 +71,10 @@ class Layer:
         """The same queries over all keys, by the fastest attention PyTorch ships."""
         with sdpa_kernel(backend):
             return scaled_dot_product_attention(self.query, self.key, self.value, enable_gqa=True)
+
+    def decode_whole(self) -> Tensor:
+        """The same by the kernel that decode steps of full attention run."""
+        return attend_whole(self.query, self.key, self.value, HEAD_DIM**-0.5)
 
 
 def captured(function: object) -> torch.cuda.CUDAGraph:

@@ -1,12 +1,25 @@
-"""RoPE and causal attention over a view of the cache: `attend_view`."""
+"""Attention over a part of the cache with RoPE, and over the whole of it in a decode step.
+
+`attend_view` and `attend_whole`.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from reattention_kernels.view.naive import attend_view_naive, view_rows
+from reattention_kernels.view.naive import attend_view_naive, attend_whole_naive, view_rows
 
-__all__ = ["attend_view", "attend_view_naive", "view_rows"]
+__all__ = [
+    "attend_view",
+    "attend_view_naive",
+    "attend_whole",
+    "attend_whole_naive",
+    "takes_whole",
+    "view_rows",
+]
+
+WHOLE_ROWS = 16  # queries times query heads of a KV head
+HEAD_DIMS = (16, 256)
 
 
 def attend_view(
@@ -48,3 +61,36 @@ def attend_view(
     if held is not None:
         key, value = key[:, :, : int(held)], value[:, :, : int(held)]
     return attend_view_naive(query, key, value, positions, count, cos, sin, *sizes)
+
+
+def takes_whole(query: Tensor, key: Tensor) -> bool:
+    """Whether `attend_whole` serves these shapes on a GPU: few queries, as in a decode step."""
+    h, t, d = query.shape[-3:]
+    few = t * (h // key.shape[-3]) <= WHOLE_ROWS
+    return few and d % 2 == 0 and HEAD_DIMS[0] <= d <= HEAD_DIMS[1]
+
+
+def attend_whole(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, held: Tensor | None = None
+) -> Tensor:
+    """Causal attention of a cache's last T tokens over all of it; no RoPE.
+
+    The keys are split over the GPU (Flash-Decoding: Dao et al., 2023,
+    pytorch.org/blog/flash-decoding).
+
+    Args:
+        query: [B, H, T, D], T >= 1, for which `takes_whole` holds.
+        key, value: [B, Hkv, N, D], the cache with the T tokens appended.
+        scale: factor of the scores.
+        held: int32 [1], only the first so many keys exist; for calls that a CUDA graph repeats.
+
+    Returns:
+        [B, H, T, D] of query's dtype.
+    """
+    if query.is_cuda:
+        from reattention_kernels.view.launch import attend_whole_triton
+
+        return attend_whole_triton(query, key, value, scale, held)
+    if held is not None:
+        key, value = key[:, :, : int(held)], value[:, :, : int(held)]
+    return attend_whole_naive(query, key, value, scale)

@@ -1,4 +1,4 @@
-"""Launches of `attend_view` on CUDA: which kernels, in which shapes."""
+"""Launches of `attend_view` and `attend_whole` on CUDA: which kernels, in which shapes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ from reattention_kernels.view.triton import (
     view_attention_kernel,
 )
 from reattention_kernels.view.triton_decode import decode_view_kernel, join_splits_kernel
+from reattention_kernels.view.triton_whole import decode_whole_kernel
 
 CHUNK_TILE = (64, 64, 4, 3)  # query rows, keys, warps, stages
 WIDE_TILE = (32, 32, 4, 2)  # float32 and head_dim 256
+WHOLE_TILE = (64, 4, 3)  # keys, warps, stages
+WHOLE_PROGRAMS = 256  # two on each of an H100's 132 processors, which their memory allows
+MOST_SPLITS = 128
 
 
 def attend_view_triton(
@@ -95,6 +99,36 @@ def _decode(query, key, value, positions, count, cos, sin, global_size, local_si
         n, t, kv_heads, positions.shape[1],
         *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
         GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=_upcast(), **layout,
+    )  # fmt: skip
+    join_splits_kernel[(h // kv_heads * t, kv_heads, b)](
+        parts, stats, out, t, kv_heads, SPLITS=splits, **layout
+    )
+    return out
+
+
+def attend_whole_triton(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, held: Tensor | None = None
+) -> Tensor:
+    """Same contract as `reattention_kernels.view.attend_whole`; never waits for the host."""
+    query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
+    b, h, t, d = query.shape
+    kv_heads = key.shape[1]
+    half = max(16, triton.next_power_of_2(d // 2))
+    splits = min(MOST_SPLITS, triton.next_power_of_2(max(1, WHOLE_PROGRAMS // (b * kv_heads))))
+    shape = (b, kv_heads, splits, DECODE_ROWS)
+    parts = torch.empty(*shape, 2 * half, dtype=torch.float32, device=query.device)
+    stats = torch.empty(*shape, 2, dtype=torch.float32, device=query.device)
+    out = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
+    layout = dict(GROUP=h // kv_heads, D=d, HALF_P=half, ROWS=DECODE_ROWS)
+    keys, warps, stages = WHOLE_TILE
+    if query.element_size() * d > 256:  # two stages of a wide head fill the shared memory
+        keys, stages = keys // 2, 2
+    decode_whole_kernel[(splits, kv_heads, b)](
+        query, key, value, parts, stats, scale * LOG2E,
+        key.shape[2] if held is None else held, t, kv_heads,
+        *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
+        DP=max(16, triton.next_power_of_2(d)), BN=keys, STAGES=stages, UPCAST=_upcast(),
+        num_warps=warps, **layout,
     )  # fmt: skip
     join_splits_kernel[(h // kv_heads * t, kv_heads, b)](
         parts, stats, out, t, kv_heads, SPLITS=splits, **layout

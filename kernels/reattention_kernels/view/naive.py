@@ -1,4 +1,4 @@
-"""Reference form of `attend_view`: one batch row at a time, whole score matrices."""
+"""Reference forms of `attend_view` and `attend_whole`: whole score matrices."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ def attend_view_naive(
     scale: float,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`."""
-    group = query.shape[1] // key.shape[1]
     rows = []
     for b in range(query.shape[0]):
         chosen = view_rows(positions[b], int(count[b]), key.shape[2], global_size, local_size)
         n, t = chosen.numel(), query.shape[2]
-        k = rotate(key[b][:, chosen], cos[:n], sin[:n]).repeat_interleave(group, 0)
-        v = value[b][:, chosen].repeat_interleave(group, 0)
+        k = rotate(key[b][:, chosen], cos[:n], sin[:n])
         q = rotate(query[b], cos[n - t : n], sin[n - t : n])
-        scores = (q.float() @ k.float().transpose(1, 2)) * scale  # [H, T, n]
-        visible = (
-            torch.arange(n, device=q.device) <= torch.arange(n - t, n, device=q.device)[:, None]
-        )
-        weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
-        rows.append((weights @ v.float()).to(query.dtype))
+        rows.append(attend_whole_naive(q[None], k[None], value[b : b + 1][:, :, chosen], scale)[0])
     return torch.stack(rows)
+
+
+def attend_whole_naive(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Same contract as `reattention_kernels.view.attend_whole`, in float32 or finer."""
+    exact = torch.promote_types(query.dtype, torch.float32)
+    group, t, n = query.shape[1] // key.shape[1], query.shape[2], key.shape[2]
+    q, k, v = query.to(exact), key.to(exact), value.to(exact)
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    scores = (q @ k.transpose(2, 3)) * scale  # [B, H, T, n]
+    places = torch.arange(n, device=q.device)
+    weights = scores.masked_fill(places > places[n - t :, None], -torch.inf).softmax(-1)
+    return (weights @ v).to(query.dtype)
 
 
 def view_rows(positions: Tensor, count: int, n: int, global_size: int, local_size: int) -> Tensor:
