@@ -4,7 +4,8 @@
 
 Runs configs/eval_ruler_reattn.py with ReAttention on the embedded model (`reattention-eval prepare
 demo`, `prepare ruler`); CONFIG and the variables of docs/benchmarks.md choose another run. Writes
-results/gpu/data_parallel.json after each run.
+results/gpu/data_parallel.json after each run; a run that it holds of the same commit, device and
+choice is kept and not made again. CUDA_VISIBLE_DEVICES, where it is set, names the GPUs to take.
 """
 
 from __future__ import annotations
@@ -36,15 +37,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=REPO / "results/gpu/data_parallel.json")
     asked = parser.parse_args()
     counts = [int(count) for count in asked.gpus.split(",")]
-    there = max(1, torch.cuda.device_count())  # without a GPU one process runs on the CPU
-    if max(counts) > there:
-        parser.error(f"--gpus asks for {max(counts)} and {there} can be had here; lower it.")
+    there = devices()
+    if max(counts) > len(there):
+        parser.error(f"--gpus asks for {max(counts)} and {len(there)} can be had here; lower it.")
     os.environ.setdefault("REATTENTION_RUN_MODEL", str(embedded_model_folder()))
     os.environ.setdefault("REATTENTION_ONLY_METHODS", "reattention")
-    runs: list[dict[str, Any]] = []
+    same = about(asked)
+    runs = held(asked.out, same)
     for count in counts:
-        runs.append(run(asked.config, count, asked.work_dir / f"gpus-{count}"))
-        record = {**about(asked), "runs": runs, "efficiency": efficiency(runs)}
+        if count in [found["gpus"] for found in runs]:
+            continue
+        runs.append(run(asked.config, there[:count], asked.work_dir / f"gpus-{count}"))
+        record = {**same, "date": today(), "runs": runs, "efficiency": efficiency(runs)}
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(record, indent=1) + "\n")
         print(json.dumps({k: v for k, v in runs[-1].items() if "after" not in k}), flush=True)
@@ -52,9 +56,25 @@ def main() -> int:
     return int(any(found["exit_status"] for found in runs))
 
 
-def run(config: str, gpus: int, work_dir: Path) -> dict[str, Any]:
-    """One evaluation on the first `gpus` GPUs, and when each of its samples was finished."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus)))}
+def devices() -> list[str]:
+    """GPUs to take; without one a single process runs on the CPU."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count() or 1)]
+
+
+def held(out: Path, same: dict[str, Any]) -> list[dict[str, Any]]:
+    """Complete runs of a record that is `same` in all it says of itself."""
+    if not out.exists():
+        return []
+    record = json.loads(out.read_text())
+    if any(record.get(name) != value for name, value in same.items()):
+        return []
+    return [found for found in record["runs"] if found["exit_status"] == 0]
+
+
+def run(config: str, gpus: list[str], work_dir: Path) -> dict[str, Any]:
+    """One evaluation on these GPUs, and when each of its samples was finished."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     command = [sys.executable, "-m", "opencompass.cli.main", config, "-w", str(work_dir)]
     started = time.time()
     log = work_dir.with_suffix(".log")
@@ -71,7 +91,7 @@ def run(config: str, gpus: int, work_dir: Path) -> dict[str, Any]:
             time.sleep(POLL_SECONDS)
     span = finished[-1] - finished[0] if finished else 0.0
     return {
-        "gpus": gpus,
+        "gpus": len(gpus),
         "exit_status": process.returncode,
         "samples": len(finished),
         "samples_per_minute": round(60 * (len(finished) - 1) / span, 1) if span else None,
@@ -124,8 +144,11 @@ def about(asked: argparse.Namespace) -> dict[str, Any]:
         },
         "commit": asked.commit or head(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def today() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

@@ -130,25 +130,15 @@ class Worker:
 
     def measure(self, job: str, shape: str, length: int, method_name: str) -> None:
         config = self._config(shape)
+        method = self._method(method_name)
+        prompt = self._prompt(config, length)
+        self._compile_kernels(shape, method, prompt)
         start = time.perf_counter()
         model = self._random(config)
         self._wait()
         made = time.perf_counter() - start
-        method = self._method(method_name)
-        prompt = self._prompt(config, length)
         with self._attached(model, method) as session:
-            warm = min(length, method.budget or 0) + 2 * method.chunk_size
-            session.prefill(prompt[:, :warm], max_new_tokens=4)  # kernels are compiled
-            session.decode(torch.tensor([[5]]))
-            session.reset()
-            session.reset_stats()
-            first: list[float] = []
             session.prefill(prompt, max_new_tokens=self.args.decode + WARM_STEPS)
-            if self._first_says(session.stats.prefill_seconds < 20) and self._time_left():
-                first.append(session.stats.prefill_seconds)  # a second one finds all compiled
-                session.reset()
-                session.reset_stats()
-                session.prefill(prompt, max_new_tokens=self.args.decode + WARM_STEPS)
             for token in range(WARM_STEPS):  # a CUDA graph may be captured here
                 session.decode(torch.tensor([[token]]))
             before = session.stats.decode_seconds
@@ -164,7 +154,6 @@ class Worker:
                 "method": method_name,
                 "settings": method.settings(),
                 "weights_made_seconds": made,
-                "first_ttft_seconds": first,
                 "ttft_seconds": stats.prefill_seconds,
                 "prefill_tokens_per_second": length / stats.prefill_seconds,
                 "tpot_seconds": (stats.decode_seconds - before) / self.args.decode,
@@ -177,6 +166,23 @@ class Worker:
                 "cache_bytes_a_process": stats.cache_bytes,
             },
         )
+
+    def _compile_kernels(self, shape: str, method: Any, prompt: torch.Tensor) -> None:
+        """Few layers of the same shape read the same prompt, so that the timed one waits for no
+        compiler."""
+        model = self._random(self._config(shape, num_hidden_layers=max(2, len(self.devices))))
+        with self._attached(model, method) as session:
+            session.prefill(prompt, max_new_tokens=WARM_STEPS)
+            for token in range(WARM_STEPS):
+                session.decode(torch.tensor([[token]]))
+        del model, session
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            for device in self.devices:
+                torch.cuda.reset_peak_memory_stats(
+                    self.ranks.device if self.args.way == "tensor_parallel" else device
+                )
 
     @contextmanager
     def _attached(self, model: Any, method: Any) -> Iterator[Any]:
@@ -245,9 +251,9 @@ class Worker:
     def _dtype(self) -> torch.dtype:
         return torch.float32 if self.args.tiny else torch.bfloat16
 
-    def _config(self, shape: str) -> Any:
+    def _config(self, shape: str, **own: Any) -> Any:
         config_class, settings = SHAPES[shape]
-        own = dict(eos_token_id=None, bos_token_id=None, tie_word_embeddings=False)
+        own |= dict(eos_token_id=None, bos_token_id=None, tie_word_embeddings=False)
         return config_class(**{**settings, **(TINY if self.args.tiny else {}), **own})
 
     def _prompt(self, config: Any, length: int) -> torch.Tensor:
