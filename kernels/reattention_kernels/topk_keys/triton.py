@@ -67,7 +67,7 @@ def choose_tile(n_rows: int, key: Tensor, mode: str) -> Tile:
     if head_dim > 128:
         return Tile(64 if n_rows <= 64 else 128, 128, 4 if n_rows <= 64 else 8, 2, lanes)
     if n_rows <= 64:
-        return Tile(64, 128, 4, 3, lanes, per_sm=2)
+        return Tile(64, 128, 4, 3, lanes, per_sm=2, rescore_warps=8)  # 4 would spill 1 KB
     if mode == "block_max":
         return Tile(128, 128, 8, 3, lanes)
     if hopper_ready(key):
