@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 from gpu_common import REPO, head
 
 from reattention_eval.checkpoints import embedded_model_folder
+from reattention_eval.harness.record_file import write_whole
 
 POLL_SECONDS = 0.5
 
@@ -47,11 +49,10 @@ def main() -> int:
     for count in counts:
         if count in [found["gpus"] for found in runs]:
             continue
-        runs.append(run(asked.config, there[:count], asked.work_dir / f"gpus-{count}"))
-        record = {**same, "date": today(), "runs": runs, "efficiency": efficiency(runs)}
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(record, indent=1) + "\n")
-        print(json.dumps({k: v for k, v in runs[-1].items() if "after" not in k}), flush=True)
+        for found in run(asked.config, there[:count], asked.work_dir / f"gpus-{count}"):
+            save(asked.out, same, [*runs, found])  # what there is so far, if this is cut short
+        runs.append(found)
+        print(json.dumps({k: v for k, v in found.items() if "after" not in k}), flush=True)
     print(json.dumps(efficiency(runs)))
     return int(any(found["exit_status"] for found in runs))
 
@@ -72,8 +73,14 @@ def held(out: Path, same: dict[str, Any]) -> list[dict[str, Any]]:
     return [found for found in record["runs"] if found["exit_status"] == 0]
 
 
-def run(config: str, gpus: list[str], work_dir: Path) -> dict[str, Any]:
-    """One evaluation on these GPUs, and when each of its samples was finished."""
+def save(out: Path, same: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+    today = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_whole(out, {**same, "date": today, "runs": runs, "efficiency": efficiency(runs)})
+
+
+def run(config: str, gpus: list[str], work_dir: Path) -> Iterator[dict[str, Any]]:
+    """One evaluation on these GPUs and when each of its samples was finished, as they finish; the
+    last one whole."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     command = [sys.executable, "-m", "opencompass.cli.main", config, "-w", str(work_dir)]
     started = time.time()
@@ -83,19 +90,25 @@ def run(config: str, gpus: list[str], work_dir: Path) -> dict[str, Any]:
     records = Finished(work_dir, started)
     with log.open("w") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
-        while True:
-            ended = process.poll() is not None
-            finished += [round(time.time() - started, 1)] * records.new()
-            if ended:
-                break
+        status = None
+        while status is None:
             time.sleep(POLL_SECONDS)
+            status = process.poll()
+            seconds = round(time.time() - started, 1)
+            new = records.new()
+            finished += [seconds] * new
+            if new or status is not None:
+                yield so_far(len(gpus), status, finished, seconds)
+
+
+def so_far(gpus: int, status: int | None, finished: list[float], seconds: float) -> dict[str, Any]:
     span = finished[-1] - finished[0] if finished else 0.0
     return {
-        "gpus": len(gpus),
-        "exit_status": process.returncode,
+        "gpus": gpus,
+        "exit_status": status,
         "samples": len(finished),
         "samples_per_minute": round(60 * (len(finished) - 1) / span, 1) if span else None,
-        "seconds": round(time.time() - started, 1),
+        "seconds": seconds,
         "sample_finished_after_seconds": finished,
     }
 
@@ -145,10 +158,6 @@ def about(asked: argparse.Namespace) -> dict[str, Any]:
         "commit": asked.commit or head(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-
-
-def today() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":
