@@ -1,4 +1,4 @@
-"""Attention over a selection without waiting for the host: kernels gather, rotate and attend."""
+"""Views attended without waiting for the host: kernels gather, rotate and attend."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from reattention_eval.cache import RowCache
 from reattention_kernels.backend import use_triton
 from reattention_kernels.view import attend_view
 
+LEAST_PLACES = 4095
+
 
 class DeviceView:
-    """Answers selections on CUDA and counts the keys attended where they are known."""
+    """Answers selections on CUDA, and decode steps over a whole cache; counts the keys attended to
+    where their number is known."""
 
     def __init__(self) -> None:
         self._counts: dict[torch.device, Tensor] = {}
         self._fixed = 0
+        self._places: dict[torch.device, Tensor] = {}  # int32 [1, W], 0..W-1
 
     @property
     def view_tokens(self) -> int:
@@ -64,16 +68,54 @@ class DeviceView:
             return None
         self._fixed += fixed
         self._counter(query.device).add_(view.count)
-        with torch.cuda.device_of(query):
-            return attend_view(
-                query[None],
-                row.key[None],
-                row.value[None],
-                view.spans,
-                view.count,
-                *tables,
-                view.global_size,
-                view.local_size,
-                scale,
-                row.held,
-            )[0]
+        return _attend(view, row, query, tables, scale)
+
+    def attend_all(
+        self, rope: ViewRope, row: RowCache, query: Tensor, scale: float, prompt: int
+    ) -> Tensor | None:
+        """A decode step over all that the row holds, renumbered: query [H, 1, D] -> [H, 1, D].
+
+        prompt: the frequencies are at least those of so many tokens. None as for `attend`, and for
+        more than one query.
+        """
+        if query.shape[1] != 1 or query.dtype not in FLASH_DTYPES or not use_triton(query):
+            return None
+        tables = rope.device_tables(row.length, row.length, query, prompt)
+        if tables is None:
+            return None
+        # every token but the new one is chosen, so that a repeated step finds how many there are
+        chosen = query.new_full((1,), row.length, dtype=torch.int32)
+        chosen = (chosen if row.held is None else row.held) - 1
+        view = Selection(self._all_places(row.length, query.device), chosen, 0, 1)
+        return _attend(view, row, query, tables, scale)
+
+    def held_places(self) -> list[Tensor]:
+        """The tables of `attend_all` made last, one a device."""
+        return list(self._places.values())
+
+    def _all_places(self, tokens: int, device: torch.device) -> Tensor:
+        held = self._places.get(device)
+        if held is None or held.shape[1] < tokens:
+            room = 1 << max(LEAST_PLACES, tokens - 1).bit_length()
+            with torch.inference_mode(False):
+                held = torch.arange(room, dtype=torch.int32, device=device)[None]
+            self._places[device] = held
+        return held
+
+
+def _attend(
+    view: Selection, row: RowCache, query: Tensor, tables: tuple[Tensor, Tensor], scale: float
+) -> Tensor:
+    with torch.cuda.device_of(query):
+        return attend_view(
+            query[None],
+            row.key[None],
+            row.value[None],
+            view.spans,
+            view.count,
+            *tables,
+            view.global_size,
+            view.local_size,
+            scale,
+            row.held,
+        )[0]

@@ -6,7 +6,6 @@ so, and a registered attention function asks the policy for the view, rotates it
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from transformers import AttentionInterface
 from reattention_eval.attention.attend import FLASH_DTYPES, ViewAttention
 from reattention_eval.attention.device_view import DeviceView
 from reattention_eval.attention.policy import Selection, ViewPolicy
-from reattention_eval.attention.rope import IdentityRotary, ViewRope
+from reattention_eval.attention.rope import ViewRope
 from reattention_eval.attention.survey import survey
+from reattention_eval.attention.swap import Swap
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.windowed import attend_windowed
 from reattention_eval.cache import LayerCache, RepeatedStep
@@ -66,7 +66,6 @@ class Hook:
         self._device = DeviceView()
         self._plan: Sequence[RowStep] = ()
         self._driven = False
-        self._restore: list[tuple[nn.Module, Any]] = []
         self._handles: list[Any] = []
         self._tokens: list[int] = []  # per row, by what the forwards carried
         self._prompts: list[int] = []  # per row, the length its prompt will have
@@ -86,10 +85,7 @@ class Hook:
     def install(self) -> None:
         owner = self._parts.owner
         AttentionInterface.register(NAME, _attention)
-        self._swap_configs()
-        self._rotaries: dict[str, Any] = {n: getattr(owner, n) for n in self._parts.rotaries}
-        for name, rotary in self._rotaries.items():
-            setattr(owner, name, IdentityRotary(rotary))
+        self._swap = Swap(self.model, self._parts, NAME)
         for layer in self._parts.layers:
             _HOOKS[layer.module] = self
         self._handles = [
@@ -101,13 +97,9 @@ class Hook:
         """Leave the model as it was before `install`."""
         for handle in self._handles:
             handle.remove()
-        for name, rotary in self._rotaries.items():
-            setattr(self._parts.owner, name, rotary)
+        self._swap.undo()
         for layer in self._parts.layers:
             _HOOKS.pop(layer.module, None)
-        for module, config in self._restore:
-            module.config = config
-        self._restore.clear()
 
     def _make_ropes(self) -> list[ViewRope]:
         """Of every layer; layers that rotate alike share one."""
@@ -117,19 +109,6 @@ class Hook:
             if key not in made:
                 made[key] = ViewRope(part.rotary, self._parts.rotate, part.layer_type)
         return [made[id(part.rotary), part.layer_type] for part in self._parts.layers]
-
-    def _swap_configs(self) -> None:
-        """Configurations are shared between models: this model gets copies of its own."""
-        copies: dict[int, Any] = {}
-        for module in self.model.modules():
-            config = module.__dict__.get("config")
-            if config is None or not hasattr(config, "_attn_implementation"):
-                continue
-            if id(config) not in copies:
-                copies[id(config)] = copy.deepcopy(config)
-                copies[id(config)]._attn_implementation = NAME
-            self._restore.append((module, config))
-            module.config = copies[id(config)]
 
     # -- a forward -------------------------------------------------------------------------------
 
@@ -179,8 +158,8 @@ class Hook:
 
     def frequencies(self, length: int) -> tuple[int, ...]:
         """What tells apart the RoPE frequencies that row 0 has at its positions as it grows to
-        `length` tokens; a view counts its own positions, and they stay the same."""
-        if self.policy.renumbers:
+        `length` tokens; a selection counts its own positions, and they stay the same."""
+        if self.policy.renumbers and self.policy.selects(length):
             return ()
         length = max(length, self._whole(self._prompts[0]))
         return tuple(rope.regime(length) for rope in dict.fromkeys(self._ropes))
@@ -220,8 +199,9 @@ class Hook:
         self._device.count_fixed(layers * fixed_view)
 
     def tables(self) -> list[Tensor]:
-        """RoPE tables in use: a captured graph reads them, so it must keep them alive."""
-        return [table for rope in set(self._ropes) for table in rope.held_tables()]
+        """Tables in use: a captured graph reads them, so it must keep them alive."""
+        rotations = [table for rope in set(self._ropes) for table in rope.held_tables()]
+        return [*rotations, *self._device.held_places()]
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         if not self._driven:
@@ -292,7 +272,11 @@ class Hook:
         held = cache.append(row, key, value)
         view = self.policy.view(held, query)
         if view is None:
-            key, value = held.key, held.value
+            answer = self._device.attend_all(rope, held, query, scale, whole)
+            if answer is not None:
+                self._view_tokens += held.length
+                return answer
+            key, value = held.key[:, : held.tokens], held.value[:, : held.tokens]
         else:
             self.selected += 1
             if isinstance(view, Selection):

@@ -59,15 +59,19 @@ class ViewRope:
             return length if length > self._limit else 0
         return int(self._kind == "longrope" and length > self._limit)
 
-    def device_tables(self, low: int, high: int, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    def device_tables(
+        self, low: int, high: int, like: Tensor, length: int = 0
+    ) -> tuple[Tensor, Tensor] | None:
         """cos and sin [>= high, D] for kernels that rotate a view of low..high keys themselves.
 
-        None where they could not: frequencies that depend on which length it is, partly rotated
-        heads, pairs that are not (i, i + D/2).
+        The frequencies are those of max(view, length) tokens. None where kernels could not:
+        frequencies that depend on which view it is, partly rotated heads, pairs that are not
+        (i, i + D/2).
         """
-        if not self._half_split or self.regime(low) != self.regime(high):
+        low, most = max(low, length), max(high, length)
+        if not self._half_split or self.regime(low) != self.regime(most):
             return None
-        cos, sin = self._table(high, high, like)
+        cos, sin = self._table(high, most, like)
         return (cos[0], sin[0]) if cos.shape[2] == like.shape[-1] else None
 
     def held_tables(self) -> list[Tensor]:

@@ -60,11 +60,12 @@ class RepeatedDecode:
     def __call__(self, tokens: list[int]) -> Tensor | None:
         """Logits [1, vocab] behind one more token of the only row."""
         length = self._hook.layers[0].lengths[0]
-        if not self._able or not self._method.repeatable(length + 1):
+        if not self._able:
             return None
-        room, frequencies = self._room(length + 1), self._hook.frequencies(length + 1)
+        room = min(self._room(length + 1), self._method.repeats_until(length + 1))
+        frequencies = self._hook.frequencies(length + 1)
         if room <= length or self._hook.frequencies(room) != frequencies:
-            return None  # the storage grows first; RoPE changes on the way
+            return None  # not the same work; the storage grows first; RoPE changes on the way
         place = room, self._hook.layers[0].moves, frequencies
         captured = self._graphs.get(place)
         if captured is None:

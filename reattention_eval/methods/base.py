@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     source: ClassVar[str]
+    ANY_LENGTH: ClassVar[int] = sys.maxsize
     chunk_size: int = dataclasses.field(
         default=512, kw_only=True, metadata={"help": "prompt tokens answered together"}
     )
@@ -38,17 +40,17 @@ class Method(ABC):
     def budget(self) -> int | None:
         """Keys a query attends to at most; None for the whole cache."""
 
-    def repeatable(self, length: int) -> bool:
-        """Whether decode steps from a cache of `length` tokens on are one and the same work, so
-        that a CUDA graph may repeat it."""
-        return False
+    def repeats_until(self, length: int) -> int:
+        """Tokens up to which decode steps, with a cache of `length` tokens and more, are one and
+        the same work that a CUDA graph may repeat; 0 where they are not."""
+        return 0
 
     def index_bytes(self, tokens: int, head_dim: int) -> int:
         """Bytes kept beside the keys of one KV head, for a cache of `tokens` tokens."""
         return 0
 
     def fixed_view(self, length: int) -> int:
-        """Keys of a repeatable step's view, of a cache of `length` tokens, besides those that the
+        """Keys of a repeated step's view, of a cache of `length` tokens, besides those that the
         device counts."""
         return 0
 

@@ -26,8 +26,8 @@ class FullAttention(Method):
     def budget(self) -> None:
         return None
 
-    def repeatable(self, length: int) -> bool:
-        return True
+    def repeats_until(self, length: int) -> int:
+        return self.ANY_LENGTH
 
     def fixed_view(self, length: int) -> int:
         return length

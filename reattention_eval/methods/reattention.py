@@ -89,9 +89,17 @@ class ReAttention(Method):
     def budget(self) -> int:
         return self.global_size + self.local_size + self.max_spans * self.span_size
 
+    @property
+    def whole_until(self) -> int:
+        """Tokens of the largest cache that is attended as a whole."""
+        return self._fixed if self.select_from == "local" else self.budget
+
+    @property
+    def _fixed(self) -> int:
+        return self.global_size + self.local_size
+
     def selects(self, length: int) -> bool:
-        fixed = self.global_size + self.local_size
-        return length > (fixed if self.select_from == "local" else self.budget)
+        return length > self.whole_until
 
     def view(self, row: RowCache, query: Tensor) -> Selection | None:
         if not self.selects(row.length):
@@ -110,10 +118,12 @@ class ReAttention(Method):
         return keys * head_dim + keys * INDEX_BLOCK_BYTES // INDEX_BLOCK_KEYS
 
     def fixed_view(self, length: int) -> int:
-        return self.global_size + self.local_size
+        return self._fixed if self.selects(length) else length
 
-    def repeatable(self, length: int) -> bool:
-        return self.score == "qk" and self.selects(length)
+    def repeats_until(self, length: int) -> int:
+        if not self.selects(length):
+            return self.whole_until
+        return self.ANY_LENGTH if self.score == "qk" else 0
 
     def _winners(
         self, row: RowCache, query: Tensor, first: int, last: int, held: Tensor | None

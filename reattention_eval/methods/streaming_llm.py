@@ -39,11 +39,11 @@ class StreamingLLM(Method):
     def budget(self) -> int:
         return self.sink_size + self.window_size
 
-    def repeatable(self, length: int) -> bool:
-        return self.selects(length)
+    def repeats_until(self, length: int) -> int:
+        return self.ANY_LENGTH if self.selects(length) else self.budget
 
     def fixed_view(self, length: int) -> int:
-        return self.budget
+        return min(length, self.budget)
 
     def view(self, row: RowCache, query: Tensor) -> Selection | None:
         if not self.selects(row.length):

@@ -57,15 +57,17 @@ def test_bf16_follows_the_cpu(method):
     assert cuda.layer_steps_selected == cpu.layer_steps_selected
 
 
+@pytest.mark.parametrize("tokens", [700, 150], ids=["beyond", "within"])
 @pytest.mark.parametrize("head_dim", [64, 80, 128])
-def test_kernels_equal_the_positions_path(head_dim, monkeypatch):
+def test_kernels_equal_the_positions_path(head_dim, tokens, monkeypatch):
     """The fused view against gather + RoPE + attention in PyTorch, on the same bf16 model."""
     from reattention_eval.attention.device_view import DeviceView
 
     shape = {**SMOOTH, "head_dim": head_dim}
-    prompt = random_prompt(700)
+    prompt = random_prompt(tokens)
     fused, fast = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")
     monkeypatch.setattr(DeviceView, "attend", lambda *args: None)
+    monkeypatch.setattr(DeviceView, "attend_all", lambda *args: None)
     plain, slow = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")
     assert (fused - plain).norm() / plain.norm() < 0.05
     assert abs(fast.mean_view - slow.mean_view) < 0.05 * slow.mean_view
@@ -81,8 +83,9 @@ def test_transformers_generate_inside_the_block():
         session.check_selected()
 
 
+@pytest.mark.parametrize("tokens", [700, 170], ids=["beyond", "across"])  # a scope of 204
 @by_method([*METHODS, INT8])
-def test_captured_steps_equal_launched_ones(method, monkeypatch):
+def test_captured_steps_equal_launched_ones(method, tokens, monkeypatch):
     from reattention_eval.engine import decode_graph
     from reattention_eval.methods import reattention
 
@@ -93,7 +96,7 @@ def test_captured_steps_equal_launched_ones(method, monkeypatch):
 
     def run_steps():
         with attach(model, method) as session:
-            logits = [session.prefill(random_prompt(700).cuda(), max_new_tokens=90)]
+            logits = [session.prefill(random_prompt(tokens).cuda(), max_new_tokens=90)]
             for token in range(60):
                 logits.append(session.decode(torch.tensor([[token]])))
             graphs = session._repeats.graphs
@@ -101,7 +104,7 @@ def test_captured_steps_equal_launched_ones(method, monkeypatch):
 
     captured = run_steps()
     assert captured[3] > 1
-    monkeypatch.setattr(type(method), "repeatable", lambda self, length: False)
+    monkeypatch.setattr(type(method), "repeats_until", lambda self, length: 0)
     launched = run_steps()
     assert launched[3] == 0
     assert torch.equal(captured[0], launched[0])

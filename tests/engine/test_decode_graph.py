@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from repeats import repeat_without_gpu
@@ -35,19 +37,22 @@ def run(method, prompt, steps=40, **settings):
         again = session.generate(prompt[:, :300], max_new_tokens=9)
         stats = session.stats.as_dict()
         timed = ("second", "bytes")
-        if method is METHOD:
-            timed += ("mean_view",)  # a selection's size is counted on a GPU only
         counters = {k: v for k, v in stats.items() if not any(word in k for word in timed)}
         return torch.cat(logits), nll, again, counters, session.lengths
 
 
+@pytest.mark.parametrize("tokens", [400, 50, 120])  # beyond the scope, within it, across its end
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_as_ordinary_steps(repeated, method):
-    prompt = random_prompt(400)
+def test_as_ordinary_steps(repeated, method, tokens):
+    prompt = random_prompt(tokens)
     got = run(method, prompt)
     assert len(set(repeated)) >= 3  # several rooms: 40 steps cross their ends
+    if method is METHOD and tokens == 120:
+        assert min(repeated) < METHOD.budget < max(repeated)
+        assert METHOD.budget in repeated  # none serves steps on both sides
     repeated.clear()
-    compare(got, launched(method, prompt))
+    # a selection's size is counted on a GPU only
+    compare(got, launched(method, prompt), views=method is not METHOD)
     assert not repeated
 
 
@@ -76,7 +81,7 @@ def test_a_shorter_prompt_finds_its_own_frequencies(repeated):
     assert torch.equal(logits[0], logits[2])
     repeated.clear()
     with pytest.MonkeyPatch.context() as patch, attach(model, METHODS[2]) as session:
-        patch.setattr(FullAttention, "repeatable", lambda self, length: False)
+        patch.setattr(FullAttention, "repeats_until", lambda self, length: 0)
         session.prefill(random_prompt(505))
         want = [session.decode(torch.tensor([[t]])) for t in range(6)][-1]
     torch.testing.assert_close(logits[1], want, rtol=0, atol=1e-12)
@@ -84,23 +89,33 @@ def test_a_shorter_prompt_finds_its_own_frequencies(repeated):
 
 def launched(method, prompt, **settings):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(method), "repeatable", lambda self, length: False)
+        patch.setattr(type(method), "repeats_until", lambda self, length: 0)
         return run(method, prompt, **settings)
 
 
-def compare(got, want):
+def compare(got, want, views=True):
+    if not views:
+        for counters in (got[3], want[3]):
+            del counters["mean_view"]
     torch.testing.assert_close(got[0], want[0], rtol=0, atol=1e-12)
     assert got[1] == pytest.approx(want[1], abs=1e-12)
     assert torch.equal(got[2], want[2])
     assert got[3:] == want[3:]
 
 
-def test_only_what_selects_is_repeated(repeated):
-    for method in METHODS[:2]:
-        run(method, random_prompt(50), steps=8)  # within the scope until the end
+def test_what_is_not_the_same_work_is_not_repeated(repeated):
     with attach(tiny_model(layers=2), METHOD) as session:
         session.generate(random_prompt(400).expand(2, -1), max_new_tokens=9)
+    run(replace(METHOD, score="qkv_l2"), random_prompt(400))
     assert not repeated
+
+
+def test_where_selection_begins_with_the_local_part(repeated):
+    early = replace(METHOD, select_from="local")
+    assert [early.repeats_until(n) for n in (68, 69)] == [68, early.ANY_LENGTH]
+    prompt = random_prompt(50)
+    compare(run(early, prompt), launched(early, prompt), views=False)
+    assert 68 in repeated
 
 
 def test_what_waits_for_the_device_is_not_repeated(monkeypatch, repeated):

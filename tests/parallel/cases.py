@@ -135,7 +135,7 @@ def _captured_steps(model: torch.nn.Module, method: Any) -> dict[str, Any]:
                 logits += [session.decode(torch.tensor([[token]])) for token in range(40)]
                 found[way] = torch.cat(logits).float().cpu()
                 found[f"{way}_graphs"] = session._repeats.graphs
-            patch.setattr(type(method), "repeatable", lambda self, length: False)
+            patch.setattr(type(method), "repeats_until", lambda self, length: 0)
     return found
 
 

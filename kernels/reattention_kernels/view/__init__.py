@@ -45,7 +45,7 @@ def attend_view(
         key, value: [B, Hkv, N, D], the whole cache with the chunk appended, un-rotated.
         positions: int32 [B, W] as `select_positions` gives them, counted from global_size.
         count: int32 [B], how many of them are real.
-        cos, sin: [>= global_size + W + local_size, D], the model's RoPE tables.
+        cos, sin: [>= n, D] for every n that count can bring about, the model's RoPE tables.
         scale: factor of the scores.
         held: int32 [1], only the first so many keys exist; for calls that a CUDA graph repeats.
 
