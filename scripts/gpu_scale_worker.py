@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from gpu_scale_shapes import SHAPES, TINY
-from transformers import AutoModelForCausalLM
+from gpu_scale_models import Models
 
 from reattention_eval import FullAttention, ReAttention, attach
-from reattention_eval.parallel import Ranks, build_split, join, split
+from reattention_eval.parallel import Ranks, join
 
 # relative error of logits. Sums over processes round differently; a random model's votes are full
 # of near ties, and one span more or less moves every logit behind it
@@ -41,6 +40,7 @@ class Worker:
         self.devices = [first]
         if args.way == "device_map" and first.type == "cuda":
             self.devices = [torch.device("cuda", i) for i in range(args.gpus)]
+        self.models = Models(args.way, self.ranks, self.devices, args.tiny)
 
     def run(self, job: str) -> None:
         if not self._time_left():
@@ -67,14 +67,14 @@ class Worker:
     def check(self, dtype: torch.dtype) -> None:
         """Logits and tokens of a mid-size model against those of a single GPU, kept in a file."""
         length, chunk = (300, 32) if self.args.tiny else (12288, 512)
-        config = self._config("check")
+        config = self.models.config("check")
         settings = dict(global_size=32, local_size=1024, span_size=32, max_spans=31)
         if self.args.tiny:
             settings = dict(global_size=4, local_size=64, span_size=4, max_spans=8)
-        prompt = self._prompt(config, length)
+        prompt = self.models.prompt(config, length)
         answers: dict[str, Any] = {}
         for method in (FullAttention(chunk_size=chunk), ReAttention(**settings, chunk_size=chunk)):
-            model = self._whole_then_spread(config, dtype)
+            model = self.models.whole_then_spread(config, dtype)
             with self._attached(model, method) as session:
                 logits = [session.prefill(prompt)]
                 for token in (5, 6, 7, 8):
@@ -116,25 +116,15 @@ class Worker:
                 },
             )
 
-    def _whole_then_spread(self, config: Any, dtype: torch.dtype) -> Any:
-        """The same weights in every way: made whole on one GPU from a seed, then spread."""
-        torch.manual_seed(1)
-        with self.ranks.device:
-            whole = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-        whole.generation_config.eos_token_id = None
-        if self.args.way == "tensor_parallel":
-            return split(whole, self.ranks)
-        return self._dispatched(whole, config) if self.args.way == "device_map" else whole
-
     # -- how fast ----------------------------------------------------------------------------
 
     def measure(self, job: str, shape: str, length: int, method_name: str) -> None:
-        config = self._config(shape)
+        config = self.models.config(shape)
         method = self._method(method_name)
-        prompt = self._prompt(config, length)
+        prompt = self.models.prompt(config, length)
         self._compile_kernels(shape, method, prompt)
         start = time.perf_counter()
-        model = self._random(config)
+        model = self.models.random(config)
         self._wait()
         made = time.perf_counter() - start
         with self._attached(model, method) as session:
@@ -170,7 +160,9 @@ class Worker:
     def _compile_kernels(self, shape: str, method: Any, prompt: torch.Tensor) -> None:
         """Few layers of the same shape read the same prompt, so that the timed one waits for no
         compiler."""
-        model = self._random(self._config(shape, num_hidden_layers=max(2, len(self.devices))))
+        model = self.models.random(
+            self.models.config(shape, num_hidden_layers=max(2, len(self.devices)))
+        )
         with self._attached(model, method) as session:
             session.prefill(prompt, max_new_tokens=WARM_STEPS)
             for token in range(WARM_STEPS):
@@ -200,65 +192,7 @@ class Worker:
         # the paper's setting for models with a large window: scope 16,416
         return ReAttention(32, max(8192, chunk), 32, 4, 256, chunk_size=chunk)
 
-    def _random(self, config: Any) -> Any:
-        """Random weights made where they stay."""
-        if self.args.way == "tensor_parallel":
-            model: Any = build_split(config, self.ranks, self._dtype())
-        else:
-            with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(config, dtype=self._dtype()).eval()
-            model = self._dispatched(model, config)
-        model.generation_config.eos_token_id = None
-        generator: dict[torch.device, torch.Generator] = {}
-        for name, parameter in model.named_parameters():
-            device = parameter.device
-            if device not in generator:
-                generator[device] = torch.Generator(device).manual_seed(self.ranks.rank)
-            with torch.no_grad():
-                if "norm" in name:
-                    parameter.fill_(1.0)
-                else:
-                    parameter.normal_(0, 0.02, generator=generator[device])
-        return model
-
-    def _dispatched(self, model: Any, config: Any) -> Any:
-        """Layers spread evenly over this process's devices, as device_map does."""
-        count, places = config.num_hidden_layers, self.devices
-        where = {"model.embed_tokens": places[0], "model.rotary_emb": places[0]}
-        for layer in range(count):
-            where[f"model.layers.{layer}"] = places[layer * len(places) // count]
-        where |= {"model.norm": places[-1], "lm_head": places[-1]}
-        for name, device in where.items():
-            module = model.get_submodule(name)
-            if name == "model.rotary_emb":
-                with device:
-                    model.model.rotary_emb = type(module)(config=config)
-            elif any(p.is_meta for p in module.parameters()):
-                module.to_empty(device=device)
-            else:
-                module.to(device)
-        if self.args.way == "device_map":
-            from accelerate import dispatch_model
-
-            place = {name: device.index if device.type == "cuda" else "cpu"
-                     for name, device in where.items()}  # fmt: skip
-            skip = model._skip_keys_device_placement
-            model = dispatch_model(model, place, skip_keys=skip, force_hooks=True)
-        return model
-
     # -- small things ------------------------------------------------------------------------
-
-    def _dtype(self) -> torch.dtype:
-        return torch.float32 if self.args.tiny else torch.bfloat16
-
-    def _config(self, shape: str, **own: Any) -> Any:
-        config_class, settings = SHAPES[shape]
-        own |= dict(eos_token_id=None, bos_token_id=None, tie_word_embeddings=False)
-        return config_class(**{**settings, **(TINY if self.args.tiny else {}), **own})
-
-    def _prompt(self, config: Any, length: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(7)
-        return torch.randint(10, config.vocab_size, (1, length), generator=generator)
 
     def _memory(self, device: torch.device) -> tuple[int, int]:
         if device.type != "cuda":
