@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ class WorkerPartitioner(BasePartitioner):
     """One task a model with method, so that its checkpoint is loaded once.
 
     Where that gives fewer tasks than workers, the datasets of every model are dealt out over as
-    many tasks as keep the workers busy, each of about the same work. Datasets whose output is
-    there already are left out.
+    many tasks as keep the workers busy, each of about the same work by estimate; a task also
+    learns what the others of its model were dealt (`others`), so that it can help them when it is
+    done. Datasets whose output is there already are left out.
     Ends the run before the first task, naming each, where a model to run cannot be had.
 
     Args:
@@ -62,14 +64,16 @@ class WorkerPartitioner(BasePartitioner):
                     wanted.append((model, missing))
         check_models([model for model, _ in wanted])
         share = max(1, ceil(self.num_worker / max(1, len(wanted))))
-        hands = [(model, hand) for model, datasets in wanted for hand in deal(datasets, share)]
-        for i, (model, hand) in enumerate(hands):
-            names = ", ".join(dataset_abbr_from_cfg(dataset) for dataset in hand)
-            self.logger.info(f"task {i}: {model_abbr_from_cfg(model)} on {names}")
-        return [
-            Config({"models": [model], "datasets": [hand], "work_dir": work_dir, **(add_cfg or {})})
-            for model, hand in hands
-        ]
+        tasks: list[Config] = []
+        for model, datasets in wanted:
+            hands = deal(datasets, share)
+            for i, hand in enumerate(hands):
+                names = ", ".join(dataset_abbr_from_cfg(dataset) for dataset in hand)
+                self.logger.info(f"task {len(tasks)}: {model_abbr_from_cfg(model)} on {names}")
+                task = {"models": [model], "datasets": [hand], "work_dir": work_dir}
+                others = of_others(hands, i)
+                tasks.append(Config({**task, "others": others, **(add_cfg or {})}))
+        return tasks
 
 
 def check_models(models: Sequence[Mapping[str, Any]]) -> None:
@@ -111,6 +115,12 @@ def deal(datasets: Sequence[Any], hands: int) -> list[list[Any]]:
         lists[least].append(i)
         loads[least] += costs[i]
     return [[datasets[i] for i in sorted(found)] for found in lists]
+
+
+def of_others(hands: Sequence[Sequence[Any]], own: int) -> list[Any]:
+    """What the other hands hold, those first that their holders come to last."""
+    lists = [hand[::-1] for hand in (*hands[own + 1 :], *hands[:own])]
+    return [dataset for turn in zip_longest(*lists) for dataset in turn if dataset is not None]
 
 
 def cost_of(dataset: Mapping[str, Any]) -> float:

@@ -160,6 +160,7 @@ def test_datasets_are_dealt_out_evenly_and_finished_ones_left_out(tmp_path: Path
         [{"models": models, "datasets": datasets}], str(tmp_path), str(tmp_path)
     )
     assert [[d.abbr for d in task.datasets[0]] for task in tasks] == [["a", "d"], ["b"], ["c"]]
+    assert [[d.abbr for d in t.others] for t in tasks] == [["b", "c"], ["c", "d", "a"], list("dba")]
     assert {task.models[0].abbr for task in tasks} == {"n"}
 
 
@@ -218,7 +219,7 @@ def test_two_processes_never_write_the_same_predictions(
     with FileLock(folder / "rows.lock"):
         with (
             pytest.raises(ConfigError, match=r"another process is writing .*/tiny/rows\.jsonl"),
-            task._only_writer(config.models[0], config.datasets[0][0]),
+            task._only_writer(config.models[0], config.datasets[0][0], 0.2),
         ):
             pass
         with pytest.raises(SystemExit, match="no predictions written"):

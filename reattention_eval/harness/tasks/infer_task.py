@@ -23,6 +23,7 @@ from reattention_eval.harness.memory_check import check_memory
 
 # a process that is being ended may need this long to let go of its files
 LOCK_SECONDS = 60
+FOR_EVER = 1e9  # a holder that dies lets go
 # what the caller sees of an error that no second try can cure
 MISUSED = 2
 # OpenMP threads that spin while they wait take a busy machine's cores from those they wait for:
@@ -38,7 +39,8 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
     """A dataset that cannot be built or run is reported and the next one is taken.
 
     Before a model is loaded its prompts are held against the memory there is, and no two processes
-    write the same predictions.
+    write the same predictions. A task that is done takes over what other tasks of its model have
+    not begun (`others` of its configuration, see `WorkerPartitioner`); they go on without it.
 
     Raises:
         SystemExit: at the end, with status 1, if any predictions file is missing.
@@ -66,20 +68,21 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         for model_cfg, dataset_cfgs in wanted:
             abbr = model_abbr_from_cfg(model_cfg)
             self.model = cur_model if cur_model_abbr == abbr else None
+            others = self.cfg.get("others") or []
             if self.model is None:
                 dataset_cfgs = those_that_fit(model_cfg, dataset_cfgs)
-            for dataset_cfg in dataset_cfgs:
-                self.model_cfgs, self.dataset_cfgs = [model_cfg], [[dataset_cfg]]
-                try:
-                    with self._only_writer(model_cfg, dataset_cfg):
-                        super().run(cur_model=cur_model, cur_model_abbr=cur_model_abbr)
-                except Exception as error:
-                    if self.model is None and not isinstance(error, _Busy):
-                        raise  # the model itself cannot be built: no dataset will fare better
-                    get_logger().exception(f"{self.name} failed")
-                cur_model, cur_model_abbr = self.model, abbr
-            if model_cfg.get("tensor_parallel") and cur_model is not None:
-                cur_model.close()  # the other processes wait for its next prompt
+                others = [other for other in others if fits(model_cfg, other)]
+            patience = 0 if others else LOCK_SECONDS
+            taken = [d for d in dataset_cfgs if not self._run_one(model_cfg, d, patience)]
+            for other in others:
+                if not self._records(model_cfg, other).exists():
+                    self._run_one(model_cfg, other, 0)
+            for dataset_cfg in taken if others else ():  # by tasks that were done earlier
+                self._run_one(model_cfg, dataset_cfg, FOR_EVER)
+            cur_model, cur_model_abbr = self.model, abbr
+            if int(model_cfg.get("tensor_parallel") or 1) > 1:
+                # the other processes wait for its next prompt, also where there was none at all
+                (build_model_from_cfg(model_cfg) if cur_model is None else cur_model).close()
                 cur_model = cur_model_abbr = None
         self.model_cfgs = [model for model, _ in wanted]
         self.dataset_cfgs = [datasets for _, datasets in wanted]
@@ -87,25 +90,55 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         if missing:
             raise SystemExit("no predictions written:\n" + "\n".join(missing))
 
-    @contextmanager
-    def _only_writer(self, model_cfg: Any, dataset_cfg: Any) -> Iterator[None]:
-        """Holds the dataset's predictions against other processes, on other machines as well."""
+    def _run_one(self, model_cfg: Any, dataset_cfg: Any, patience: float) -> bool:
+        """False where another process held the dataset for longer than `patience` seconds."""
+        self.model_cfgs, self.dataset_cfgs = [model_cfg], [[dataset_cfg]]
+        try:
+            with self._only_writer(model_cfg, dataset_cfg, patience):
+                if not Path(self.get_output_paths()[0]).is_file():
+                    super().run(cur_model=self.model, cur_model_abbr=model_abbr_from_cfg(model_cfg))
+        except _Busy:
+            if patience:
+                get_logger().exception(f"{self.name} failed")
+            return False
+        except Exception:
+            if self.model is None:
+                raise  # the model itself cannot be built: no dataset will fare better
+            get_logger().exception(f"{self.name} failed")
+        return True
+
+    def _records(self, model_cfg: Any, dataset_cfg: Any) -> Path:
         folder = Path(self.work_dir) / "records" / model_abbr_from_cfg(model_cfg)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{dataset_abbr_from_cfg(dataset_cfg)}.lock", timeout=LOCK_SECONDS)
+        return folder / f"{dataset_abbr_from_cfg(dataset_cfg)}.jsonl"
+
+    @contextmanager
+    def _only_writer(self, model_cfg: Any, dataset_cfg: Any, patience: float) -> Iterator[None]:
+        """Holds the dataset's predictions against other processes, on other machines as well."""
+        records = self._records(model_cfg, dataset_cfg)
+        records.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(records.with_suffix(".lock"), timeout=patience)
         try:
             lock.acquire()
         except NotImplementedError:
-            get_logger().warning(f"{folder} knows no locks: start nothing twice in this run")
+            get_logger().warning(f"{records.parent} knows no locks: start nothing twice here")
         except Timeout:
             raise _Busy(
-                f"another process is writing {lock.lock_file.removesuffix('.lock')}.jsonl; wait "
-                "for it, or end it, and start this run again with -r."
+                f"another process is writing {records}; wait for it, or end it, and start this "
+                "run again with -r."
             ) from None
         try:
             yield
         finally:
             lock.release()
+
+
+def fits(model_cfg: Any, dataset_cfg: Any) -> bool:
+    """Whether the dataset's prompts fit beside the model."""
+    try:
+        check_memory(model_cfg, [dataset_cfg])
+    except ConfigError:
+        return False
+    return True
 
 
 def those_that_fit(model_cfg: Any, dataset_cfgs: Sequence[Any]) -> list[Any]:
