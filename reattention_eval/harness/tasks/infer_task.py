@@ -77,7 +77,9 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
             for other in others:
                 if not self._records(model_cfg, other).exists():
                     self._run_one(model_cfg, other, 0)
-            for dataset_cfg in taken if others else ():  # by tasks that were done earlier
+            for dataset_cfg in taken if others else ():
+                name = dataset_abbr_from_cfg(dataset_cfg)
+                get_logger().info(f"{name}: waiting for the task that took it over")
                 self._run_one(model_cfg, dataset_cfg, FOR_EVER)
             cur_model, cur_model_abbr = self.model, abbr
             if int(model_cfg.get("tensor_parallel") or 1) > 1:
