@@ -23,6 +23,14 @@ FAMILIES = {
 VOCABULARY = 97
 
 
+def longrope(original: int) -> dict[str, object]:
+    """RoPE scaling of heads of 16 that changes behind `original` tokens."""
+    return dict(
+        rope_type="longrope", short_factor=[1.0] * 8, long_factor=[2.0] * 8, factor=4.0,
+        original_max_position_embeddings=original,
+    )  # fmt: skip
+
+
 def tiny_model(
     family: str = "llama",
     *,

@@ -84,8 +84,10 @@ class DeviceView:
         if tables is None:
             return None
         # every token but the new one is chosen, so that a repeated step finds how many there are
-        chosen = query.new_full((1,), row.length, dtype=torch.int32)
-        chosen = (chosen if row.held is None else row.held) - 1
+        if row.held is None:
+            chosen = query.new_full((1,), row.length - 1, dtype=torch.int32)
+        else:
+            chosen = row.held - 1
         view = Selection(self._all_places(row.length, query.device), chosen, 0, 1)
         return _attend(view, row, query, tables, scale)
 

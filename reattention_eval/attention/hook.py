@@ -61,6 +61,7 @@ class Hook:
         self.layers = [LayerCache(i, join) for i in range(len(self._parts.layers))]
         self.cache = HookCache(self.layers)
         self._ropes = self._make_ropes()
+        self._kinds = list(dict.fromkeys(self._ropes))
         self._answered = sum(part.window is None for part in self._parts.layers)
         self._attend = ViewAttention()
         self._device = DeviceView()
@@ -130,7 +131,7 @@ class Hook:
     def same_rope(self, one: int, other: int) -> bool:
         """Whether prompts of these lengths have the same RoPE where they have the same tokens."""
         one, other = self._whole(one), self._whole(other)
-        return all(rope.regime(one) == rope.regime(other) for rope in set(self._ropes))
+        return all(rope.regime(one) == rope.regime(other) for rope in self._kinds)
 
     def _whole(self, prompt: int) -> int:
         """The prompt's length if all of it is one view, else 0."""
@@ -162,7 +163,7 @@ class Hook:
         if self.policy.renumbers and self.policy.selects(length):
             return ()
         length = max(length, self._whole(self._prompts[0]))
-        return tuple(rope.regime(length) for rope in dict.fromkeys(self._ropes))
+        return tuple(rope.regime(length) for rope in self._kinds)
 
     @contextmanager
     def repeating(self, step: RepeatedStep) -> Iterator[None]:
@@ -200,7 +201,7 @@ class Hook:
 
     def tables(self) -> list[Tensor]:
         """Tables in use: a captured graph reads them, so it must keep them alive."""
-        rotations = [table for rope in set(self._ropes) for table in rope.held_tables()]
+        rotations = [table for rope in self._kinds for table in rope.held_tables()]
         return [*rotations, *self._device.held_places()]
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:

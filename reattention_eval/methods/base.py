@@ -58,9 +58,14 @@ class Method(ABC):
     def view(self, row: RowCache, query: Tensor) -> Tensor | Selection | None:
         """See `reattention_eval.attention.ViewPolicy.view`."""
 
+    @property
+    def whole_until(self) -> int | None:
+        """Tokens of the largest cache that is attended as a whole; None for any."""
+        return self.budget
+
     def selects(self, length: int) -> bool:
         """Whether a cache of `length` tokens must be answered by a part of it."""
-        return self.budget is not None and length > self.budget
+        return self.whole_until is not None and length > self.whole_until
 
     def check(self, window: int) -> None:  # noqa: B027  (most methods fit any model)
         """Raise ConfigError where the method cannot serve a model trained to `window` tokens."""

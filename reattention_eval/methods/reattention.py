@@ -91,15 +91,11 @@ class ReAttention(Method):
 
     @property
     def whole_until(self) -> int:
-        """Tokens of the largest cache that is attended as a whole."""
         return self._fixed if self.select_from == "local" else self.budget
 
     @property
     def _fixed(self) -> int:
         return self.global_size + self.local_size
-
-    def selects(self, length: int) -> bool:
-        return length > self.whole_until
 
     def view(self, row: RowCache, query: Tensor) -> Selection | None:
         if not self.selects(row.length):

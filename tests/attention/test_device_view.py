@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from repeats import repeat_without_gpu
-from tiny_models import random_prompt, tiny_model
+from tiny_models import longrope, random_prompt, tiny_model
 
 pytest.importorskip("triton")
 
@@ -24,10 +24,7 @@ METHODS = [
     ReAttention(4, 32, 8, 3, 9, chunk_size=32),  # a scope of 108 tokens
 ]
 STEPS = 6
-LONGROPE = dict(
-    rope_type="longrope", short_factor=[1.0] * 8, long_factor=[2.0] * 8, factor=4.0,
-    original_max_position_embeddings=64,
-)  # fmt: skip
+LONGROPE = longrope(64)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from repeats import repeat_without_gpu
-from tiny_models import random_prompt, tiny_model
+from tiny_models import longrope, random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.attention import hook
@@ -16,10 +16,7 @@ from reattention_eval.engine.decode_graph import RepeatedDecode
 
 METHOD = ReAttention(4, 64, 8, 3, 9, chunk_size=64)
 METHODS = [METHOD, StreamingLLM(4, 64, chunk_size=32), FullAttention(chunk_size=64)]
-LONGROPE = dict(
-    rope_type="longrope", short_factor=[1.0] * 8, long_factor=[2.0] * 8, factor=4.0,
-    original_max_position_embeddings=512,
-)  # fmt: skip
+LONGROPE = longrope(512)
 
 
 @pytest.fixture

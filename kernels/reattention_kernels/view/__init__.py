@@ -18,7 +18,7 @@ __all__ = [
     "view_rows",
 ]
 
-WHOLE_ROWS = 16  # queries times query heads of a KV head
+DECODE_ROWS = 16  # rows (query heads of a KV head x queries) that one program takes
 HEAD_DIMS = (16, 256)
 
 
@@ -66,7 +66,7 @@ def attend_view(
 def takes_whole(query: Tensor, key: Tensor) -> bool:
     """Whether `attend_whole` serves these shapes on a GPU: few queries, as in a decode step."""
     h, t, d = query.shape[-3:]
-    few = t * (h // key.shape[-3]) <= WHOLE_ROWS
+    few = t * (h // key.shape[-3]) <= DECODE_ROWS
     return few and d % 2 == 0 and HEAD_DIMS[0] <= d <= HEAD_DIMS[1]
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 import triton
 from torch import Tensor
 
+from reattention_kernels.view import DECODE_ROWS
 from reattention_kernels.view.triton import (
     DECODE_KEYS,
-    DECODE_ROWS,
     DECODE_SPLITS,
     FEW_HEADS,
     LOG2E,
@@ -21,6 +22,8 @@ from reattention_kernels.view.triton import (
 )
 from reattention_kernels.view.triton_decode import decode_view_kernel, join_splits_kernel
 from reattention_kernels.view.triton_whole import decode_whole_kernel
+
+Grid = tuple[int, int, int]
 
 CHUNK_TILE = (64, 64, 4, 3)  # query rows, keys, warps, stages
 WIDE_TILE = (32, 32, 4, 2)  # float32 and head_dim 256
@@ -85,25 +88,18 @@ def _chunk(query, key, value, positions, count, cos, sin, global_size, local_siz
 
 
 def _decode(query, key, value, positions, count, cos, sin, global_size, local_size, scale, n):  # type: ignore[no-untyped-def]
-    b, h, t, d = query.shape
     kv_heads = key.shape[1]
-    half = max(16, triton.next_power_of_2(d // 2))
-    splits = DECODE_SPLITS if b * kv_heads >= FEW_HEADS else MORE_SPLITS
-    shape = (b, kv_heads, splits, DECODE_ROWS)
-    parts = torch.empty(*shape, 2 * half, dtype=torch.float32, device=query.device)
-    stats = torch.empty(*shape, 2, dtype=torch.float32, device=query.device)
-    out = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
-    layout = dict(GROUP=h // kv_heads, D=d, HALF_P=half, ROWS=DECODE_ROWS)
-    decode_view_kernel[(splits, kv_heads, b)](
-        query, key, value, positions, count, cos, sin, parts, stats, scale * LOG2E,
-        n, t, kv_heads, positions.shape[1],
-        *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
-        GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=_upcast(), **layout,
-    )  # fmt: skip
-    join_splits_kernel[(h // kv_heads * t, kv_heads, b)](
-        parts, stats, out, t, kv_heads, SPLITS=splits, **layout
-    )
-    return out
+    splits = DECODE_SPLITS if key.shape[0] * kv_heads >= FEW_HEADS else MORE_SPLITS
+
+    def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
+        decode_view_kernel[grid](
+            query, key, value, positions, count, cos, sin, parts, stats, scale * LOG2E,
+            n, query.shape[2], kv_heads, positions.shape[1],
+            *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
+            GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=_upcast(), **layout,
+        )  # fmt: skip
+
+    return _joined(query, kv_heads, splits, launch)
 
 
 def attend_whole_triton(
@@ -111,25 +107,39 @@ def attend_whole_triton(
 ) -> Tensor:
     """Same contract as `reattention_kernels.view.attend_whole`; never waits for the host."""
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
-    b, h, t, d = query.shape
-    kv_heads = key.shape[1]
-    half = max(16, triton.next_power_of_2(d // 2))
+    (b, _, t, d), kv_heads = query.shape, key.shape[1]
     splits = min(MOST_SPLITS, triton.next_power_of_2(max(1, WHOLE_PROGRAMS // (b * kv_heads))))
+    keys, warps, stages = WHOLE_TILE
+    if query.element_size() * d > 256:  # two stages of a wide head fill the shared memory
+        keys, stages = keys // 2, 2
+
+    def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
+        decode_whole_kernel[grid](
+            query, key, value, parts, stats, scale * LOG2E,
+            key.shape[2] if held is None else held, t, kv_heads,
+            *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
+            DP=max(16, triton.next_power_of_2(d)), BN=keys, STAGES=stages, UPCAST=_upcast(),
+            num_warps=warps, **layout,
+        )  # fmt: skip
+
+    return _joined(query, kv_heads, splits, launch)
+
+
+def _joined(
+    query: Tensor,
+    kv_heads: int,
+    splits: int,
+    launch: Callable[[Grid, Tensor, Tensor, dict[str, int]], None],
+) -> Tensor:
+    """What `launch` finds in `splits` parts of the keys, joined: [B, H, T, D]."""
+    b, h, t, d = query.shape
+    half = max(16, triton.next_power_of_2(d // 2))
     shape = (b, kv_heads, splits, DECODE_ROWS)
     parts = torch.empty(*shape, 2 * half, dtype=torch.float32, device=query.device)
     stats = torch.empty(*shape, 2, dtype=torch.float32, device=query.device)
     out = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
     layout = dict(GROUP=h // kv_heads, D=d, HALF_P=half, ROWS=DECODE_ROWS)
-    keys, warps, stages = WHOLE_TILE
-    if query.element_size() * d > 256:  # two stages of a wide head fill the shared memory
-        keys, stages = keys // 2, 2
-    decode_whole_kernel[(splits, kv_heads, b)](
-        query, key, value, parts, stats, scale * LOG2E,
-        key.shape[2] if held is None else held, t, kv_heads,
-        *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
-        DP=max(16, triton.next_power_of_2(d)), BN=keys, STAGES=stages, UPCAST=_upcast(),
-        num_warps=warps, **layout,
-    )  # fmt: skip
+    launch((splits, kv_heads, b), parts, stats, layout)
     join_splits_kernel[(h // kv_heads * t, kv_heads, b)](
         parts, stats, out, t, kv_heads, SPLITS=splits, **layout
     )

@@ -13,7 +13,6 @@ import triton.language as tl
 
 from reattention_kernels.device_number import number
 
-DECODE_ROWS = 16  # rows (query heads of a KV head x queries) that one program takes
 DECODE_KEYS = 64
 DECODE_SPLITS = 32  # programs a KV head
 FEW_HEADS, MORE_SPLITS = 8, 64  # with fewer KV heads (of all rows) 32 leave the card idle

@@ -14,12 +14,14 @@ from opencompass.tasks import openicl_infer
 from opencompass.utils import (
     build_model_from_cfg,
     dataset_abbr_from_cfg,
+    get_infer_output_path,
     get_logger,
     model_abbr_from_cfg,
 )
 
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.memory_check import check_memory
+from reattention_eval.harness.record_file import records_path
 
 # a process that is being ended may need this long to let go of its files
 LOCK_SECONDS = 60
@@ -71,16 +73,11 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
             others = self.cfg.get("others") or []
             if self.model is None:
                 dataset_cfgs = those_that_fit(model_cfg, dataset_cfgs)
-                others = [other for other in others if fits(model_cfg, other)]
+                others = [other for other in others if misfit(model_cfg, other) is None]
             patience = 0 if others else LOCK_SECONDS
             taken = [d for d in dataset_cfgs if not self._run_one(model_cfg, d, patience)]
-            for other in others:
-                if not self._records(model_cfg, other).exists():
-                    self._run_one(model_cfg, other, 0)
-            for dataset_cfg in taken if others else ():
-                name = dataset_abbr_from_cfg(dataset_cfg)
-                get_logger().info(f"{name}: waiting for the task that took it over")
-                self._run_one(model_cfg, dataset_cfg, FOR_EVER)
+            if others:
+                self._help(model_cfg, others, taken)
             cur_model, cur_model_abbr = self.model, abbr
             if int(model_cfg.get("tensor_parallel") or 1) > 1:
                 # the other processes wait for its next prompt, also where there was none at all
@@ -92,12 +89,22 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         if missing:
             raise SystemExit("no predictions written:\n" + "\n".join(missing))
 
+    def _help(self, model_cfg: Any, others: Sequence[Any], taken: Sequence[Any]) -> None:
+        """Run what other tasks have not begun; then wait for what they took over of one's own."""
+        for other in others:
+            if not self._records(model_cfg, other).exists():
+                self._run_one(model_cfg, other, 0)
+        for dataset_cfg in taken:
+            name = dataset_abbr_from_cfg(dataset_cfg)
+            get_logger().info(f"{name}: waiting for the task that took it over")
+            self._run_one(model_cfg, dataset_cfg, FOR_EVER)
+
     def _run_one(self, model_cfg: Any, dataset_cfg: Any, patience: float) -> bool:
         """False where another process held the dataset for longer than `patience` seconds."""
         self.model_cfgs, self.dataset_cfgs = [model_cfg], [[dataset_cfg]]
         try:
             with self._only_writer(model_cfg, dataset_cfg, patience):
-                if not Path(self.get_output_paths()[0]).is_file():
+                if not self._predictions(model_cfg, dataset_cfg).is_file():
                     super().run(cur_model=self.model, cur_model_abbr=model_abbr_from_cfg(model_cfg))
         except _Busy:
             if patience:
@@ -109,9 +116,13 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
             get_logger().exception(f"{self.name} failed")
         return True
 
+    def _predictions(self, model_cfg: Any, dataset_cfg: Any) -> Path:
+        folder = str(Path(self.work_dir) / self.output_subdir)
+        return Path(get_infer_output_path(model_cfg, dataset_cfg, folder))
+
     def _records(self, model_cfg: Any, dataset_cfg: Any) -> Path:
-        folder = Path(self.work_dir) / "records" / model_abbr_from_cfg(model_cfg)
-        return folder / f"{dataset_abbr_from_cfg(dataset_cfg)}.jsonl"
+        predictions = self._predictions(model_cfg, dataset_cfg)
+        return records_path(predictions.parent, predictions.name)
 
     @contextmanager
     def _only_writer(self, model_cfg: Any, dataset_cfg: Any, patience: float) -> Iterator[None]:
@@ -134,13 +145,13 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
             lock.release()
 
 
-def fits(model_cfg: Any, dataset_cfg: Any) -> bool:
-    """Whether the dataset's prompts fit beside the model."""
+def misfit(model_cfg: Any, dataset_cfg: Any) -> ConfigError | None:
+    """Why the dataset's prompts do not fit beside the model; None if they do."""
     try:
         check_memory(model_cfg, [dataset_cfg])
-    except ConfigError:
-        return False
-    return True
+    except ConfigError as error:
+        return error
+    return None
 
 
 def those_that_fit(model_cfg: Any, dataset_cfgs: Sequence[Any]) -> list[Any]:
@@ -149,13 +160,9 @@ def those_that_fit(model_cfg: Any, dataset_cfgs: Sequence[Any]) -> list[Any]:
     Raises:
         ConfigError: not one of them fits.
     """
-    fit, reasons = [], []
-    for dataset_cfg in dataset_cfgs:
-        try:
-            check_memory(model_cfg, [dataset_cfg])
-            fit.append(dataset_cfg)
-        except ConfigError as error:
-            reasons.append(error)
+    answers = [misfit(model_cfg, dataset_cfg) for dataset_cfg in dataset_cfgs]
+    fit = [d for d, reason in zip(dataset_cfgs, answers, strict=True) if reason is None]
+    reasons = [reason for reason in answers if reason is not None]
     if reasons and not fit:
         raise reasons[-1]
     for sentence in dict.fromkeys(map(str, reasons)):
