@@ -89,7 +89,7 @@ class Naive:
         votes: Counter[int] = Counter()
         for t in range(query.shape[0]):
             for h in range(query.shape[1]):
-                scored = [(-float(query[t, h] @ keys[j][h // group]), j) for j in middle]
+                scored = [(-dot(query[t, h], keys[j][h // group]), j) for j in middle]
                 if self.block_max:
                     blocks = [scored[i : i + 128] for i in range(0, len(scored), 128)]
                     scored = [min(block) for block in blocks]
@@ -118,3 +118,14 @@ class Naive:
             angle = position * frequency
             self.turns[position] = angle.cos(), angle.sin()
         return self.turns[position]
+
+
+def dot(one: torch.Tensor, other: torch.Tensor) -> float:
+    """A product whose rounding depends on the two vectors alone: the second half of the terms is
+    added to the first, until one is left."""
+    terms = [a * b for a, b in zip(one.tolist(), other.tolist(), strict=True)]
+    while len(terms) > 1:
+        half = (len(terms) + 1) // 2
+        rest = terms[half:] + [0.0] * (2 * half - len(terms))
+        terms = [a + b for a, b in zip(terms[:half], rest, strict=True)]
+    return terms[0]

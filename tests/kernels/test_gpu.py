@@ -46,6 +46,46 @@ def test_integers_bit_for_bit(shape, dtype):
         assert torch.equal(got, topk_keys(*inputs, k, mode))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", COMPILED, ids=str)
+def test_equal_keys_at_random_places(shape, dtype):
+    """Real values, which every order of additions rounds in its own way: a tile, the tile that the
+    keys end in, a split and both passes must still round equal keys alike."""
+    heads, kv_heads, d, k = shape
+    draw = torch.Generator("cuda").manual_seed(heads * d + k)
+    for trial in range(15):
+        t, n = ((1, 5000), (300, 3000), (40, 20_000))[trial % 3]
+        n += trial
+        few = torch.randn(
+            1, kv_heads, 1 + n // (10, 200)[trial % 2], d, generator=draw, device="cuda"
+        )
+        kind = torch.randint(0, few.shape[2], (n,), generator=draw, device="cuda")
+        query = torch.randn(1, heads, t, d, generator=draw, device="cuda").to(dtype)
+        few = few.to(dtype)
+        winners = topk_keys(query, few[:, :, kind], k).long()
+        firsts = first_places(kind, few.shape[2], k)  # [kinds, k]
+        # where a key stands among its equals, and among the winners equal to it before it
+        won = kind[winners]
+        earlier = (won[..., :, None] == won[..., None, :]).tril(-1).sum(-1)
+        assert torch.equal(winners, firsts[won, earlier]), (t, n)
+        scores = torch.einsum(
+            "bgrd,bgnd->bgrn", query.double().reshape(1, kv_heads, -1, d), few.double()
+        ).reshape(1, heads, t, -1)
+        times = torch.bincount(kind, minlength=few.shape[2]).clamp(max=k)
+        best = scores.repeat_interleave(times, -1).topk(k).values
+        found = scores.gather(-1, won)
+        torch.testing.assert_close(found, best, rtol=0, atol=1e-4 * d**0.5)
+
+
+def first_places(kind: torch.Tensor, kinds: int, k: int) -> torch.Tensor:
+    """The k lowest positions of every kind of key, -1 where there are fewer: int64 [kinds, k]."""
+    found = torch.full((kinds, k), -1, dtype=torch.int64)
+    for one in range(kinds):
+        places = (kind == one).nonzero()[:k, 0].cpu()
+        found[one, : len(places)] = places
+    return found.to(kind.device)
+
+
 def test_int8_equals_exact():
     from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
     from reattention_kernels.topk_keys.int8_index import Int8Index

@@ -1,28 +1,28 @@
-"""Memory-bounded form of `topk_keys` in PyTorch: tiles of keys, a running best k per query.
+"""Memory-bounded form of `topk_keys` in PyTorch: tiles of keys, a running list of candidates.
 
-Within a tile the block-max theorem holds the work down: the best k keys of a row lie in the k
-blocks with the largest maxima (equal maxima: the lower block), so only k small blocks per row are
-ever ordered.
+Matrix products find k + SPARE candidates a query; `pair_scores` decides among them. Within a tile
+the block-max theorem holds the work down: the best keys of a row lie in the blocks with the
+largest maxima, so only a few small blocks per row are ever ordered. A row that left out a key
+whose product lies within `product_margin` of its k-th is decided again, from all such keys
+(`close_keys`).
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from reattention_kernels.topk_keys.close_keys import EXACT_BLOCK_KEYS, best_of_close
 from reattention_kernels.topk_keys.naive import BLOCK_MAX_KEYS
+from reattention_kernels.topk_keys.products import (
+    TILE_KEYS,
+    TILE_ROWS,
+    exact_products,
+    tile_products,
+)
+from reattention_kernels.topk_keys.scores import pair_scores, product_margin, score_dtype
 
-TILE_KEYS = 16384  # a multiple of every block size
-TILE_ROWS = 256  # with TILE_KEYS: 16 MiB of float32 scores alive at a time
-PRODUCT_KEYS = 2048  # keys per matrix product: what it writes is reduced while still in L2
-EXACT_BLOCK_KEYS = 16
-
-_WORKSPACES = threading.local()
+SPARE = 1  # candidates kept beside the k best, so that a near-tie of two keys is decided at once
 
 
 def topk_keys_blockwise(query: Tensor, key: Tensor, k: int, mode: str = "exact") -> Tensor:
@@ -33,120 +33,102 @@ def topk_keys_blockwise(query: Tensor, key: Tensor, k: int, mode: str = "exact")
     # rows of one KV head together  # [B, Hkv, G*T, D]
     rows = query.reshape(b, kv_heads, h * t // kv_heads, d)
     out = winners.view(b, kv_heads, h * t // kv_heads, k)
+    # the few rows of a decode step: all heads in one call of each operation
+    step = kv_heads if h * t <= TILE_ROWS else 1
     with exact_products(query.dtype):
         for row in range(b):
-            for head in range(kv_heads):
-                out[row, head] = _best_of_head(rows[row, head], key[row, head], k, mode)
+            for head in range(0, kv_heads, step):
+                some = slice(head, head + step)
+                out[row, some] = _best_of_heads(rows[row, some], key[row, some], k, mode)
     return winners
 
 
-@contextmanager
-def exact_products(dtype: torch.dtype) -> Iterator[None]:
-    """Within: float32 matrix products that lose nothing of inputs that were `dtype`.
+def _best_of_heads(query: Tensor, key: Tensor, k: int, mode: str) -> Tensor:
+    """query [G, R, D], key [G, N, D] -> int64 [G, R, k]."""
+    dtype = score_dtype(query.dtype)
+    query = query.to(dtype)
+    query_t = query.transpose(1, 2).contiguous()  # [G, D, R]
+    heads, n_rows, _ = query.shape
+    products = query.new_full((heads, n_rows, k + SPARE), -torch.inf)
+    positions = torch.full_like(products, -1, dtype=torch.int64)
+    left_out = query.new_full((heads, n_rows), -torch.inf)  # the largest product not kept
+    margin = query.new_zeros(heads, n_rows)
+    for start in range(0, key.shape[1], TILE_KEYS):
+        tile = key[:, start : start + TILE_KEYS].to(dtype)
+        margin = torch.maximum(margin, product_margin(query, tile))
+        step = TILE_ROWS // heads
+        for first in range(0, n_rows, step):
+            part = slice(first, first + step)
+            found, columns, lost = _best_of_tile(
+                tile, query_t[:, :, part], margin[:, part], k + SPARE, mode
+            )
+            held = products[:, part], positions[:, part], left_out[:, part]
+            if start == 0:
+                held[0][..., : found.shape[2]] = found
+                held[1][..., : found.shape[2]] = columns
+                held[2][:] = lost
+            else:
+                _merge(*held, found, columns + start, lost)
+    winners = _decide(query, key, products, positions, k)
+    limit = products[..., k - 1] - margin
+    close = (left_out >= limit) & (left_out > -torch.inf)
+    for head in close.any(1).nonzero()[:, 0].tolist():
+        rows = close[head].nonzero()[:, 0]
+        winners[head, rows] = best_of_close(
+            query[head, rows], key[head], k, limit[head, rows], margin[head, rows], mode
+        )
+    return winners
 
-    bf16 values survive the conversion to bf16 that oneDNN's fast mode makes, and it still
-    accumulates in float32: on CPUs with bf16 matrix units that is 3x faster, and exact.
+
+def _best_of_tile(
+    key: Tensor, query_t: Tensor, margin: Tensor, keep: int, mode: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest products of a tile: [G, R, keep] values and columns, the largest left out [G, R].
+
+    In mode block_max only the largest of each block of keys is a candidate. Where a second key
+    comes within the margin of it, which of them that is remains open: infinity is left out.
     """
-    cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    cuda: Any = torch.backends.cuda.matmul
-    before = cpu.fp32_precision, cuda.fp32_precision
-    cpu.fp32_precision = "bf16" if dtype == torch.bfloat16 else "ieee"
-    cuda.fp32_precision = "ieee"  # never TF32
-    try:
-        yield
-    finally:
-        cpu.fp32_precision, cuda.fp32_precision = before
-
-
-def _best_of_head(query: Tensor, key: Tensor, k: int, mode: str) -> Tensor:
-    """query [R, D], key [N, D] -> int64 [R, k]."""
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    query_t = query.to(dtype).T.contiguous()  # [D, R]
-    n, n_rows = key.shape[0], query.shape[0]
     block = BLOCK_MAX_KEYS if mode == "block_max" else EXACT_BLOCK_KEYS
-    scores = _workspace(query_t)
-    values = query_t.new_full((n_rows, k), -torch.inf)
-    positions = torch.full((n_rows, k), -1, dtype=torch.int64, device=query.device)
-    for start in range(0, n, TILE_KEYS):
-        tile = key[start : start + TILE_KEYS].to(dtype)
-        for first in range(0, n_rows, TILE_ROWS):
-            part = slice(first, first + TILE_ROWS)
-            blocks, maxima = _scores(tile, query_t[:, part], scores, block)
-            found, columns = _best_of_tile(blocks, maxima, k, mode)
-            _merge(values[part], positions[part], found, columns + start)
-    return positions
-
-
-def _workspace(like: Tensor) -> Tensor:
-    """Room for a tile's scores, kept from call to call: fresh pages cost as much as the product."""
-    place, room = (like.device, like.dtype), TILE_KEYS * TILE_ROWS
-    held = _WORKSPACES.__dict__.setdefault("tiles", {})
-    if place not in held or held[place].numel() < room:
-        with torch.inference_mode(False):
-            held[place] = torch.empty(room, dtype=like.dtype, device=like.device)
-    return held[place]
-
-
-def _merge(values: Tensor, positions: Tensor, found: Tensor, at: Tensor) -> None:
-    """Take what a tile found into the best k held so far, in place; [R, k] each.
-
-    What is held comes first: it has the lower positions, and the sort is stable.
-    """
-    k = values.shape[1]
-    both = torch.cat((values, found), 1)
-    best, order = both.sort(dim=1, descending=True, stable=True)
-    values.copy_(best[:, :k])
-    positions.copy_(torch.cat((positions, at), 1).gather(1, order[:, :k]))
-
-
-def _scores(key: Tensor, query_t: Tensor, out: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Scores of a tile, keys first so that blocks reduce over whole vectors, and block maxima.
-
-    key [n, D], query_t [D, R], out a workspace -> ([n_blocks, block, R], [n_blocks, R]); scores
-    past the end are -inf.
-    """
-    n, n_rows = key.shape[0], query_t.shape[1]
-    padded = n + -n % block
-    out = out[: padded * n_rows].view(padded, n_rows)
-    out[n:] = -torch.inf
-    blocks = out.view(-1, block, n_rows)
-    maxima = out.new_empty(blocks.shape[0], n_rows)
-    for start in range(0, n, PRODUCT_KEYS):
-        stop = min(start + PRODUCT_KEYS, n)
-        torch.mm(key[start:stop], query_t, out=out[start:stop])
-        done = slice(start // block, -(-stop // block))
-        torch.amax(blocks[done], dim=1, out=maxima[done])
-    return blocks, maxima
-
-
-def _best_of_tile(blocks: Tensor, maxima: Tensor, k: int, mode: str) -> tuple[Tensor, Tensor]:
-    """The best k of a tile: values and columns [R, <=k], ascending by column.
-
-    In mode block_max only the first maximum of each block can be chosen.
-    """
-    n_blocks, block, n_rows = blocks.shape
-    best = _largest(maxima.T, min(k, n_blocks))  # [R, k]
+    blocks, maxima = tile_products(key, query_t, block)
+    best, chosen, left_out = _largest(maxima.transpose(1, 2), keep)  # of blocks
     offsets = torch.arange(block, device=best.device)
-    columns = (best[:, :, None] * block + offsets).flatten(1)  # [R, k*block]
-    candidates = blocks.view(-1, n_rows).gather(0, columns.T).T
+    columns = (chosen[..., None] * block + offsets).flatten(2)  # [G, R, keep * block]
+    candidates = blocks.flatten(1, 2).gather(1, columns.transpose(1, 2)).transpose(1, 2)
     if mode == "block_max":
-        values, offset = candidates.unflatten(1, (-1, block)).max(-1)
-        return values, best * block + offset
-    chosen = _largest(candidates, min(k, candidates.shape[1]))
-    return candidates.gather(1, chosen), columns.gather(1, chosen)
+        (most, second), at = (x.unbind(3) for x in candidates.unflatten(2, (-1, block)).topk(2))
+        unsure = (second >= most - margin[..., None]) & (second > -torch.inf)
+        left_out = left_out.masked_fill(unsure.any(2), torch.inf)
+        return most, chosen * block + at[0], left_out
+    values, chosen, lost = _largest(candidates, keep)
+    return values, columns.gather(2, chosen), torch.maximum(left_out, lost)
 
 
-def _largest(scores: Tensor, k: int) -> Tensor:
-    """Columns of the k largest scores of each row, ascending; equal scores: lower column first.
+def _largest(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` largest of each row (fewer where there are fewer), their columns, and the next
+    one, -inf without."""
+    best, columns = values.topk(min(count + 1, values.shape[2]), dim=2)
+    if best.shape[2] <= count:
+        return best, columns, best.new_full(best.shape[:2], -torch.inf)
+    return best[..., :count], columns[..., :count], best[..., count]
 
-    `torch.topk` picks freely among equals. Only rows whose k-th and next scores are equal need
-    the stable sort, and real scores hardly ever do.
-    """
-    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    if k < scores.shape[1]:
-        columns = columns[:, :k]
-        rows = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
-        if rows.numel():
-            order = scores[rows].sort(dim=1, descending=True, stable=True).indices
-            columns = columns.index_copy(0, rows, order[:, :k])
-    return columns.sort(1).values
+
+def _merge(
+    products: Tensor, positions: Tensor, left_out: Tensor, found: Tensor, at: Tensor, lost: Tensor
+) -> None:
+    """Take what a tile found into the candidates [G, R, k + SPARE] held so far, in place."""
+    best, order, next_best = _largest(torch.cat((products, found), 2), products.shape[2])
+    positions.copy_(torch.cat((positions, at), 2).gather(2, order))
+    products.copy_(best)
+    left_out.copy_(torch.maximum(left_out, torch.maximum(lost, next_best)))
+
+
+def _decide(query: Tensor, key: Tensor, products: Tensor, positions: Tensor, k: int) -> Tensor:
+    """The k best of the candidates by score, then by position: int64 [G, R, k], -1 for none."""
+    if not key.shape[1]:
+        return positions[..., :k]
+    positions = positions.masked_fill(products == -torch.inf, -1).sort(dim=2).values
+    heads = torch.arange(key.shape[0], device=key.device)[:, None, None]
+    scores = pair_scores(query[:, :, None], key[heads, positions.clamp(min=0)])
+    scores = scores.masked_fill(positions < 0, -torch.inf)
+    order = scores.sort(dim=2, descending=True, stable=True).indices[..., :k]
+    return positions.gather(2, order)

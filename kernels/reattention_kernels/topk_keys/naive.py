@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from reattention_kernels.topk_keys.scores import pair_scores, score_dtype
+
 BLOCK_MAX_KEYS = 128  # keys per block of the released approximation
+PRODUCTS = 1 << 24  # of single channels, alive at a time
 
 
 def topk_keys_naive(query: Tensor, key: Tensor, k: int, mode: str = "exact") -> Tensor:
@@ -22,11 +25,15 @@ def topk_keys_naive(query: Tensor, key: Tensor, k: int, mode: str = "exact") -> 
 
 
 def scores_of(query: Tensor, key: Tensor) -> Tensor:
-    """q.k of every query with every key of its KV head, float32 (float64 inputs: float64)."""
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    b, h, t, d = query.shape
-    grouped = query.to(dtype).reshape(b, key.shape[1], h * t // key.shape[1], d)  # [B, Hkv, G*T, D]
-    return (grouped @ key.to(dtype).transpose(-1, -2)).reshape(b, h, t, key.shape[2])
+    """`pair_scores` of every query with every key of its KV head: [B, H, T, N]."""
+    b, h, t, _ = query.shape
+    grouped = query.unflatten(1, (key.shape[1], -1))  # [B, Hkv, G, T, D]
+    scores = query.new_empty(*grouped.shape[:-1], key.shape[2], dtype=score_dtype(query.dtype))
+    step = max(1, PRODUCTS // max(1, query.numel()))
+    for start in range(0, key.shape[2], step):
+        some = key[:, :, None, None, start : start + step]  # [B, Hkv, 1, 1, n, D]
+        scores[..., start : start + step] = pair_scores(grouped[:, :, :, :, None], some)
+    return scores.view(b, h, t, key.shape[2])
 
 
 def _keep_block_maxima(scores: Tensor) -> Tensor:
