@@ -31,5 +31,5 @@ def find_triton() -> object:
 @cache
 def _say_once(refusal: str) -> None:
     warnings.warn(
-        f"selection runs in its slower PyTorch form: {refusal}.", RuntimeWarning, stacklevel=4
+        f"a step runs in its slower PyTorch form: {refusal}.", RuntimeWarning, stacklevel=4
     )

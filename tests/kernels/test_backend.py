@@ -21,7 +21,7 @@ def test_said_once(monkeypatch):
         assert backend.use_triton(on_gpu)
         assert not backend.use_triton(SimpleNamespace(is_cuda=False), "never said on a CPU")
     assert [str(w.message) for w in said] == [
-        "selection runs in its slower PyTorch form: head_dim 7 is odd."
+        "a step runs in its slower PyTorch form: head_dim 7 is odd."
     ]
 
 

@@ -37,8 +37,8 @@ def test_bounds_hold_for_every_block(shift, monkeypatch):
     key = key + shift
     seen = {}
 
-    def keep(turned, terms, keys, blocks, size):
-        seen["packed"] = naive(turned, terms, keys, blocks, 8)  # all eight tiles
+    def keep(rotated, terms, keys, blocks, size):
+        seen["packed"] = naive(rotated, terms, keys, blocks, 8)  # all eight tiles
         seen["terms"] = terms
         return seen["packed"]
 

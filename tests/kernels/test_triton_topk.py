@@ -66,9 +66,9 @@ def test_no_keys_give_no_winners():
 
 def test_strides_of_any_layout():
     query, key = make_inputs("integers", 4, 2, 3, 90, 64, torch.float32)
-    turned = key.permute(0, 2, 1, 3).contiguous().permute(0, 2, 1, 3)  # [B, N, Hkv, D] in memory
+    strided = key.permute(0, 2, 1, 3).contiguous().permute(0, 2, 1, 3)  # [B, N, Hkv, D] in memory
     spread = torch.stack((query, query), 4)[..., 0]  # last stride 2
-    assert torch.equal(topk_keys_triton(spread, turned, 4), topk_keys_naive(query, key, 4))
+    assert torch.equal(topk_keys_triton(spread, strided, 4), topk_keys_naive(query, key, 4))
 
 
 def test_negative_scores_and_signed_zeros():

@@ -34,7 +34,7 @@ def topk_keys(
     key: Tensor,
     k: int = 4,
     mode: str = "exact",
-    held: Tensor | None = None,
+    device_length: Tensor | None = None,
 ) -> Tensor:
     """Positions of the k keys with the largest dot product, for every query of every head.
 
@@ -48,7 +48,8 @@ def topk_keys(
         k: keys per query, at least 1.
         mode: "exact", or "block_max": the released approximation, in which at most one key of
             every 128 can be chosen.
-        held: int32 [1], only the first so many keys exist; for calls that a CUDA graph repeats.
+        device_length: int32 [1], only the first so many keys exist; for calls that a CUDA graph
+            repeats.
 
     Returns:
         int32 [B, H, T, k], best first; -1 where fewer than k keys exist.
@@ -61,9 +62,9 @@ def topk_keys(
         from reattention_kernels.topk_keys.triton import topk_keys_triton
 
         with torch.cuda.device_of(query):
-            return topk_keys_triton(query, key, k, mode, held)
-    if held is not None:
-        key = key[:, :, : int(held)]
+            return topk_keys_triton(query, key, k, mode, device_length)
+    if device_length is not None:
+        key = key[:, :, : int(device_length)]
     return topk_keys_blockwise(query, key, k, mode)
 
 
@@ -84,7 +85,7 @@ def make_index(key: Tensor, capacity: int) -> Int8Index:
 
 
 def topk_keys_indexed(
-    query: Tensor, key: Tensor, index: Int8Index, k: int = 4, held: Tensor | None = None
+    query: Tensor, key: Tensor, index: Int8Index, k: int = 4, device_length: Tensor | None = None
 ) -> Tensor:
     """`topk_keys` in mode "exact", the candidates coming from an index that holds all of `key`.
 
@@ -96,7 +97,7 @@ def topk_keys_indexed(
     from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 
     with torch.cuda.device_of(query):
-        return topk_keys_int8(query, key, index, k, held)[0]
+        return topk_keys_int8(query, key, index, k, device_length)[0]
 
 
 def _refusal(query: Tensor, k: int) -> str | None:

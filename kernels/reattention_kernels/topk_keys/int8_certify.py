@@ -136,7 +136,7 @@ def list_open_kernel(open_ptr, rows_ptr, n_open_ptr, n_rows, BLOCK: tl.constexpr
 
 
 def topk_keys_int8(
-    query: Tensor, key: Tensor, index: Int8Index, k: int, held: Tensor | None = None
+    query: Tensor, key: Tensor, index: Int8Index, k: int, device_length: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`topk_keys` in mode "exact", through the index (which must hold all of key); k <= LIST.
 
@@ -144,8 +144,8 @@ def topk_keys_int8(
     certified and took the 16-bit pass.
     """
     b, h, t, d = query.shape
-    kv_heads, n = key.shape[1], key.shape[2] if held is None else held
-    if (held is None and index.size != n) or k > LIST:
+    kv_heads, n = key.shape[1], key.shape[2] if device_length is None else device_length
+    if (device_length is None and index.size != n) or k > LIST:
         raise ValueError(
             f"the index holds {index.size} keys and lists of {LIST}; "
             f"it cannot serve {key.shape[2]} keys and k={k}. Call update() first."
@@ -154,13 +154,13 @@ def topk_keys_int8(
     group, pairs = h // kv_heads, b * kv_heads
     n_rows = group * t
     device = query.device
-    turned = torch.empty(b, kv_heads, n_rows, d, dtype=torch.int8, device=device)
+    rotated = torch.empty(b, kv_heads, n_rows, d, dtype=torch.int8, device=device)
     terms = torch.empty(pairs, n_rows, 4, dtype=torch.float32, device=device)
     quantize_queries_kernel[(triton.cdiv(n_rows, 64), pairs)](
-        query, index.matrix, index.mean, turned, terms, t, n_rows, kv_heads, *query.stride()[:3],
+        query, index.matrix, index.mean, rotated, terms, t, n_rows, kv_heads, *query.stride()[:3],
         GROUP=group, D=d, ROWS=64, UPCAST=interpreted(),
     )  # fmt: skip
-    blocks = best_bounds(turned, terms, index, key.shape[2], n, k)
+    blocks = best_bounds(rotated, terms, index, key.shape[2], n, k)
     out = torch.empty(b, h, t, k, dtype=torch.int32, device=device)
     flags, rows = torch.empty(2, pairs, n_rows, dtype=torch.int32, device=device)
     n_open = torch.empty(pairs, dtype=torch.int32, device=device)
@@ -185,22 +185,22 @@ def indexable(query: Tensor, key: Tensor, k: int) -> bool:
 
 
 def best_bounds(
-    turned: Tensor, terms: Tensor, index: Int8Index, room: int, n: int | Tensor, k: int
+    rotated: Tensor, terms: Tensor, index: Int8Index, capacity: int, n: int | Tensor, k: int
 ) -> Tensor:
     """Per row, lane and split the LIST blocks with the largest upper bounds, packed.
 
-    n: how many keys there are, or where that stands; room: at most so many.
+    n: how many keys there are, or where that stands; capacity: at most so many.
     """
     if interpreted():
-        return best_bounds_naive(turned, terms, index.keys[:, :, : int(n)], index.blocks, LIST)
+        return best_bounds_naive(rotated, terms, index.keys[:, :, : int(n)], index.blocks, LIST)
     from reattention_kernels.topk_keys.gluon_prefill import best_blocks_gluon
 
-    keys = index.keys[:, :, :room]
-    n_rows, pairs = turned.shape[2], terms.shape[0]
+    keys = index.keys[:, :, :capacity]
+    n_rows, pairs = rotated.shape[2], terms.shape[0]
     tile = SCAN_FEW if n_rows <= 64 else SCAN
-    per_split, splits = splits_of(n_rows, pairs, room, tile, turned.device)
-    wanted = max(splits, min(SPLITS, -(-room // (8 * tile.keys))))
-    per_split = -(-room // (tile.keys * wanted))
-    splits = -(-room // (tile.keys * per_split))
+    per_split, splits = splits_of(n_rows, pairs, capacity, tile, rotated.device)
+    wanted = max(splits, min(SPLITS, -(-capacity // (8 * tile.keys))))
+    per_split = -(-capacity // (tile.keys * wanted))
+    splits = -(-capacity // (tile.keys * per_split))
     bounds = (terms, index.blocks, index.largest)
-    return best_blocks_gluon(turned, keys, bounds, LIST, k, tile, n, per_split, splits)
+    return best_blocks_gluon(rotated, keys, bounds, LIST, k, tile, n, per_split, splits)

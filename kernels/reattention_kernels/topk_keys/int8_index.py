@@ -35,7 +35,7 @@ def hadamard(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 @triton.jit
-def turned_rows(x, h_ptr, D: tl.constexpr, UPCAST: tl.constexpr):
+def rotated_rows(x, h_ptr, D: tl.constexpr, UPCAST: tl.constexpr):
     """x [R, D] times the +-1 matrix, float32: every product is exact."""
     d = tl.arange(0, D)
     h = tl.load(h_ptr + d[:, None] * D + d[None, :])
@@ -86,7 +86,7 @@ def quantize_keys_kernel(
     base = k_ptr + (pair // n_kv_heads) * stride_kb + (pair % n_kv_heads) * stride_kh
     inside = (n < n_keys)[:, None] & (d >= 0)[None, :]
     k = tl.load(base + n[:, None].to(tl.int64) * stride_kn + d[None, :], mask=inside, other=0.0)
-    b = turned_rows(k, h_ptr, D, UPCAST) - tl.load(hmean_ptr + pair * D + d)[None, :]
+    b = rotated_rows(k, h_ptr, D, UPCAST) - tl.load(hmean_ptr + pair * D + d)[None, :]
     b = tl.where(inside, b, 0.0)
     # [keys, D] -> [keys / 8, lane, 2 D]: the maximum over the outer and the inner axis is a lane's
     blocks = tl.reshape(b, (TILE // 8, 4, 2 * D))
@@ -134,7 +134,7 @@ def quantize_queries_kernel(
     inside = (row < n_rows)[:, None] & (d >= 0)[None, :]
     q = tl.load(q_ptr + at, mask=inside, other=0.0)
     mean = tl.load(mean_ptr + pair * D + d)
-    a = turned_rows(q, h_ptr, D, UPCAST)
+    a = rotated_rows(q, h_ptr, D, UPCAST)
     scale = tl.maximum(tl.max(tl.abs(a), 1) / 127.0, 1e-20)
     ia = to_int8(a / scale[:, None])
     fa = ia.to(tl.float32)
@@ -157,7 +157,7 @@ class Int8Index:
     largest: Tensor  # float32 [B * Hkv]: the largest |b| / sqrt(D) + |mean|, a bound on |k|
     matrix: Tensor
     mean: Tensor  # float32 [B * Hkv, D]; zeros until the first update
-    turned_mean: Tensor
+    rotated_mean: Tensor
     mean_norm: Tensor  # float32 [B * Hkv]
     size: int = 0  # keys held
 
@@ -172,26 +172,26 @@ class Int8Index:
             largest=torch.zeros(b * kv_heads, device=device),
             matrix=hadamard(d, device, like.dtype),
             mean=torch.zeros(b * kv_heads, d, device=device),
-            turned_mean=torch.zeros(b * kv_heads, d, device=device),
+            rotated_mean=torch.zeros(b * kv_heads, d, device=device),
             mean_norm=torch.zeros(b * kv_heads, device=device),
         )
 
-    def update(self, key: Tensor, held: Tensor | None = None) -> None:
+    def update(self, key: Tensor, device_length: Tensor | None = None) -> None:
         """Take in the keys [B, Hkv, N, D] beyond those held; an unfinished tile is made anew.
 
-        held: int32 [1], so many of the keys exist, and one more than the index holds; then `size`
-        stays as it is, for the caller to count (a CUDA graph repeats this call).
+        device_length: int32 [1], so many of the keys exist, and one more than the index holds; then
+        `size` stays as it is, for the caller to count (a CUDA graph repeats this call).
         """
         n, d = key.shape[2:]
-        if held is not None:
-            self._quantize(key, held, 0, 1, last=True)
+        if device_length is not None:
+            self._quantize(key, device_length, 0, 1, last=True)
             return
         if n <= self.size:
             return
         if self.size == 0:
             self.mean.copy_(key.mean(2, dtype=torch.float32).reshape(-1, d))
             by_head = self.mean[:, None, :] * self.matrix.float()  # the matrix is symmetric
-            self.turned_mean.copy_(by_head.sum(2))
+            self.rotated_mean.copy_(by_head.sum(2))
             self.mean_norm.copy_(self.mean.norm(dim=1))
         first, end = self.size // TILE_KEYS, -(-n // TILE_KEYS)
         self._quantize(key, n, first, end - first, last=False)
@@ -200,7 +200,7 @@ class Int8Index:
     def _quantize(self, key: Tensor, n: int | Tensor, first: int, tiles: int, last: bool) -> None:
         b, kv_heads, _, d = key.shape
         quantize_keys_kernel[(tiles, b * kv_heads)](
-            key, self.matrix, self.turned_mean, self.keys, self.blocks, self.largest,
+            key, self.matrix, self.rotated_mean, self.keys, self.blocks, self.largest,
             self.mean_norm, first, n, kv_heads, self.keys.shape[2], self.blocks.shape[1],
             *key.stride()[:3],
             D=d, TILE=TILE_KEYS, LAST=last, UPCAST=interpreted(), num_warps=8,

@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def best_bounds_naive(
-    turned: Tensor, terms: Tensor, keys: Tensor, blocks: Tensor, size: int
+    rotated: Tensor, terms: Tensor, keys: Tensor, blocks: Tensor, size: int
 ) -> Tensor:
     """What `best_blocks_hopper` gives for int8 inputs and one split: int64 [B*Hkv, rows, 4 * size].
 
-    turned int8 [B, Hkv, rows, D], terms [B*Hkv, rows, 4], keys int8 [B, Hkv, N, D],
+    rotated int8 [B, Hkv, rows, D], terms [B*Hkv, rows, 4], keys int8 [B, Hkv, N, D],
     blocks [B*Hkv, tiles, 3, 4].
     """
-    n_rows, d = turned.shape[2:]
+    n_rows, d = rotated.shape[2:]
     n = keys.shape[2]
     n_tiles = -(-n // 128)
-    q = turned.reshape(-1, n_rows, d).double()
+    q = rotated.reshape(-1, n_rows, d).double()
     k = keys.reshape(-1, n, d).double()
     scores = torch.nn.functional.pad(
         q @ k.transpose(1, 2), (0, n_tiles * 128 - n), value=-(2.0**30)

@@ -102,7 +102,7 @@ def topk_keys_triton(
     key: Tensor,
     k: int,
     mode: str = "exact",
-    held: Tensor | None = None,
+    device_length: Tensor | None = None,
     tile: Tile | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.topk_keys`; k <= 16, head_dim <= 256, no float64."""
@@ -113,7 +113,7 @@ def topk_keys_triton(
     query = query if query.stride(3) == 1 else query.contiguous()
     key = key if key.stride(3) == 1 else key.contiguous()
     tile = tile or choose_tile(h // key.shape[1] * t, key, mode)
-    n = key.shape[2] if held is None else held
+    n = key.shape[2] if device_length is None else device_length
     blocks = best_blocks(query, key, k, tile, n)
     rescore(query, key, blocks, out, tile, n, mode == "block_max")
     return out

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from reattention_kernels.backend import TRITON_DTYPES, use_triton
 from reattention_kernels.view.naive import attend_view_naive, attend_whole_naive, view_rows
 
 __all__ = [
@@ -33,7 +35,7 @@ def attend_view(
     global_size: int,
     local_size: int,
     scale: float,
-    held: Tensor | None = None,
+    device_length: Tensor | None = None,
 ) -> Tensor:
     """Attention of a chunk over global + selected + local keys, whose number the device knows.
 
@@ -47,19 +49,21 @@ def attend_view(
         count: int32 [B], how many of them are real.
         cos, sin: [>= n, D] for every n that count can bring about, the model's RoPE tables.
         scale: factor of the scores.
-        held: int32 [1], only the first so many keys exist; for calls that a CUDA graph repeats.
+        device_length: int32 [1], only the first so many keys exist; for calls that a CUDA graph
+            repeats.
 
     Returns:
         [B, H, T, D] of query's dtype.
     """
     sizes = (global_size, local_size, scale)
-    if query.is_cuda:
+    if use_triton(query, _refusal(query)):
         from reattention_kernels.view.launch import attend_view_triton
 
         view = (query, key, value, positions, count, cos, sin, *sizes)
-        return attend_view_triton(*view, held)
-    if held is not None:
-        key, value = key[:, :, : int(held)], value[:, :, : int(held)]
+        with torch.cuda.device_of(query):
+            return attend_view_triton(*view, device_length)
+    if device_length is not None:
+        key, value = key[:, :, : int(device_length)], value[:, :, : int(device_length)]
     return attend_view_naive(query, key, value, positions, count, cos, sin, *sizes)
 
 
@@ -71,7 +75,7 @@ def takes_whole(query: Tensor, key: Tensor) -> bool:
 
 
 def attend_whole(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, held: Tensor | None = None
+    query: Tensor, key: Tensor, value: Tensor, scale: float, device_length: Tensor | None = None
 ) -> Tensor:
     """Causal attention of a cache's last T tokens over all of it; no RoPE.
 
@@ -82,15 +86,24 @@ def attend_whole(
         query: [B, H, T, D], T >= 1, for which `takes_whole` holds.
         key, value: [B, Hkv, N, D], the cache with the T tokens appended.
         scale: factor of the scores.
-        held: int32 [1], only the first so many keys exist; for calls that a CUDA graph repeats.
+        device_length: int32 [1], only the first so many keys exist; for calls that a CUDA graph
+            repeats.
 
     Returns:
         [B, H, T, D] of query's dtype.
     """
-    if query.is_cuda:
+    if use_triton(query, _refusal(query)):
         from reattention_kernels.view.launch import attend_whole_triton
 
-        return attend_whole_triton(query, key, value, scale, held)
-    if held is not None:
-        key, value = key[:, :, : int(held)], value[:, :, : int(held)]
+        with torch.cuda.device_of(query):
+            return attend_whole_triton(query, key, value, scale, device_length)
+    if device_length is not None:
+        key, value = key[:, :, : int(device_length)], value[:, :, : int(device_length)]
     return attend_whole_naive(query, key, value, scale)
+
+
+def _refusal(query: Tensor) -> str | None:
+    """Why the Triton forms do not take a call; None where they do."""
+    if query.dtype not in TRITON_DTYPES:
+        return f"the view's kernels do not take {query.dtype}"
+    return None

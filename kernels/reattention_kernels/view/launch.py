@@ -17,7 +17,7 @@ from reattention_kernels.view.triton import (
     LOG2E,
     MORE_SPLITS,
     gather_view_kernel,
-    turn_query_kernel,
+    rotate_query_kernel,
     view_attention_kernel,
 )
 from reattention_kernels.view.triton_decode import decode_view_kernel, join_splits_kernel
@@ -43,14 +43,14 @@ def attend_view_triton(
     global_size: int,
     local_size: int,
     scale: float,
-    held: Tensor | None = None,
+    device_length: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`; never waits for the host."""
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
     cos, sin, positions = cos.contiguous(), sin.contiguous(), positions.contiguous()
     group = query.shape[1] // key.shape[1]
     step = _decode if group * query.shape[2] <= DECODE_ROWS else _chunk
-    n = key.shape[2] if held is None else held
+    n = key.shape[2] if device_length is None else device_length
     return step(query, key, value, positions, count, cos, sin, global_size, local_size, scale, n)
 
 
@@ -65,22 +65,22 @@ def _chunk(query, key, value, positions, count, cos, sin, global_size, local_siz
     half = triton.next_power_of_2(d // 2)
     k_view = torch.empty(b, kv_heads, capacity, d, dtype=key.dtype, device=key.device)
     v_view = torch.empty_like(k_view)
-    turned = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
-    out = torch.empty_like(turned)
+    rotated = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
+    out = torch.empty_like(rotated)
     gather_view_kernel[(triton.cdiv(capacity, 32), kv_heads, b)](
         key, value, positions, count, cos, sin, k_view, v_view,
         n, capacity, kv_heads, positions.shape[1], *key.stride()[:3], *value.stride()[:3],
         GLOBAL=global_size, LOCAL=local_size, D=d, HALF_P=half, BLOCK=32,
     )  # fmt: skip
     fixed = global_size + local_size
-    turn_query_kernel[(triton.cdiv(t, 32), h, b)](
-        query, count, cos, sin, turned, t, h, *query.stride()[:3],
+    rotate_query_kernel[(triton.cdiv(t, 32), h, b)](
+        query, count, cos, sin, rotated, t, h, *query.stride()[:3],
         FIXED=fixed, D=d, HALF_P=half, BLOCK=32,
     )  # fmt: skip
     wide = query.element_size() == 4 or d > 128
     rows, keys, warps, stages = WIDE_TILE if wide else CHUNK_TILE
     view_attention_kernel[(triton.cdiv(t, rows), h, b)](
-        turned, k_view, v_view, count, out, scale * LOG2E, t, capacity, h,
+        rotated, k_view, v_view, count, out, scale * LOG2E, t, capacity, h,
         GROUP=h // kv_heads, FIXED=fixed, D=d, DP=max(16, triton.next_power_of_2(d)),
         BM=rows, BN=keys, STAGES=stages, UPCAST=_upcast(), num_warps=warps,
     )  # fmt: skip
@@ -103,7 +103,7 @@ def _decode(query, key, value, positions, count, cos, sin, global_size, local_si
 
 
 def attend_whole_triton(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, held: Tensor | None = None
+    query: Tensor, key: Tensor, value: Tensor, scale: float, device_length: Tensor | None = None
 ) -> Tensor:
     """Same contract as `reattention_kernels.view.attend_whole`; never waits for the host."""
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
@@ -116,7 +116,7 @@ def attend_whole_triton(
     def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
         decode_whole_kernel[grid](
             query, key, value, parts, stats, scale * LOG2E,
-            key.shape[2] if held is None else held, t, kv_heads,
+            key.shape[2] if device_length is None else device_length, t, kv_heads,
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
             DP=max(16, triton.next_power_of_2(d)), BN=keys, STAGES=stages, UPCAST=_upcast(),
             num_warps=warps, **layout,

@@ -53,5 +53,5 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE in the half-split form of Llama, computed in float32; x [.., n, D], tables [n, D]."""
     half = x.shape[-1] // 2
     x32 = x.float()
-    turned = torch.cat((-x32[..., half:], x32[..., :half]), -1)
-    return (x32 * cos.float() + turned * sin.float()).to(x.dtype)
+    rotated = torch.cat((-x32[..., half:], x32[..., :half]), -1)
+    return (x32 * cos.float() + rotated * sin.float()).to(x.dtype)

@@ -1,6 +1,6 @@
 """Triton form of `attend_view`: RoPE and attention over a view whose size only the device knows.
 
-A chunk gathers its view once (K turned, V copied) and attends flash-style. A decode step gathers
+A chunk gathers its view once (K rotated, V copied) and attends flash-style. A decode step gathers
 inside the attention, split over the view, since every key is then read by one program only.
 """
 
@@ -29,8 +29,8 @@ def view_to_cache(j, positions_ptr, count, size, n_keys, GLOBAL: tl.constexpr, L
 
 
 @triton.jit
-def turned_half(ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF: tl.constexpr):
-    """Both halves of rows, turned: x1 c1 - x2 s1, x2 c2 + x1 s2 (float32)."""
+def rotated_half(ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF: tl.constexpr):
+    """Both halves of rows, rotated: x1 c1 - x2 s1, x2 c2 + x1 s2 (float32)."""
     x1 = tl.load(ptr + at, mask=mask, other=0.0).to(tl.float32)
     x2 = tl.load(ptr + at + HALF, mask=mask, other=0.0).to(tl.float32)
     c1 = tl.load(cos_ptr + table_at, mask=mask, other=0.0).to(tl.float32)
@@ -80,7 +80,7 @@ def gather_view_kernel(
     source = tl.where(real, source, 0).to(tl.int64)[:, None]
     mask = real[:, None] & (d < HALF)[None, :]
     k_at = b * stride_kb + head * stride_kh + source * stride_kn + d[None, :]
-    k1, k2 = turned_half(k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF)
+    k1, k2 = rotated_half(k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF)
     v_at = v_ptr + b * stride_vb + head * stride_vh + source * stride_vn + d[None, :]
     v1 = tl.load(v_at, mask=mask, other=0.0)
     v2 = tl.load(v_at + HALF, mask=mask, other=0.0)
@@ -94,7 +94,7 @@ def gather_view_kernel(
 
 
 @triton.jit(do_not_specialize=["n_queries"])
-def turn_query_kernel(
+def rotate_query_kernel(
     q_ptr,
     count_ptr,
     cos_ptr,
@@ -120,7 +120,7 @@ def turn_query_kernel(
     mask = (t < n_queries)[:, None] & (d < HALF)[None, :]
     at = b * stride_qb + head * stride_qh + t.to(tl.int64)[:, None] * stride_qt + d[None, :]
     table_at = (size - n_queries + t)[:, None] * D + d[None, :]
-    q1, q2 = turned_half(q_ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF)
+    q1, q2 = rotated_half(q_ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF)
     out_at = ((b * n_heads + head) * n_queries + t[:, None]) * D + d[None, :]
     dtype = out_ptr.dtype.element_ty
     tl.store(out_ptr + out_at, q1.to(dtype), mask=mask)
@@ -137,18 +137,19 @@ def dot(a, b, UPCAST: tl.constexpr):
 
 
 @triton.jit
-def flash_step(q, k, v, m, total, acc, visible, scale, MASKED: tl.constexpr, UPCAST: tl.constexpr):
-    """One block of keys of a running softmax (base 2; scale includes log2 e)."""
-    scores = dot(q, tl.trans(k), UPCAST)
-    if MASKED:
-        scores = tl.where(visible, scores, -float("inf"))
+def softmax_step(scores, scale, m, total, EMPTY: tl.constexpr):
+    """A block of scores into a running softmax (base 2; scale includes log2 e): weights, shrink, m,
+    total.
+
+    EMPTY: a row may have seen no key yet.
+    """
     m_new = tl.maximum(m, tl.max(scores, 1) * scale)
-    # every query sees its first block of keys, so m_new is finite
-    p = tl.exp2(scores * scale - m_new[:, None])
-    shrink = tl.exp2(m - m_new)
-    total = total * shrink + tl.sum(p, 1)
-    acc = acc * shrink[:, None] + dot(p.to(v.dtype), v, UPCAST)
-    return m_new, total, acc
+    zero = m_new
+    if EMPTY:
+        zero = tl.where(m_new == -float("inf"), 0.0, m_new)
+    p = tl.exp2(scores * scale - zero[:, None])
+    shrink = tl.exp2(m - zero)
+    return p, shrink, m_new, total * shrink + tl.sum(p, 1)
 
 
 @triton.jit(do_not_specialize=["n_queries", "capacity"])
@@ -198,13 +199,17 @@ def view_attention_kernel(
         else:
             k = tl.load(k_ptr + kv_at)
             v = tl.load(v_ptr + kv_at)
-        m, total, acc = flash_step(q, k, v, m, total, acc, True, scale, False, UPCAST)
+        p, shrink, m, total = softmax_step(dot(q, tl.trans(k), UPCAST), scale, m, total, False)
+        acc = acc * shrink[:, None] + dot(p.to(v.dtype), v, UPCAST)
     for start in tl.range(unmasked, stop, BN, num_stages=1):
         j = start + tl.arange(0, BN)
         kv_at = base + j[:, None] * D + d[None, :]
         real = (j < size)[:, None] & (d < D)[None, :]
         k = tl.load(k_ptr + kv_at, mask=real, other=0.0)
         v = tl.load(v_ptr + kv_at, mask=real, other=0.0)
-        visible = j[None, :] <= last[:, None]
-        m, total, acc = flash_step(q, k, v, m, total, acc, visible, scale, True, UPCAST)
+        scores = dot(q, tl.trans(k), UPCAST)
+        scores = tl.where(j[None, :] <= last[:, None], scores, -float("inf"))
+        # every query sees its first block of keys
+        p, shrink, m, total = softmax_step(scores, scale, m, total, False)
+        acc = acc * shrink[:, None] + dot(p.to(v.dtype), v, UPCAST)
     tl.store(out_ptr + at, (acc / total[:, None]).to(out_ptr.dtype.element_ty), mask=inside)

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from reattention_kernels.device_number import number
-from reattention_kernels.view.triton import dot, turned_half, view_to_cache
+from reattention_kernels.view.triton import dot, rotated_half, softmax_step, view_to_cache
 
 
 @triton.jit(do_not_specialize=["n_keys", "n_queries"])
@@ -62,7 +62,7 @@ def decode_view_kernel(
     q_head = head * GROUP + row // n_queries
     q_at = b * stride_qb + q_head[:, None] * stride_qh + t[:, None] * stride_qt + d[None, :]
     table_at = (size - n_queries + t)[:, None] * D + d[None, :]
-    q1, q2 = turned_half(q_ptr, q_at, inside, cos_ptr, sin_ptr, table_at, HALF)
+    q1, q2 = rotated_half(q_ptr, q_at, inside, cos_ptr, sin_ptr, table_at, HALF)
     dtype = q_ptr.dtype.element_ty
     q1 = q1.to(dtype)
     q2 = q2.to(dtype)
@@ -80,21 +80,18 @@ def decode_view_kernel(
         source = tl.where(real, source, 0).to(tl.int64)[:, None]
         mask = real[:, None] & in_half
         k_at = b * stride_kb + head * stride_kh + source * stride_kn + d[None, :]
-        k1, k2 = turned_half(k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF)
+        k1, k2 = rotated_half(
+            k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF
+        )
         v_at = v_ptr + b * stride_vb + head * stride_vh + source * stride_vn + d[None, :]
         v1 = tl.load(v_at, mask=mask, other=0.0)
         v2 = tl.load(v_at + HALF, mask=mask, other=0.0)
         scores = dot(q1, tl.trans(k1.to(dtype)), UPCAST) + dot(q2, tl.trans(k2.to(dtype)), UPCAST)
         visible = (j[None, :] <= last[:, None]) & real[None, :]
-        scores = tl.where(visible, scores * scale, -float("inf"))
-        m_new = tl.maximum(m, tl.max(scores, 1))
-        safe = tl.where(m_new == -float("inf"), 0.0, m_new)
-        p = tl.exp2(scores - safe[:, None])
-        shrink = tl.exp2(m - safe)
-        total = total * shrink + tl.sum(p, 1)
+        scores = tl.where(visible, scores, -float("inf"))
+        p, shrink, m, total = softmax_step(scores, scale, m, total, True)
         acc1 = acc1 * shrink[:, None] + dot(p.to(dtype), v1, UPCAST)
         acc2 = acc2 * shrink[:, None] + dot(p.to(dtype), v2, UPCAST)
-        m = m_new
 
     slot = ((b * n_kv_heads + head) * n_splits + split) * ROWS + row
     at = slot[:, None] * (2 * HALF_P) + d[None, :]

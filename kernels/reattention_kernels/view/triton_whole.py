@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from reattention_kernels.device_number import number
-from reattention_kernels.view.triton import dot
+from reattention_kernels.view.triton import dot, softmax_step
 
 
 @triton.jit(do_not_specialize=["n_keys", "n_queries"])
@@ -69,15 +69,10 @@ def decode_whole_kernel(
         at = j.to(tl.int64)[:, None]
         k = tl.load(k_base + at * stride_kn, mask=real, other=0.0)
         v = tl.load(v_base + at * stride_vn, mask=real, other=0.0)
-        scores = dot(q, tl.trans(k), UPCAST) * scale
+        scores = dot(q, tl.trans(k), UPCAST)
         scores = tl.where(j[None, :] <= last[:, None], scores, -float("inf"))
-        m_new = tl.maximum(m, tl.max(scores, 1))
-        safe = tl.where(m_new == -float("inf"), 0.0, m_new)  # a split of keys it does not see
-        p = tl.exp2(scores - safe[:, None])
-        shrink = tl.exp2(m - safe)
-        total = total * shrink + tl.sum(p, 1)
+        p, shrink, m, total = softmax_step(scores, scale, m, total, True)  # a split it does not see
         acc = acc * shrink[:, None] + dot(p.to(v.dtype), v, UPCAST)
-        m = m_new
 
     HALF: tl.constexpr = D // 2
     slot = ((b * n_kv_heads + head) * n_splits + split) * ROWS + row

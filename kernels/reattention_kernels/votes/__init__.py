@@ -15,7 +15,7 @@ __all__ = ["select_positions", "select_positions_naive", "select_positions_vecto
 
 
 def select_positions(
-    winners: Tensor, n: int, max_spans: int, span_size: int, held: Tensor | None = None
+    winners: Tensor, n: int, max_spans: int, span_size: int, device_length: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Vote over all heads and queries, keep the best positions, widen them to spans, unite them.
 
@@ -28,8 +28,8 @@ def select_positions(
         n: number of positions that could be chosen, at least 1.
         max_spans: positions kept per batch row.
         span_size: keys per span.
-        held: int32 [1], only the first so many positions exist; for calls that a CUDA graph
-            repeats.
+        device_length: int32 [1], only the first so many positions exist; for calls that a CUDA
+            graph repeats.
 
     Returns:
         positions int32 [B, max_spans * span_size], ascending, -1 behind the last one;
@@ -42,7 +42,7 @@ def select_positions(
         from reattention_kernels.votes.triton import select_positions_triton
 
         with torch.cuda.device_of(winners):
-            return select_positions_triton(winners, n, max_spans, span_size, held)
-    if held is not None:
-        n = int(held)
+            return select_positions_triton(winners, n, max_spans, span_size, device_length)
+    if device_length is not None:
+        n = int(device_length)
     return select_positions_vectorized(winners, n, max_spans, span_size)

@@ -207,11 +207,11 @@ def finish_kernel(
 
 
 def select_positions_triton(
-    winners: Tensor, n: int, max_spans: int, span_size: int, held: Tensor | None = None
+    winners: Tensor, n: int, max_spans: int, span_size: int, device_length: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Same contract as `reattention_kernels.select_positions`; winners int32."""
     b, device = winners.shape[0], winners.device
-    end = n if held is None else held
+    end = n if device_length is None else device_length
     winners = winners.reshape(b, -1).to(torch.int32)
     n_winners, width = winners.shape[1], max_spans * span_size
     out = torch.empty(b, width, dtype=torch.int32, device=device)

@@ -18,7 +18,7 @@ from reattention_kernels.votes import select_positions, select_positions_vectori
 from reattention_kernels.votes.triton import select_positions_triton
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-ROOM = 400
+CAPACITY = 400
 
 
 def device_number(n: int) -> torch.Tensor:
@@ -28,9 +28,9 @@ def device_number(n: int) -> torch.Tensor:
 @pytest.mark.parametrize("form", [topk_keys_triton, topk_keys])
 @pytest.mark.parametrize("n", [1, 3, 257, 399, 400])
 def test_topk(form, n):
-    query, key = make_inputs("integers", 6, 2, 1, ROOM, 32, torch.float32, 1, "cpu", seed=n)
+    query, key = make_inputs("integers", 6, 2, 1, CAPACITY, 32, torch.float32, 1, "cpu", seed=n)
     want = topk_keys_naive(query, key[:, :, :n], 4)
-    assert torch.equal(form(query, key, 4, held=device_number(n)), want)
+    assert torch.equal(form(query, key, 4, device_length=device_number(n)), want)
 
 
 @pytest.mark.parametrize("form", [select_positions_triton, select_positions])
@@ -38,7 +38,7 @@ def test_topk(form, n):
 def test_votes(form, winners):
     chosen = torch.randint(0, 250, (1, 1, winners // 4, 4), dtype=torch.int32)
     chosen[0, 0, 0] = 249  # its span ends with the positions
-    got = form(chosen, ROOM, 7, 16, device_number(250))
+    got = form(chosen, CAPACITY, 7, 16, device_number(250))
     want = select_positions_vectorized(chosen, 250, 7, 16)
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])
@@ -46,7 +46,7 @@ def test_votes(form, winners):
 
 @pytest.mark.parametrize("form", [attend_view_triton, attend_view])
 def test_view(form):
-    query, key = make_inputs("normal", 4, 2, 1, ROOM, 32, torch.float32, 1, "cpu", seed=1)
+    query, key = make_inputs("normal", 4, 2, 1, CAPACITY, 32, torch.float32, 1, "cpu", seed=1)
     value = torch.randn_like(key)
     positions = torch.full((1, 64), -1, dtype=torch.int32)
     positions[0, :20] = torch.arange(40, 60)
@@ -66,7 +66,11 @@ def test_the_index_takes_in_one_key_at_a_time():
         winners, _ = topk_keys_int8(query, key, index, 4, device_number(n))
         assert torch.equal(winners, topk_keys_naive(query, key[:, :, :n], 4))
     whole = Int8Index.empty(1, 2, 300, key)
-    whole.mean, whole.turned_mean, whole.mean_norm = index.mean, index.turned_mean, index.mean_norm
+    whole.mean, whole.rotated_mean, whole.mean_norm = (
+        index.mean,
+        index.rotated_mean,
+        index.mean_norm,
+    )
     whole.size = 1  # keeps the mean; its tile is made anew
     whole.update(key[:, :, :259])
     assert torch.equal(whole.keys[:, :, :259], index.keys[:, :, :259])
