@@ -170,6 +170,7 @@ def test_one_token():
 
 def test_stats():
     model = tiny_model(layers=3)
+    model.generation_config.eos_token_id = None
     method = METHODS[0]  # scope 30
     with attach(model, method) as session:
         assert session.stats.layer_steps == 0  # the self-check is not counted
