@@ -26,6 +26,8 @@ def seen_window(call: Call) -> int | None:
         if causal is False or (causal is None and getattr(call.module, "is_causal", True) is False):
             raise UnknownMask("attends in both directions")
         return told
+    if call.foreign:
+        raise UnknownMask("makes a mask of its own")
     if call.allows is None:
         window = told
     else:
@@ -51,7 +53,7 @@ def _window_of(call: Call) -> int | None:
         for query in (FAR, FAR + 1):
             seen = allowed(query, keys)
             count = int(seen.sum())
-            if not bool(seen[query + 1 - count : query + 1].all()):
+            if bool(seen[query + 1 :].any()) or not bool(seen[query + 1 - count : query + 1].all()):
                 raise UnknownMask("lets a query see other keys than the last ones before it")
             counts.append(count)
     except (RuntimeError, IndexError, TypeError) as error:

@@ -34,6 +34,7 @@ class Call:
     scaling: Any
     mask: Tensor | None
     allows: Callable[..., Tensor] | None  # the rule that the mask was made by, where it is known
+    foreign: bool  # the model makes masks by transformers' rules, and this is none of those
     extras: dict[str, Any]
     direct: bool  # the module calls PyTorch's attention by itself
 
@@ -60,11 +61,10 @@ class Recording:
         **extras: Any,
     ) -> tuple[Tensor, None]:
         """The attention function: writes down, and returns [B, T, H, D]."""
-        _, allows = self._masks.get(getattr(attention_mask, "data_ptr", int)(), (None, None))
-        if isinstance(attention_mask, Tensor) and attention_mask.numel() == 0:
-            attention_mask = None
+        allows = None if attention_mask is None else self._rule(attention_mask)
+        foreign = attention_mask is not None and allows is None and bool(self._masks)
         self.calls.append(
-            Call(module, query, key, value, scaling, attention_mask, allows, extras, direct)
+            Call(module, query, key, value, scaling, attention_mask, allows, foreign, extras, direct)
         )
         own = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
         return own.transpose(1, 2).contiguous(), None
@@ -74,6 +74,15 @@ class Recording:
         made = eager_mask(**how)
         self._masks[made.data_ptr()] = made, how["mask_function"]
         return made
+
+    def _rule(self, mask: Tensor) -> Any:
+        """Of a mask that `mask` made; one that went to another device is known by its values."""
+        made, rule = self._masks.get(mask.data_ptr(), (None, None))
+        if made is None and mask.is_floating_point():
+            for made, other in self._masks.values():
+                if made.device != mask.device and torch.equal(made.to(mask), mask):
+                    return other
+        return rule
 
     def innermost(self) -> nn.Module:
         """The attention module at work."""
@@ -110,7 +119,7 @@ def record(
     handles: list[Any] = []
     try:
         for module in model.modules():
-            if isinstance(getattr(module, "layer_idx", None), int):
+            if _may_attend(module):
                 handles.append(module.register_forward_pre_hook(found._enter, with_kwargs=True))
                 handles.append(module.register_forward_hook(found._leave))
                 if _reads_hidden_states(module):
@@ -127,6 +136,12 @@ def record(
 
 def _direct(found: Recording) -> SdpaAsRegistered:
     return SdpaAsRegistered(partial(found.attend, direct=True), found.innermost)
+
+
+def _may_attend(module: nn.Module) -> bool:
+    """Whether it knows its layer's number, or reads a cache."""
+    reads = inspect.signature(type(module).forward).parameters.keys()
+    return isinstance(getattr(module, "layer_idx", None), int) or "past_key_values" in reads
 
 
 def _reads_hidden_states(module: nn.Module) -> bool:

@@ -68,7 +68,7 @@ def _check_kind(model: Any, name: str) -> None:
             "methods here renumber positions by RoPE; use a RoPE decoder such as Llama, Mistral or "
             "Qwen."
         )
-    if getattr(config, "kv_lora_rank", None):
+    if config.to_dict().get("kv_lora_rank"):
         raise ConfigError(
             f"{name} has multi-head latent attention (one low-rank latent in the place of keys and "
             "values, RoPE on a part of its own), which the methods' cache of keys and values does "

@@ -19,7 +19,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from reattention_eval.attention.masks import UnknownMask, seen_window
+from reattention_eval.attention.masks import FAR, UnknownMask, seen_window
 from reattention_eval.attention.recording import Call, Recording, record
 from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.rope import (
@@ -87,7 +87,7 @@ def survey(model: Any) -> Survey:
         Exchange(parent, child, IdentityRotary(dims[id(getattr(parent, child))]))
         for parent, child in places
     ]
-    far = torch.arange(TOKENS, device=ids.device)[None] + _far(model.config)
+    far = torch.arange(TOKENS, device=ids.device)[None] + FAR
     with watched(name):
         bare = record(
             model, rotaries, exchanges, turned.inputs,
@@ -95,7 +95,7 @@ def survey(model: Any) -> Survey:
         )  # fmt: skip
     if [c.module for c in bare.calls] != [c.module for c in turned.calls]:
         raise ConfigError(f"{name} calls its attention otherwise from one forward to the next.")
-    finder = _RopeFinder([m for m in rotaries if (id(m)) in dims], turned)
+    finder = _RopeFinder(rotaries, turned)
     layers = [
         AttentionLayer(own.module, _window(own, i, name), finder.rope(own, other, i, name))
         for i, (own, other) in enumerate(zip(turned.calls, bare.calls, strict=True))
@@ -147,11 +147,6 @@ def short_prompt(model: Any) -> Tensor:
     if device.type == "meta":  # offloaded: accelerate moves the ids
         device = torch.device("cpu")
     return (torch.arange(TOKENS, device=device) * 7919 % model.config.vocab_size)[None]
-
-
-def _far(config: Any) -> int:
-    window = getattr(config, "max_position_embeddings", None)
-    return max(window - TOKENS, 1) if isinstance(window, int) else 1000
 
 
 def _check_calls(found: Recording, model: Any, name: str) -> None:
@@ -244,8 +239,8 @@ class _RopeFinder:
         for rope in self._candidates(turned):
             try:
                 made = rope.rotate_view(bare.query[0], bare.key[0])
-            except (RuntimeError, IndexError, TypeError):
-                continue  # tables of other dimensions
+            except (RuntimeError, IndexError, TypeError, ValueError):
+                continue  # tables of other dimensions, or a function of other arguments
             pairs = ((made[0], turned.query, bare.query), (made[1], turned.key, bare.key))
             if all(_near(ours, own[0], before[0]) for ours, own, before in pairs):
                 return rope
