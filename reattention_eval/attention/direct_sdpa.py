@@ -1,4 +1,4 @@
-"""Attention modules that call PyTorch's attention by themselves, not by name (transformers 4.57)."""
+"""Attention modules that call PyTorch's attention by themselves, not by name (as in 4.57)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from reattention_eval.attention.attend import FLASH_DTYPES, ViewAttention
 from reattention_eval.attention.device_view import DeviceView
 from reattention_eval.attention.policy import Selection, ViewPolicy
-from reattention_eval.attention.rope import ViewRope
 from reattention_eval.attention.survey import survey
 from reattention_eval.attention.swap import Swap
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward

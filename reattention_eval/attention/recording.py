@@ -46,6 +46,7 @@ class Recording:
     calls: list[Call] = field(default_factory=list)
     tables: dict[tuple[int, str | None], Any] = field(default_factory=dict)  # by (id, layer type)
     inputs: dict[int, Tensor] = field(default_factory=dict)  # hidden states, by id of the module
+    scored: int = 0  # tokens that the forward gave logits of
     _masks: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
     _inside: list[nn.Module] = field(default_factory=list)
 
@@ -64,7 +65,9 @@ class Recording:
         allows = None if attention_mask is None else self._rule(attention_mask)
         foreign = attention_mask is not None and allows is None and bool(self._masks)
         self.calls.append(
-            Call(module, query, key, value, scaling, attention_mask, allows, foreign, extras, direct)
+            Call(
+                module, query, key, value, scaling, attention_mask, allows, foreign, extras, direct
+            )
         )
         own = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
         return own.transpose(1, 2).contiguous(), None
@@ -126,7 +129,7 @@ def record(
                     handles.append(_note_inputs(module, found.inputs, inputs))
         handles += [m.register_forward_hook(found._rotary, with_kwargs=True) for m in rotaries]
         with torch.inference_mode(), _direct(found):
-            model(**forward)
+            found.scored = model(**forward).logits.shape[1]
     finally:
         for handle in handles:
             handle.remove()
@@ -157,6 +160,8 @@ def _note_inputs(module: nn.Module, noted: dict[int, Tensor], given: Any) -> Any
         if given is None or id(module) not in given:
             return None
         hidden = given[id(module)]
-        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+        return (
+            ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+        )
 
     return module.register_forward_pre_hook(before, with_kwargs=True)

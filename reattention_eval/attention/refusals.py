@@ -25,7 +25,9 @@ def check_model(model: Any) -> None:
         )
     name = type(model).__name__
     if isinstance(getattr(model, "module", None), nn.Module) and "Parallel" in name:
-        raise ConfigError(f"the model is wrapped in {name}; attach to the model inside: its .module.")
+        raise ConfigError(
+            f"the model is wrapped in {name}; attach to the model inside: its .module."
+        )
     if not hasattr(getattr(model, "config", None), "to_dict"):
         raise ConfigError(
             f"{name} is no transformers model (it has no configuration); load one with "
@@ -34,7 +36,8 @@ def check_model(model: Any) -> None:
     _check_kind(model, name)
     if any(parameter.is_meta for parameter in model.parameters()) and not _offloaded(model):
         raise ConfigError(
-            f"this {name} has no weights (it lies on the meta device); load it with from_pretrained."
+            f"this {name} has no weights (it lies on the meta device); load it with "
+            "from_pretrained."
         )
     if model.training and any(
         isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in model.modules()
@@ -88,8 +91,8 @@ def _multimodal(name: str, text: Any) -> str:
         else "transformers has no class for its text model alone: use a text-only checkpoint"
     )
     return (
-        f"{name} joins its text decoder with other parts (images, sound), and the methods here serve "
-        f"the decoder alone; {cure}."
+        f"{name} joins its text decoder with other parts (images, sound), and the methods here "
+        f"serve the decoder alone; {cure}."
     )
 
 

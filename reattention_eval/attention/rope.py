@@ -38,7 +38,7 @@ class IdentityRotary(nn.Module):
 def rotate_half_split(
     query: Tensor, key: Tensor, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The pairs (i, i + D/2) rotated, as GPT-NeoX and Llama do: query [B, H, T, D], cos [1, T, D]."""
+    """The pairs (i, i + D/2) rotated, as Llama does: query [B, H, T, D], cos [1, T, D]."""
 
     def rotated(x: Tensor) -> Tensor:
         low, high = x.chunk(2, -1)

@@ -9,7 +9,6 @@ else it hands over must be what a view's attention computes.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,30 +18,17 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from reattention_eval.attention.calls import check_calls
 from reattention_eval.attention.masks import FAR, UnknownMask, seen_window
 from reattention_eval.attention.recording import Call, Recording, record
 from reattention_eval.attention.refusals import check_model
-from reattention_eval.attention.rope import (
-    IdentityRotary,
-    Rotate,
-    ViewRope,
-    is_rotary,
-    rotate_half_split,
-    rotate_part,
-)
+from reattention_eval.attention.rope import IdentityRotary, ViewRope, is_rotary
+from reattention_eval.attention.rope_of_layer import RopeFinder
 from reattention_eval.attention.swap import Exchange
 from reattention_eval.errors import ConfigError, ReAttentionError
 
 SUPPORTED = ((4, 57), (6, 0))
 TOKENS = 16  # of the recorded prompt
-ULPS = 4
-# what layers hand to their attention that changes nothing of what it computes
-HARMLESS = {
-    "cache_position", "cu_seq_lens_k", "cu_seq_lens_q", "deterministic", "dropout", "is_causal",
-    "layer_idx", "output_attentions", "output_hidden_states", "output_router_logits",
-    "past_key_values", "position_embeddings", "position_ids", "sliding_window", "target_dtype",
-    "use_cache",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,11 +63,12 @@ def survey(model: Any) -> Survey:
     ]
     rotaries = list({id(m): m for m in (getattr(*place) for place in places)}.values())
     ids = short_prompt(model)
+    forward: dict[str, Any] = dict(
+        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1
+    )
     with watched(name):
-        turned = record(
-            model, rotaries, input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
-        )
-    _check_calls(turned, model, name)
+        turned = record(model, rotaries, **forward)
+    check_calls(turned, model.config.num_hidden_layers, name)
     dims = _rotary_dims(turned, rotaries, name)
     exchanges = [
         Exchange(parent, child, IdentityRotary(dims[id(getattr(parent, child))]))
@@ -89,21 +76,18 @@ def survey(model: Any) -> Survey:
     ]
     far = torch.arange(TOKENS, device=ids.device)[None] + FAR
     with watched(name):
-        bare = record(
-            model, rotaries, exchanges, turned.inputs,
-            input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, position_ids=far,
-        )  # fmt: skip
+        bare = record(model, rotaries, exchanges, turned.inputs, **forward, position_ids=far)
     if [c.module for c in bare.calls] != [c.module for c in turned.calls]:
         raise ConfigError(f"{name} calls its attention otherwise from one forward to the next.")
-    finder = _RopeFinder(rotaries, turned)
+    finder = RopeFinder(rotaries, turned)
     layers = [
         AttentionLayer(own.module, _window(own, i, name), finder.rope(own, other, i, name))
         for i, (own, other) in enumerate(zip(turned.calls, bare.calls, strict=True))
     ]
     if all(layer.window is not None for layer in layers):
         raise ConfigError(
-            f"{name}: all {len(layers)} layers attend within a sliding window and cannot be given a "
-            "view; use a checkpoint without such layers (Mistral: v0.2 or later)."
+            f"{name}: all {len(layers)} layers attend within a sliding window and cannot be given "
+            "a view; use a checkpoint without such layers (Mistral: v0.2 or later)."
         )
     direct = {call.module: _group(call) for call in turned.calls if call.direct}
     return Survey(_owner(model, layers), exchanges, layers, direct)
@@ -149,46 +133,6 @@ def short_prompt(model: Any) -> Tensor:
     return (torch.arange(TOKENS, device=device) * 7919 % model.config.vocab_size)[None]
 
 
-def _check_calls(found: Recording, model: Any, name: str) -> None:
-    layers, calls = model.config.num_hidden_layers, found.calls
-    if len({id(call.module) for call in calls}) < len(calls):
-        raise ConfigError(
-            f"{name} calls the same attention more than once in a forward, and a view's cache "
-            "belongs to one call; use a decoder with one self-attention per layer."
-        )
-    if len(calls) != layers:
-        raise ConfigError(
-            f"{name}: {len(calls)} of its {layers} layers attend through an attention function that "
-            "can be replaced (transformers' registry, or PyTorch's), and a method needs every "
-            "layer; use a plain decoder, without recurrent or other layers, loaded with "
-            'attn_implementation="sdpa".'
-        )
-    for i, call in enumerate(calls):
-        if call.value.shape[-1] != call.query.shape[-1]:
-            raise ConfigError(
-                f"{name}: layer {i} has values of {call.value.shape[-1]} dimensions and queries of "
-                f"{call.query.shape[-1]}; the methods' cache holds both alike."
-            )
-        strange = {
-            key for key, value in call.extras.items()
-            if key not in HARMLESS and value is not None and value is not False
-        }  # fmt: skip
-        if call.extras.get("dropout"):
-            raise ConfigError(f"{name} drops out attention; call model.eval() first.")
-        if strange or not isinstance(call.scaling, (int, float, type(None))):
-            words = ", ".join(WORDS.get(key, key) for key in sorted(strange)) or "a scale per token"
-            raise ConfigError(
-                f"{name}: layer {i} attends with {words}, which a view's attention does not "
-                "compute; use a checkpoint with plain causal softmax attention."
-            )
-
-
-WORDS = {
-    "softcap": "soft-capped scores",
-    "s_aux": "learned attention sinks",
-}
-
-
 def _rotary_dims(
     found: Recording, rotaries: Sequence[nn.Module], name: str
 ) -> dict[int, dict[str | None, int]]:
@@ -202,8 +146,8 @@ def _rotary_dims(
             and tables[0].shape[-2] == TOKENS
         ):
             raise ConfigError(
-                f"{name}: its {names[module]} is not the usual one (cos and sin of given positions),"
-                " so the view's RoPE cannot be the model's own."
+                f"{name}: its {names[module]} is not the usual one (cos and sin of given "
+                "positions), so the view's RoPE cannot be the model's own."
             )
         dims.setdefault(module, {})[told] = tables[0].shape[-1]
     if not dims:
@@ -221,68 +165,6 @@ def _window(call: Call, layer: int, name: str) -> int | None:
             f"{name}: layer {layer} {unknown}, which a view's attention does not compute; use a "
             "checkpoint of full and sliding-window attention layers."
         ) from None
-
-
-class _RopeFinder:
-    """Which of a model's rotations turns what a layer hands over un-rotated into what it hands over
-    rotated."""
-
-    def __init__(self, rotaries: Sequence[nn.Module], turned: Recording) -> None:
-        self._modules = {id(m): m for m in rotaries}
-        self._tables = list(turned.tables)
-        self._made: dict[Any, ViewRope] = {}
-
-    def rope(self, turned: Call, bare: Call, layer: int, name: str) -> ViewRope:
-        """Raises ConfigError where none does."""
-        if not torch.equal(turned.value, bare.value):
-            raise ConfigError(f"{name}: the values of layer {layer} depend on the position.")
-        for rope in self._candidates(turned):
-            try:
-                made = rope.rotate_view(bare.query[0], bare.key[0])
-            except (RuntimeError, IndexError, TypeError, ValueError):
-                continue  # tables of other dimensions, or a function of other arguments
-            pairs = ((made[0], turned.query, bare.query), (made[1], turned.key, bare.key))
-            if all(_near(ours, own[0], before[0]) for ours, own, before in pairs):
-                return rope
-        raise ConfigError(
-            f"{name}: what layer {layer} attends with is not RoPE of its queries and keys alone "
-            "(they are normed, scaled or mixed afterwards, or rotated in a way of their own), so a "
-            "view cannot rotate them anew; use a decoder whose last step before attention is RoPE."
-        )
-
-    def _candidates(self, call: Call) -> Iterator[ViewRope]:
-        """The likeliest first: no rotation (equal bits), the layer's own type or module."""
-        dim = call.query.shape[-1]
-        yield self._rope(IdentityRotary({None: dim}), None, rotate_half_split, ("none", dim))
-        file = sys.modules[type(call.module).__module__]
-        rotate = getattr(file, "apply_rotary_pos_emb", rotate_half_split)
-        kinds = {
-            getattr(call.module, "attention_type", None), getattr(call.module, "layer_type", None)
-        }  # fmt: skip
-        within = {id(m) for m in call.module.modules()}
-
-        def unlikely(table: tuple[int, str | None]) -> bool:
-            return table[0] not in within and table[1] not in kinds - {None}
-
-        for module, told in sorted(self._tables, key=unlikely):
-            for part in (False, True):
-                key = (module, told, rotate, part)
-                how = rotate_part(rotate) if part else rotate
-                yield self._rope(self._modules[module], told, how, key)
-
-    def _rope(self, rotary: nn.Module, told: str | None, rotate: Rotate, key: Any) -> ViewRope:
-        if key not in self._made:
-            self._made[key] = ViewRope(rotary, rotate, told)
-        return self._made[key]
-
-
-def _near(ours: Tensor, own: Tensor, before: Tensor) -> bool:
-    """Elementwise: a rotation of x into y rounds terms of at most |y| + 2 |x|."""
-    if ours.shape != own.shape:
-        return False
-    step = ULPS * torch.finfo(own.dtype).eps
-    exact, near, far = (x.double().to(own.device) for x in (own, ours, before))
-    return bool(((near - exact).abs() <= step * (exact.abs() + far.abs())).all())
 
 
 def _group(call: Call) -> int:

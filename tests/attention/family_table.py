@@ -1,7 +1,7 @@
 """Tries a method on every decoder family; writes the table of docs/models.md.
 
-    python tests/attention/family_table.py            # rewrite this transformers version's column
-    python tests/attention/family_table.py --check    # exit 1 where the committed one differs
+python tests/attention/family_table.py            # rewrite this transformers version's column
+python tests/attention/family_table.py --check    # exit 1 where the committed one differs
 """
 
 from __future__ import annotations
