@@ -173,7 +173,25 @@ def without_rope(folder: Path) -> None:
     GPT2LMHeadModel(config).save_pretrained(folder)
 
 
+def fewer_layers(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["num_hidden_layers"] = 1
+    settings.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+def damaged_generation(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2')
+
+
+def no_generation_settings(folder: Path) -> None:
+    (folder / "generation_config.json").write_text("[2]")
+
+
 BROKEN = {
+    fewer_layers: r"hold 9 tensors that the model has no place for \(first: model\.layers\.1\.",
+    damaged_generation: r"generation_config\.json cannot be read",
+    no_generation_settings: r"generation_config\.json holds no settings",
     no_folder: "does not exist; check the path, or give a hub id",
     a_file: "is a file; give the folder",
     no_config: "holds no config.json",
