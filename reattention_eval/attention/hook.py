@@ -1,4 +1,4 @@
-"""One hook for every RoPE decoder of transformers: no forward is patched, no model copied.
+"""One hook for every RoPE decoder of transformers: no model is copied.
 
 An identity rotary module leaves queries and keys un-rotated, an own cache layer stores the keys
 so, and a registered attention function asks the policy for the view, rotates it and attends.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -31,21 +34,21 @@ def seen_window(call: Call) -> int | None:
     if call.allows is None:
         window = told
     else:
-        window = _window_of(call)
+        window = _window_of(call.allows, call.mask.device)
         if told is not None and window is not None and told != window:
             raise UnknownMask(f"masks a window of {window} tokens and names one of {told}")
     _compare(call.mask, window)
     return window
 
 
-def _window_of(call: Call) -> int | None:
+@lru_cache(maxsize=8)  # many layers share a rule
+def _window_of(rule: Callable[..., Tensor], device: torch.device) -> int | None:
     """From the rule of the mask, asked at positions far beyond the recorded ones."""
-    assert call.allows is not None
-    zero = torch.zeros((), dtype=torch.int64, device=call.mask.device)  # type: ignore[union-attr]
+    zero = torch.zeros((), dtype=torch.int64, device=device)
 
     def allowed(query: int, keys: Tensor) -> Tensor:
         at = torch.full_like(keys, query)
-        return torch.as_tensor(call.allows(zero, zero, at, keys)).expand(keys.shape)  # type: ignore
+        return torch.as_tensor(rule(zero, zero, at, keys)).expand(keys.shape)
 
     try:
         keys = torch.arange(FAR + 3, device=zero.device)

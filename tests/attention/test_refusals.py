@@ -86,6 +86,6 @@ def test_one_sentence(case):
 
 def test_no_trained_window():
     model = tiny_model()
-    model.config.max_position_embeddings = None
+    model.config.max_position_embeddings = 0
     with pytest.raises(ConfigError, match="names no trained window"):
         attach(model, "full").__enter__()
