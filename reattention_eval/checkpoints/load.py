@@ -252,12 +252,14 @@ def _check_rope(config: PretrainedConfig, source: Path | str) -> None:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
+    except NotImplementedError:
+        return  # computes with its weights while it is made (Apertus); attach looks again
     except ValueError as error:
         raise CheckpointError(
             f"{source} is a {config.model_type} model, which is no text decoder that transformers "
             f"knows ({first_line(error)}); use a causal language model with rotary positions."
         ) from error
-    if not any(name.endswith("rotary_emb") for name, _ in model.named_modules()):
+    if not any(name.endswith("inv_freq") for name, _ in model.named_buffers()):
         raise CheckpointError(
             f"{source} is a {config.model_type} model, which has no rotary position embedding; "
             "use a RoPE decoder such as Llama, Mistral, Qwen2 or Qwen3."

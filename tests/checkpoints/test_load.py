@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import tiny_family
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 from tiny_tokenizers import tiny_tokenizer
@@ -51,6 +52,17 @@ def test_a_whole_folder_gives_the_saved_model(tmp_path, family):
     assert not model.training
     assert model.config._attn_implementation == "sdpa"
     assert tokenizer.decode(tokenizer("The dog")["input_ids"]) == "The dog"
+
+
+@pytest.mark.parametrize("family", ["olmo3", "phi"])
+def test_families_whose_rotary_modules_have_other_names_or_sizes(tmp_path, family):
+    truth = tiny_family(family)
+    truth.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    model, _ = load_model(tmp_path, dtype="float32")
+    ids = torch.arange(50)[None] % 97
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, truth(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_shards_are_put_together(sharded, saved):
