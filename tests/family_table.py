@@ -1,7 +1,7 @@
 """Tries a method on every decoder family; writes the table of docs/models.md.
 
-python tests/attention/family_table.py            # rewrite this transformers version's column
-python tests/attention/family_table.py --check    # exit 1 where the committed one differs
+python tests/family_table.py            # rewrite this transformers version's column
+python tests/family_table.py --check    # exit 1 where the committed one differs
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from families import FAMILIES, VOCABULARY, tiny_family
 from reattention_eval import FullAttention, attach
 from reattention_eval.errors import ReAttentionError
 
-TABLE = Path(__file__).parents[2] / "docs" / "models.md"
+TABLE = Path(__file__).parents[1] / "docs" / "models.md"
 MAJOR = f"{transformers.__version__.split('.')[0]}.x"
 BEGIN, END = f"<!-- families {MAJOR} -->", f"<!-- end families {MAJOR} -->"
 # no tiny model can be made from the family's configuration: why
