@@ -92,7 +92,7 @@ class Worker:
         if self.args.way == "one":
             torch.save(answers, kept)
         else:
-            self._compare(dtype, answers, torch.load(kept))
+            self._compare(dtype, answers, torch.load(kept, weights_only=True))
 
     def _compare(self, dtype: torch.dtype, found: dict, single: dict) -> None:
         for method, own in found.items():

@@ -2,6 +2,17 @@
 
 from reattention_eval.attention.hook import Hook, RowStep
 from reattention_eval.attention.policy import Selection, ViewPolicy
+from reattention_eval.attention.refusals import check_model
+from reattention_eval.attention.survey import short_prompt, watched
 from reattention_eval.attention.window import trained_window
 
-__all__ = ["Hook", "RowStep", "Selection", "ViewPolicy", "trained_window"]
+__all__ = [
+    "Hook",
+    "RowStep",
+    "Selection",
+    "ViewPolicy",
+    "check_model",
+    "short_prompt",
+    "trained_window",
+    "watched",
+]

@@ -1,4 +1,4 @@
-"""One hook for every RoPE decoder of transformers: no forward is patched, no model copied.
+"""One hook for every RoPE decoder of transformers: no model is copied.
 
 An identity rotary module leaves queries and keys un-rotated, an own cache layer stores the keys
 so, and a registered attention function asks the policy for the view, rotates it and attends.
@@ -14,12 +14,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
 
 from reattention_eval.attention.attend import FLASH_DTYPES, ViewAttention
 from reattention_eval.attention.device_view import DeviceView
 from reattention_eval.attention.policy import Selection, ViewPolicy
-from reattention_eval.attention.rope import ViewRope
 from reattention_eval.attention.survey import survey
 from reattention_eval.attention.swap import Swap
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
@@ -29,7 +27,7 @@ from reattention_eval.errors import SelectionError
 from reattention_eval.parallel import ranks_of
 
 NAME = "reattention_view"  # must not contain the names transformers treats specially
-_HOOKS: WeakKeyDictionary[nn.Module, Hook] = WeakKeyDictionary()
+_LAYERS: WeakKeyDictionary[nn.Module, tuple[Hook, int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Hook:
         join = ranks.join if ranks else None
         self.layers = [LayerCache(i, join) for i in range(len(self._parts.layers))]
         self.cache = HookCache(self.layers)
-        self._ropes = self._make_ropes()
+        self._ropes = [part.rope for part in self._parts.layers]
         self._kinds = list(dict.fromkeys(self._ropes))
         self._answered = sum(part.window is None for part in self._parts.layers)
         self._attend = ViewAttention()
@@ -84,11 +82,10 @@ class Hook:
     # -- on and off ------------------------------------------------------------------------------
 
     def install(self) -> None:
-        owner = self._parts.owner
-        AttentionInterface.register(NAME, _attention)
-        self._swap = Swap(self.model, self._parts, NAME)
-        for layer in self._parts.layers:
-            _HOOKS[layer.module] = self
+        owner, parts = self._parts.owner, self._parts
+        self._swap = Swap(self.model, parts.exchanges, NAME, _attention, parts.direct)
+        for i, layer in enumerate(parts.layers):
+            _LAYERS[layer.module] = self, i
         self._handles = [
             owner.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             owner.register_forward_hook(self._after_forward),
@@ -100,16 +97,7 @@ class Hook:
             handle.remove()
         self._swap.undo()
         for layer in self._parts.layers:
-            _HOOKS.pop(layer.module, None)
-
-    def _make_ropes(self) -> list[ViewRope]:
-        """Of every layer; layers that rotate alike share one."""
-        made: dict[Any, ViewRope] = {}
-        for part in self._parts.layers:
-            key = (id(part.rotary), part.layer_type)
-            if key not in made:
-                made[key] = ViewRope(part.rotary, self._parts.rotate, part.layer_type)
-        return [made[id(part.rotary), part.layer_type] for part in self._parts.layers]
+            _LAYERS.pop(layer.module, None)
 
     # -- a forward -------------------------------------------------------------------------------
 
@@ -312,5 +300,5 @@ def _attention(
     """The function transformers calls by name for every attention layer."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.no_grad():
-        hook = _HOOKS[module]
-        return hook.attention(module.layer_idx, query, key, value, scale), None  # type: ignore
+        hook, layer = _LAYERS[module]
+        return hook.attention(layer, query, key, value, scale), None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,17 +13,49 @@ Rotate = Callable[..., tuple[Tensor, Tensor]]
 Tables = tuple[Tensor, Tensor]  # cos and sin, [1, n, rotary_dim]
 
 
+def is_rotary(module: nn.Module) -> bool:
+    """Whether a module holds RoPE frequencies of its own."""
+    return any(name.endswith("inv_freq") for name, _ in module.named_buffers(recurse=False))
+
+
 class IdentityRotary(nn.Module):
-    """Stands in for a model's rotary module: cos 1 and sin 0 leave query and key as projected."""
+    """Stands in for a model's rotary module: cos 1 and sin 0 leave query and key as projected.
 
-    def __init__(self, original: nn.Module) -> None:
+    Args:
+        dims: the last dimension of cos and sin, by the layer type that the module is told (None
+            where it is told none).
+    """
+
+    def __init__(self, dims: Mapping[str | None, int]) -> None:
         super().__init__()
-        frequencies = next(b for name, b in original.named_buffers() if name.endswith("inv_freq"))
-        self.rotary_dim = 2 * frequencies.shape[-1]
+        self._dims = dict(dims)
 
-    def forward(self, x: Tensor, position_ids: Tensor, *args: object) -> Tables:
-        shape = (*position_ids.shape, self.rotary_dim)  # [B, T, rotary_dim]
+    def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> Tables:
+        shape = (*position_ids.shape[-2:], self._dims[layer_type])  # [B, T, rotary_dim]
         return x.new_ones(1).expand(shape), x.new_zeros(1).expand(shape)
+
+
+def rotate_half_split(
+    query: Tensor, key: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The pairs (i, i + D/2) rotated, as Llama does: query [B, H, T, D], cos [1, T, D]."""
+
+    def rotated(x: Tensor) -> Tensor:
+        low, high = x.chunk(2, -1)
+        return x * cos[:, None] + torch.cat((-high, low), -1) * sin[:, None]
+
+    return rotated(query), rotated(key)
+
+
+def rotate_part(rotate: Rotate) -> Rotate:
+    """`rotate` for heads of which only the first dimensions are rotated, as many as cos has."""
+
+    def rotated(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        dim = cos.shape[-1]
+        q, k = rotate(query[..., :dim], key[..., :dim], cos, sin)
+        return torch.cat((q, query[..., dim:]), -1), torch.cat((k, key[..., dim:]), -1)
+
+    return rotated
 
 
 class ViewRope:
@@ -182,4 +214,7 @@ def _is_half_split(rotate: Rotate) -> bool:
     cos, sin = (torch.cat((part, part), -1)[0] for part in (angle.cos(), angle.sin()))
     low, high = x.chunk(2, -1)
     expected = x * cos + torch.cat((-high, low), -1) * sin
-    return torch.allclose(rotate(x, x, cos, sin)[0], expected)
+    try:
+        return torch.allclose(rotate(x, x, cos, sin)[0], expected)
+    except (RuntimeError, IndexError, TypeError, ValueError):  # other tables, or other arguments
+        return False

@@ -1,19 +1,34 @@
-"""What the hook needs to know of a transformers model, and whether it can serve it."""
+"""What the hook needs to know of a transformers model, found by watching it: `survey`.
+
+Two short forwards with a recording attention, one as the model is, one with identity rotary modules
+at other positions. Of every layer, what it hands over rotated must be the hook's own rotation of
+what it hands over un-rotated, to a few units in the last place; the mask, the scale and whatever
+else it hands over must be what a view's attention computes.
+"""
 
 from __future__ import annotations
 
-import sys
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
-from reattention_eval.attention.rope import IdentityRotary, Rotate
-from reattention_eval.errors import ConfigError
+from reattention_eval.attention.calls import check_calls
+from reattention_eval.attention.masks import FAR, UnknownMask, seen_window
+from reattention_eval.attention.recording import Call, Recording, record
+from reattention_eval.attention.refusals import check_model
+from reattention_eval.attention.rope import IdentityRotary, ViewRope, is_rotary
+from reattention_eval.attention.rope_of_layer import RopeFinder
+from reattention_eval.attention.swap import Exchange
+from reattention_eval.errors import ConfigError, ReAttentionError
 
 SUPPORTED = ((4, 57), (6, 0))
-LOCAL_ROTARY = "rotary_emb_local"  # of windowed layers, where transformers 4 keeps it apart
+TOKENS = 16  # of the recorded prompt
 
 
 @dataclass(frozen=True)
@@ -22,55 +37,60 @@ class AttentionLayer:
 
     module: nn.Module
     window: int | None
-    rotary: nn.Module
-    layer_type: str | None  # what its rotary module has to be told, if anything
+    rope: ViewRope  # rotates by nothing where the layer does not
 
 
 @dataclass(frozen=True)
 class Survey:
     """The parts of a model that the hook touches."""
 
-    owner: nn.Module  # the decoder: holds the rotary modules, is called once per forward
-    rotaries: tuple[str, ...]  # their names in it
+    owner: nn.Module  # the decoder: is called once per forward and carries the cache
+    exchanges: list[Exchange]  # its rotary modules
     layers: list[AttentionLayer]
-    rotate: Rotate
+    direct: dict[nn.Module, int]  # modules that call PyTorch's attention by themselves
 
 
-def survey(model: nn.Module) -> Survey:
+def survey(model: Any) -> Survey:
     """Find the parts; raises ConfigError with the reason where the hook cannot work."""
     check_transformers()
+    check_model(model)
     name = type(model).__name__
-    if any(isinstance(m, IdentityRotary) for m in model.modules()):
-        raise ConfigError(
-            f"this {name} already has a method attached; leave that `with attach(...)` block "
-            "before attaching another."
-        )
-    owners = [m for m in model.modules() if isinstance(getattr(m, "rotary_emb", None), nn.Module)]
-    if not owners:
-        raise ConfigError(
-            f"{name} has no rotary position embedding (no `rotary_emb` module), and the methods "
-            "here renumber positions by RoPE; use a RoPE decoder such as Llama, Mistral or Qwen."
-        )
-    if len(owners) > 1:
-        raise ConfigError(
-            f"{name} keeps rotary modules in {len(owners)} places, and one hook serves models that "
-            "keep them in one; use a Llama, Mistral, Qwen2, Qwen3 or Gemma3 style checkpoint."
-        )
-    owner: Any = owners[0]
-    _refuse_what_changes_scores(owner, name)
-    modules = _attention_modules(owner, name)
-    rotaries = tuple(n for n in ("rotary_emb", LOCAL_ROTARY) if hasattr(owner, n))
-    layers = [
-        _layer(owner, module, window)
-        for module, window in zip(modules, _windows(owner.config, name), strict=True)
+    places = [
+        (parent, child)
+        for parent in model.modules()
+        for child, module in parent.named_children()
+        if is_rotary(module)
     ]
-    rotate = getattr(sys.modules[type(modules[0]).__module__], "apply_rotary_pos_emb", None)
-    if rotate is None:
+    rotaries = list({id(m): m for m in (getattr(*place) for place in places)}.values())
+    ids = short_prompt(model)
+    forward: dict[str, Any] = dict(
+        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1
+    )
+    with watched(name):
+        turned = record(model, rotaries, **forward)
+    check_calls(turned, model.config.num_hidden_layers, name)
+    dims = _rotary_dims(turned, rotaries, name)
+    exchanges = [
+        Exchange(parent, child, IdentityRotary(dims[id(getattr(parent, child))]))
+        for parent, child in places
+    ]
+    far = torch.arange(TOKENS, device=ids.device)[None] + FAR
+    with watched(name):
+        bare = record(model, rotaries, exchanges, turned.inputs, **forward, position_ids=far)
+    if [c.module for c in bare.calls] != [c.module for c in turned.calls]:
+        raise ConfigError(f"{name} calls its attention otherwise from one forward to the next.")
+    finder = RopeFinder(rotaries, turned)
+    layers = [
+        AttentionLayer(own.module, _window(own, i, name), finder.rope(own, other, i, name))
+        for i, (own, other) in enumerate(zip(turned.calls, bare.calls, strict=True))
+    ]
+    if all(layer.window is not None for layer in layers):
         raise ConfigError(
-            f"{name}: its model file has no `apply_rotary_pos_emb`, so the view's RoPE cannot be "
-            "the model's own; use a model class that ships with transformers."
+            f"{name}: all {len(layers)} layers attend within a sliding window and cannot be given "
+            "a view; use a checkpoint without such layers (Mistral: v0.2 or later)."
         )
-    return Survey(owner, rotaries, layers, rotate)
+    direct = {call.module: _group(call) for call in turned.calls if call.direct}
+    return Survey(_owner(model, layers), exchanges, layers, direct)
 
 
 def check_transformers(version: str = transformers.__version__) -> None:
@@ -85,63 +105,86 @@ def check_transformers(version: str = transformers.__version__) -> None:
         )
 
 
-def _attention_modules(owner: Any, name: str) -> list[nn.Module]:
-    modules: list[Any] = [
-        m
-        for m in owner.modules()
-        if type(m).__name__.endswith("Attention") and hasattr(m, "scaling")
-    ]
-    modules = sorted(modules, key=lambda m: m.layer_idx)
-    expected = owner.config.num_hidden_layers
-    if [m.layer_idx for m in modules] != list(range(expected)):
+@contextmanager
+def watched(name: str) -> Iterator[None]:
+    """What goes wrong in a first, short forward becomes one sentence about the model `name`.
+
+    Raises:
+        ConfigError: any other error of the forward, but for memory.
+    """
+    try:
+        yield
+    except (ReAttentionError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a model's own code raises
+        text = (str(error).strip().splitlines() or [""])[0]
         raise ConfigError(
-            f"{name}: found {len(modules)} attention modules for {expected} layers; the hook "
-            "serves plain decoders with one self-attention per layer."
-        )
-    return modules
+            f"{name} cannot be hooked: its forward failed over a {TOKENS}-token prompt while its "
+            f"attention was watched or replaced ({type(error).__name__}: {text:.200})."
+        ) from error
 
 
-def _layer(owner: Any, module: nn.Module, window: int | None) -> AttentionLayer:
-    local = window is not None and hasattr(owner, LOCAL_ROTARY)
-    rotary = getattr(owner, LOCAL_ROTARY if local else "rotary_emb")
-    by_type = isinstance(getattr(rotary, "rope_type", None), dict)
-    kind = "full_attention" if window is None else "sliding_attention"
-    return AttentionLayer(module, window, rotary, kind if by_type else None)
+def short_prompt(model: Any) -> Tensor:
+    """[1, 16] ids, on the device of the model's embedding."""
+    embedding = model.get_input_embeddings()
+    device = next(model.parameters()).device if embedding is None else embedding.weight.device
+    if device.type == "meta":  # offloaded: accelerate moves the ids
+        device = torch.device("cpu")
+    return (torch.arange(TOKENS, device=device) * 7919 % model.config.vocab_size)[None]
 
 
-def _windows(config: Any, name: str) -> list[int | None]:
-    """Of every layer: its sliding window, or None where it attends to everything."""
-    window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        kinds = ["full_attention" if window is None else "sliding_attention"]
-        kinds *= config.num_hidden_layers
-    for kind in set(kinds) - {"full_attention", "sliding_attention"}:
+def _rotary_dims(
+    found: Recording, rotaries: Sequence[nn.Module], name: str
+) -> dict[int, dict[str | None, int]]:
+    dims: dict[int, dict[str | None, int]] = {}
+    names = {id(m): type(m).__name__ for m in rotaries}
+    for (module, told), tables in found.tables.items():
+        if not (
+            isinstance(tables, tuple)
+            and len(tables) == 2
+            and all(isinstance(x, Tensor) and x.is_floating_point() for x in tables)
+            and tables[0].shape[-2] == TOKENS
+        ):
+            raise ConfigError(
+                f"{name}: its {names[module]} is not the usual one (cos and sin of given "
+                "positions), so the view's RoPE cannot be the model's own."
+            )
+        dims.setdefault(module, {})[told] = tables[0].shape[-1]
+    if not dims:
+        raise ConfigError(f"{name} holds rotary modules and uses none of them.")
+    for rotary in rotaries:
+        dims.setdefault(id(rotary), {None: 2})  # never called
+    return dims
+
+
+def _window(call: Call, layer: int, name: str) -> int | None:
+    try:
+        return seen_window(call)
+    except UnknownMask as unknown:
         raise ConfigError(
-            f"{name}: {kinds.count(kind)} of {len(kinds)} layers are {kind}, which has no view; "
-            "use a checkpoint of full and sliding-window attention layers."
-        )
-    sliding = kinds.count("sliding_attention")
-    if sliding == len(kinds):
-        raise ConfigError(
-            f"{name}: {sliding} of {len(kinds)} layers attend within a sliding window and "
-            "cannot be given a view; use a checkpoint without such layers (Mistral: v0.2 or later)."
-        )
-    return [window if kind == "sliding_attention" else None for kind in kinds]
+            f"{name}: layer {layer} {unknown}, which a view's attention does not compute; use a "
+            "checkpoint of full and sliding-window attention layers."
+        ) from None
 
 
-def _refuse_what_changes_scores(owner: Any, name: str) -> None:
-    """Attention that is more than softmax(q.k) v is not what the hook computes."""
-    config = owner.config
-    found = []
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        found.append(f"soft-capped attention scores ({config.attn_logit_softcapping})")
-    if any(name.endswith(".sinks") for name, _ in owner.named_parameters()):
-        found.append("learned attention sinks")
-    if getattr(config, "use_bidirectional_attention", False):
-        found.append("attention in both directions")
-    if found:
-        raise ConfigError(
-            f"{name} has {' and '.join(found)}, which a view's attention does not compute; use a "
-            "checkpoint with plain causal softmax attention."
-        )
+def _group(call: Call) -> int:
+    """Query heads per KV head of a call whose keys come repeated for every query head."""
+    group = getattr(call.module, "num_key_value_groups", 1)
+    heads = call.key.shape[1]
+    if not isinstance(group, int) or heads != call.query.shape[1] or heads % group:
+        return 1
+    alike = all(
+        torch.equal(x, x[:, ::group].repeat_interleave(group, 1)) for x in (call.key, call.value)
+    )
+    return group if alike else 1
+
+
+def _owner(model: nn.Module, layers: Sequence[AttentionLayer]) -> nn.Module:
+    """The innermost module that carries a cache and holds every layer."""
+    found = model
+    wanted = {id(layer.module) for layer in layers}
+    for module in model.modules():  # outer ones first
+        takes = "past_key_values" in inspect.signature(type(module).forward).parameters
+        if takes and wanted <= {id(m) for m in module.modules()}:
+            found = module
+    return found

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from transformers import AttentionInterface
 
-from reattention_eval.attention.rope import IdentityRotary
-from reattention_eval.attention.survey import Survey
+from reattention_eval.attention.direct_sdpa import Attend, answered_by
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A module that another one stands in for: `name` of its parent, and the stand-in."""
+
+    parent: nn.Module
+    name: str
+    stand_in: nn.Module
 
 
 class Swap:
@@ -16,12 +27,22 @@ class Swap:
 
     Args:
         model: whose configurations are replaced by copies: they are shared between models.
-        parts: what the survey found in it.
-        attention: as registered with transformers.
+        exchanges: rotary modules and what stands in for them.
+        name: under which the attention function is registered with transformers.
+        attend: the function.
+        direct: modules that call PyTorch's attention by themselves, and their query heads per KV
+            head.
     """
 
-    def __init__(self, model: nn.Module, parts: Survey, attention: str) -> None:
-        self._owner = parts.owner
+    def __init__(
+        self,
+        model: nn.Module,
+        exchanges: Sequence[Exchange],
+        name: str,
+        attend: Attend,
+        direct: Mapping[nn.Module, int] | None = None,
+    ) -> None:
+        AttentionInterface.register(name, attend)
         self._configs: list[tuple[nn.Module, Any]] = []
         copies: dict[int, Any] = {}
         for module in model.modules():
@@ -30,16 +51,23 @@ class Swap:
                 continue
             if id(config) not in copies:
                 copies[id(config)] = copy.deepcopy(config)
-                copies[id(config)]._attn_implementation = attention
+                copies[id(config)]._attn_implementation = name
             self._configs.append((module, config))
             module.config = copies[id(config)]
-        self._rotaries = {name: getattr(parts.owner, name) for name in parts.rotaries}
-        for name, rotary in self._rotaries.items():
-            setattr(parts.owner, name, IdentityRotary(rotary))
+        self._originals = [(e.parent, e.name, getattr(e.parent, e.name)) for e in exchanges]
+        for exchange in exchanges:
+            setattr(exchange.parent, exchange.name, exchange.stand_in)
+        self._forwards = [(module, vars(module).get("forward")) for module in direct or ()]
+        for module, group in (direct or {}).items():
+            vars(module)["forward"] = answered_by(module, attend, group)
 
     def undo(self) -> None:
         """Leave the model as it was."""
-        for name, rotary in self._rotaries.items():
-            setattr(self._owner, name, rotary)
+        for module, forward in self._forwards:
+            del vars(module)["forward"]
+            if forward is not None:
+                vars(module)["forward"] = forward
+        for parent, name, rotary in self._originals:
+            setattr(parent, name, rotary)
         for module, config in self._configs:
             module.config = config

@@ -21,7 +21,8 @@ def check_folder(folder: Path, *, weights: bool = True) -> None:
     """Raise what is wrong with the folder, if anything: config, shards, their lengths.
 
     Raises:
-        CheckpointError: no config.json, no weights, a missing or a truncated file.
+        CheckpointError: no config.json, no weights, a missing, truncated or damaged file (of those
+            that are read while loading, and which transformers would pass over in silence).
     """
     if not (folder / "config.json").is_file():
         found = sorted(path.name for path in folder.iterdir())[:5]
@@ -29,7 +30,9 @@ def check_folder(folder: Path, *, weights: bool = True) -> None:
             f"{folder} holds no config.json (found: {', '.join(found) or 'nothing'}); "
             "give the folder that save_pretrained or a hub download wrote."
         )
-    read_json(folder / "config.json")
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).is_file() and not isinstance(read_json(folder / name), dict):
+            raise CheckpointError(f"{folder / name} holds no settings (a JSON object); {_AGAIN}.")
     if weights:
         for name in weight_files(folder):
             if name.endswith(".safetensors"):  # torch checks its own archives
@@ -59,7 +62,9 @@ def weight_files(folder: Path) -> list[str]:
 def _indexed(folder: Path, index: str) -> list[str]:
     try:
         names = sorted(set(read_json(folder / index)["weight_map"].values()))
-    except (KeyError, AttributeError) as error:
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(names)
+    except (KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / index} does not list the weights; {_AGAIN}.") from error
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:

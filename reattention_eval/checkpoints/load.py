@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # first version that is tried, first that is not
 OLDEST, BEYOND = (4, 57), (6, 0)
+# tensors of old checkpoints that models compute by themselves
+COMPUTED = (".inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")
 _INTERNLM2_TOKENIZER = "InternLM2Tokenizer"
 # the one is what transformers 5 writes and 4 does not know, though it can read the file; the other
 # is InternLM2's where a tokenizer.json is all there is
@@ -62,7 +64,8 @@ def load_model(
 
     Raises:
         CheckpointError: folder, config, a shard or the tokenizer missing; a truncated file;
-            weights that the model needs and the files lack; a model without rotary position
+            weights that the model needs and the files lack, or that the files hold and the model
+            has no place for; a damaged generation_config.json; a model without rotary position
             embedding; a hub that refuses or cannot be reached; a transformers version outside
             4.57 to 5.x.
         ConfigError: unknown dtype.
@@ -112,6 +115,12 @@ def load_model(
             "check that config.json belongs to these weights, or fetch the model again."
         ) from error
     model, report = loaded
+    if beyond := sorted(k for k in report["unexpected_keys"] if not k.endswith(COMPUTED)):
+        raise CheckpointError(
+            f"the files of {source} hold {len(beyond)} tensors that the model has no place for "
+            f"(first: {beyond[0]}), as when config.json names fewer layers than there are; "
+            "check that config.json belongs to these weights."
+        )
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"the files of {source} lack {len(missing)} tensors of the model (first: {missing[0]}),"
@@ -243,12 +252,14 @@ def _check_rope(config: PretrainedConfig, source: Path | str) -> None:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
+    except NotImplementedError:
+        return  # computes with its weights while it is made (Apertus); attach looks again
     except ValueError as error:
         raise CheckpointError(
             f"{source} is a {config.model_type} model, which is no text decoder that transformers "
             f"knows ({first_line(error)}); use a causal language model with rotary positions."
         ) from error
-    if not any(name.endswith("rotary_emb") for name, _ in model.named_modules()):
+    if not any(name.endswith("inv_freq") for name, _ in model.named_buffers()):
         raise CheckpointError(
             f"{source} is a {config.model_type} model, which has no rotary position embedding; "
             "use a RoPE decoder such as Llama, Mistral, Qwen2 or Qwen3."

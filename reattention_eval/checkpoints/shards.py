@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,9 +38,19 @@ def _archive(path: Path) -> Iterator[tuple[str, Tensor]]:
 
     try:
         tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is not a whole file of tensors ({str(error).splitlines()[0][:200]}); "
-            "fetch the model again."
+            f"{path} holds Python objects besides tensors, which could run code and are not "
+            "loaded; use a checkpoint in safetensors format."
         ) from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path} is not a whole file of tensors ({first[:200]}); fetch the model again."
+        ) from error
+    if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+        raise CheckpointError(
+            f"{path} is no file of named tensors (it holds a {type(tensors).__name__}); fetch the "
+            "model again."
+        )
     yield from tensors.items()

@@ -82,8 +82,13 @@ def fill(
     missing = {id(parameter): name for name, parameter in places.items()}
     for name, whole in weights:
         parameter = places.get(name)
+        if parameter is None and name.endswith(".inv_freq"):
+            continue  # computed from the configuration
         if parameter is None:
-            continue  # computed from the configuration, as RoPE's frequencies
+            raise CheckpointError(
+                f"{where} holds a tensor {name} that the model has no place for; check that "
+                "config.json belongs to these weights."
+            )
         part = whole[_slices(name, ranks, whole)]
         if part.shape != parameter.shape:
             raise CheckpointError(

@@ -11,6 +11,8 @@ from tiny_models import VOCABULARY, random_prompt, tiny_model
 from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
+from reattention_eval.attention.masks import UnknownMask, seen_window
+from reattention_eval.attention.recording import Call
 from reattention_eval.errors import ConfigError
 
 WINDOW = 10
@@ -130,19 +132,46 @@ def test_soft_capped_scores_are_refused():
         num_key_value_heads=1, head_dim=16, vocab_size=VOCABULARY,
     )  # fmt: skip
     model = Gemma2ForCausalLM(config)
-    with pytest.raises(ConfigError, match=r"soft-capped attention scores \(50.0\)"):
+    with pytest.raises(ConfigError, match="layer 0 attends with soft-capped scores"):
         attach(model, "full").__enter__()
 
 
-def test_layers_of_another_kind_are_refused():
-    model = qwen2()
-    model.config.layer_types = ["full_attention", "chunked_attention", "chunked_attention"]
-    with pytest.raises(ConfigError, match="2 of 3 layers are chunked_attention, which has no view"):
-        attach(model, "full").__enter__()
+@pytest.mark.parametrize(
+    ("rule", "window"),
+    [
+        (lambda b, h, q, k: k <= q, None),
+        (lambda b, h, q, k: (k <= q) & (k > q - 5), 5),
+        (lambda b, h, q, k: (k <= q) & (k > q - 300_000), 300_000),
+        (lambda b, h, q, k: (k <= q) & (k // 64 == q // 64), "chunks of fixed places"),
+        (lambda b, h, q, k: k >= 0, "other keys"),
+        (lambda b, h, q, k: (k <= q) & ((k > q - 9) | (k < 4)), "other keys"),
+    ],
+    ids=["causal", "window", "wide", "chunked", "both-directions", "sinks-and-window"],
+)
+def test_the_rule_of_a_mask(rule, window):
+    """Asked far beyond the tokens that the mask was made for."""
+    at = torch.arange(16)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask.masked_fill_(~rule(0, 0, at[:, None], at[None]), torch.finfo(mask.dtype).min)
+    x = torch.zeros(1, 1, 16, 8)
+    call = Call(torch.nn.Identity(), x, x, x, None, mask, rule, False, {}, False)
+    if isinstance(window, str):
+        with pytest.raises(UnknownMask, match=window):
+            seen_window(call)
+    else:
+        assert seen_window(call) == window
+
+
+def test_a_bias_in_the_mask():
+    x = torch.zeros(1, 1, 4, 8)
+    mask = torch.full((1, 1, 4, 4), torch.finfo(x.dtype).min).triu(1) + 0.5
+    call = Call(torch.nn.Identity(), x, x, x, None, mask, None, False, {}, False)
+    with pytest.raises(UnknownMask, match="adds values of its own"):
+        seen_window(call)
 
 
 def test_learned_sinks_are_refused():
-    model = tiny_model()
-    model.model.layers[0].self_attn.sinks = torch.nn.Parameter(torch.zeros(4))
-    with pytest.raises(ConfigError, match="has learned attention sinks"):
-        attach(model, "full").__enter__()
+    from families import tiny_family
+
+    with pytest.raises(ConfigError, match="layer 0 attends with learned attention sinks"):
+        attach(tiny_family("gpt_oss"), "full").__enter__()

@@ -280,6 +280,23 @@ def test_broken_archives_are_named(tmp_path: Path, cut: str) -> None:
         load_model(folder, dtype="float32")
 
 
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ({"tok_embeddings": Path("/")}, "holds Python objects besides tensors"),
+        ([1, 2], "is no file of named tensors"),
+        ({"model.norm.weight": 3.0}, "is no file of named tensors"),
+    ],
+    ids=["objects", "a list", "numbers"],
+)
+def test_pickled_shards_are_named(tmp_path: Path, held: Any, says: str) -> None:
+    folder = write_miniature(INTERNLM2, tmp_path / "m", archive=True)
+    torch.save(held, folder / "pytorch_model-00002-of-00003.bin")
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load_model(folder, dtype="float32")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_spread_without_accelerate_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import tiny_family
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 from tiny_tokenizers import tiny_tokenizer
@@ -51,6 +52,17 @@ def test_a_whole_folder_gives_the_saved_model(tmp_path, family):
     assert not model.training
     assert model.config._attn_implementation == "sdpa"
     assert tokenizer.decode(tokenizer("The dog")["input_ids"]) == "The dog"
+
+
+@pytest.mark.parametrize("family", ["olmo3", "phi"])
+def test_families_whose_rotary_modules_have_other_names_or_sizes(tmp_path, family):
+    truth = tiny_family(family)
+    truth.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    model, _ = load_model(tmp_path, dtype="float32")
+    ids = torch.arange(50)[None] % 97
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, truth(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_shards_are_put_together(sharded, saved):
@@ -173,7 +185,25 @@ def without_rope(folder: Path) -> None:
     GPT2LMHeadModel(config).save_pretrained(folder)
 
 
+def fewer_layers(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["num_hidden_layers"] = 1
+    settings.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+def damaged_generation(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2')
+
+
+def no_generation_settings(folder: Path) -> None:
+    (folder / "generation_config.json").write_text("[2]")
+
+
 BROKEN = {
+    fewer_layers: r"hold 9 tensors that the model has no place for \(first: model\.layers\.1\.",
+    damaged_generation: r"generation_config\.json cannot be read",
+    no_generation_settings: r"generation_config\.json holds no settings",
     no_folder: "does not exist; check the path, or give a hub id",
     a_file: "is a file; give the folder",
     no_config: "holds no config.json",

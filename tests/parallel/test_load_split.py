@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ def test_a_missing_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, path)
     with pytest.raises(CheckpointError, match=r"lack 1 tensors .*layers\.0\.mlp\.up_proj\.weight"):
+        parts_of(folder, monkeypatch)
+
+
+def test_fewer_layers_than_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_miniature("meta-llama/Llama-3.1-8B", tmp_path / "m")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 1}))
+    with pytest.raises(CheckpointError, match=r"layers\.1\..* that the model has no place for"):
         parts_of(folder, monkeypatch)
 
 

@@ -27,7 +27,7 @@ def by_two_ranks(out: Path, **changes: str) -> list[dict]:
     command += ["--nproc-per-node", "2", str(HERE / "worker.py"), str(out)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(out / f"rank{rank}.pt") for rank in (0, 1)]
+    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")

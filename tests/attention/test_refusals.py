@@ -1,0 +1,91 @@
+"""What is no decoder with RoPE and weights gets one sentence from `attach`, whatever it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import tiny_model
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForSequenceClassification,
+    BloomConfig,
+    BloomForCausalLM,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from reattention_eval import attach
+from reattention_eval.errors import ConfigError
+
+
+def meta():
+    with torch.device("meta"):
+        return LlamaForCausalLM(tiny_model().config)
+
+
+def dropping():
+    model = tiny_model(attention_dropout=0.5)
+    return model.train()
+
+
+def positioned():
+    """Queries that grow with their position besides RoPE (as Ministral 3 and Llama 4 have them)."""
+    model = tiny_model()
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_pre_hook(grow, with_kwargs=True)
+    return model
+
+
+def grow(module, args, kwargs):
+    cos, sin = kwargs["position_embeddings"]
+    factor = 1 + (1 + kwargs["position_ids"][..., None] // 8192).log() / 2
+    return args, {**kwargs, "position_embeddings": (cos * factor, sin * factor)}
+
+
+SMALL = dict(vocab_size=97, hidden_size=32, num_hidden_layers=1)
+CASES = {
+    "a name": (lambda: "meta-llama/Llama-3.1-8B", "attach takes a loaded model, found 'meta-llama"),
+    "None": (lambda: None, "found a NoneType"),
+    "data parallel": (lambda: torch.nn.DataParallel(tiny_model()), "the model inside: its .module"),
+    "a layer": (lambda: torch.nn.Linear(2, 2), "Linear is no transformers model"),
+    "without head": (lambda: AutoModel.from_config(tiny_model().config), "no language-model head"),
+    "meta": (meta, "has no weights"),
+    "dropout": (dropping, "drops out attention; call model.eval"),
+    "scaled by position": (positioned, "is not RoPE of its queries and keys alone"),
+    "T5": (
+        lambda: T5ForConditionalGeneration(
+            T5Config(vocab_size=97, d_model=32, d_ff=32, num_layers=1, num_heads=2, d_kv=16)
+        ),
+        "is an encoder-decoder model",
+    ),
+    "Mamba": (lambda: MambaForCausalLM(MambaConfig(**SMALL)), "no rotary position embedding"),
+    "Bloom": (
+        lambda: BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=2)),
+        "no rotary position embedding",
+    ),
+    "classifier": (
+        lambda: BertForSequenceClassification(
+            BertConfig(**SMALL, num_attention_heads=2, intermediate_size=32)
+        ),
+        "no language-model head",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_sentence(case):
+    make, words = CASES[case]
+    with pytest.raises(ConfigError, match=words) as caught:
+        attach(make(), "full").__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_trained_window():
+    model = tiny_model()
+    model.config.max_position_embeddings = 0
+    with pytest.raises(ConfigError, match="names no trained window"):
+        attach(model, "full").__enter__()
