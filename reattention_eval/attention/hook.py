@@ -272,7 +272,7 @@ class Hook:
         return out
 
     def _alike(self, layer: int) -> Iterator[tuple[int, int]]:
-        """Runs of entries, first and behind the last: consecutive rows that carry and hold alike."""
+        """Runs of entries [first, last): consecutive rows that carry and hold alike."""
         lengths, first = self.layers[layer].lengths, 0
         for entry in range(1, len(self._plan) + 1):
             if entry < len(self._plan):

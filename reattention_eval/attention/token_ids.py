@@ -1,4 +1,4 @@
-"""Token ids and logits, checked: an id out of the vocabulary kills a process on a GPU."""
+"""Token ids and logits, checked: an id out of the vocabulary is an assert on a GPU."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def check_ids(ids: Any, size: int, real: Tensor | None = None, name: str = "inpu
             f"a prompt needs at least one token, {name} [batch, tokens]; found shape "
             f"{list(ids.shape)}."
         )
+    ids = ids.long()  # a small integer type does not compare with a large vocabulary
     known = (ids >= 0) & (ids < size)
     if real is not None:
         known |= ~real.to(known.device)

@@ -83,7 +83,11 @@ def plan_forward(hook: Hook, given: dict[str, Any]) -> list[tuple[int, int, int]
     else:
         mask = given.get("attention_mask")
         real = None
-        if isinstance(mask, Tensor) and isinstance(inputs, Tensor) and mask.ndim == inputs.ndim == 2:
+        if (
+            isinstance(mask, Tensor)
+            and isinstance(inputs, Tensor)
+            and mask.ndim == inputs.ndim == 2
+        ):
             real = mask[:, -inputs.shape[1] :].bool()
             real = real if real.shape == inputs.shape else None
         rows, tokens = check_ids(inputs, vocabulary(hook.model), real).shape
@@ -108,6 +112,14 @@ def plan_forward(hook: Hook, given: dict[str, Any]) -> list[tuple[int, int, int]
         check_places(places, counts, held)
     hook.user.carry(counts, held)
     return [(row, tokens - count, count) for row, count in enumerate(counts)]
+
+
+def _real(ids: Any, mask: Any) -> Tensor | None:
+    """Which of the new tokens are no padding, bool [B, T], where the mask could say so."""
+    both = isinstance(ids, Tensor) and isinstance(mask, Tensor)
+    if not both or ids.ndim != 2 or mask.ndim != 2 or ids.shape[0] != mask.shape[0]:
+        return None
+    return mask[:, -ids.shape[1] :].bool() if 0 < ids.shape[1] <= mask.shape[1] else None
 
 
 def _new_tokens(mask: Tensor, rows: int, tokens: int) -> list[int]:
