@@ -13,7 +13,6 @@ from reattention_eval.attention import Selection
 from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
 
-
 KINDS: dict[str, tuple[type, str]] = {
     "int": (int, "a whole number"),
     "bool": (bool, "True or False"),

@@ -300,4 +300,3 @@ def test_equal_rows_are_one_call(method, monkeypatch):
         for row in range(3):
             session.prefill(prompt[row : row + 1])
         assert own == [session.stats.layer_steps, session.stats.mean_view]
-
