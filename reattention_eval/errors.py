@@ -25,3 +25,7 @@ class DownloadError(ReAttentionError):
 
 class SelectionError(ReAttentionError, RuntimeError):
     """A method that should have selected keys did not: the run would be a silent full attention."""
+
+
+class NonFiniteLogitsError(ReAttentionError, ArithmeticError):
+    """Logits that a token or a likelihood is taken from are NaN or infinite: there is no answer."""

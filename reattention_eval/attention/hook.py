@@ -21,6 +21,7 @@ from reattention_eval.attention.policy import Selection, ViewPolicy
 from reattention_eval.attention.survey import survey
 from reattention_eval.attention.swap import Swap
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
+from reattention_eval.attention.user_forward import UserForwards, named
 from reattention_eval.attention.windowed import attend_windowed
 from reattention_eval.cache import LayerCache, RepeatedStep
 from reattention_eval.errors import SelectionError
@@ -63,6 +64,7 @@ class Hook:
         self._answered = sum(part.window is None for part in self._parts.layers)
         self._attend = ViewAttention()
         self._device = DeviceView()
+        self.user = UserForwards()
         self._plan: Sequence[RowStep] = ()
         self._driven = False
         self._handles: list[Any] = []
@@ -73,6 +75,7 @@ class Hook:
     def reset_counters(self) -> None:
         self.layer_steps = self.selected = self.expected = self._view_tokens = 0
         self._device.reset_counter()
+        self.user.reset_counters()
 
     @property
     def view_tokens(self) -> int:
@@ -89,6 +92,8 @@ class Hook:
         self._handles = [
             owner.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             owner.register_forward_hook(self._after_forward),
+            self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
+            self.model.register_forward_hook(self._after_model),
         ]
 
     def remove(self) -> None:
@@ -192,15 +197,25 @@ class Hook:
         rotations = [table for rope in self._kinds for table in rope.held_tables()]
         return [*rotations, *self._device.held_places()]
 
+    def _before_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._users = not self._driven
+        if self._users:
+            self.user.begin(module, args, kwargs)
+
+    def _after_model(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._users:
+            self.user.end(output)
+
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        kwargs = named(module, args, kwargs)
         if not self._driven:
-            self._plan = [RowStep(*step) for step in plan_forward(self, args, kwargs)]
+            self._plan = [RowStep(*step) for step in plan_forward(self, kwargs)]
             for step in self._plan:
                 if self._tokens[step.row] == 0:
                     self._prompts[step.row] = step.count
         self._driven = False
-        kwargs.update(past_key_values=self.cache, attention_mask=None, use_cache=True)
-        return args, kwargs
+        kwargs = {**kwargs, "past_key_values": self.cache, "attention_mask": None}
+        return (), {**kwargs, "use_cache": True}
 
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         """Count what had to be selected from the tokens carried, whatever the layers did."""
@@ -226,28 +241,62 @@ class Hook:
         """query [B, H, T, D], key and value [B, Hkv, T, D], un-rotated -> [B, T, H, D].
 
         A row's tokens are answered chunk by chunk, so a forward of any length gives what the
-        same tokens give in chunks.
+        same tokens give in chunks. Rows whose chunks end at the same length are one call where
+        the view is the whole cache.
         """
         b, h, t, d = query.shape
         out = query.new_zeros(b, t, h, d)
-        for entry, step in enumerate(self._plan):
+        for first, last in self._alike(layer):
+            step = self._plan[first]
             stop = step.start + step.count
             for start in range(step.start, stop, self.policy.chunk_size):
                 part = slice(start, min(start + self.policy.chunk_size, stop))
-                q, k, v = (x[entry, :, part] for x in (query, key, value))
-                out[entry, part] = self._chunk(layer, step.row, q, k, v, scale).transpose(0, 1)
+                width = last - first if self._whole_view(layer, step.row, part) else 1
+                for entry in range(first, last, width):
+                    some = slice(entry, entry + width)
+                    q, k, v = (x[some, :, part] for x in (query, key, value))
+                    answer = self._chunk(layer, self._plan[entry].row, q, k, v, scale)
+                    out[some, part] = answer.view(width, h, -1, d).transpose(1, 2)
         return out
+
+    def _alike(self, layer: int) -> Iterator[tuple[int, int]]:
+        """Runs of entries [first, last): consecutive rows that carry and hold alike."""
+        lengths, first = self.layers[layer].lengths, 0
+        for entry in range(1, len(self._plan) + 1):
+            if entry < len(self._plan):
+                one, other = self._plan[first], self._plan[entry]
+                row = one.row + entry - first
+                alike = other == RowStep(row, one.start, one.count)
+                if alike and lengths[one.row] == lengths[row] and self._same_prompt(one.row, row):
+                    continue
+            yield first, entry
+            first = entry
+
+    def _same_prompt(self, one: int, other: int) -> bool:
+        return self._prompts[one] == self._prompts[other]
+
+    def _whole_view(self, layer: int, row: int, part: slice) -> bool:
+        """Whether the chunk's view is known to be all (or the window) of what the row holds."""
+        if self._parts.layers[layer].window is not None or not self.policy.renumbers:
+            return True
+        length = self.layers[layer].lengths[row] + part.stop - part.start
+        return not self.policy.selects(length)
 
     def _chunk(
         self, layer: int, row: int, query: Tensor, key: Tensor, value: Tensor, scale: float
     ) -> Tensor:
+        """query [R, H, T, D] of R rows that hold alike, `row` the first -> [R*H, T, D].
+
+        More than one only where `_whole_view`: the rows are then so many more KV heads.
+        """
         cache, rope, prompt = self.layers[layer], self._ropes[layer], self._prompts[row]
-        window = self._parts.layers[layer].window
+        rows, window = query.shape[0], self._parts.layers[layer].window
+        query, key, value = (x.flatten(0, 1) for x in (query, key, value))
         if window is not None:
             query, key = rope.rotate_at(query, key, cache.lengths[row], prompt)
-            held = cache.append(row, key, value)
+            held = cache.append(row, key, value, rows)
             return attend_windowed(query, held.key, held.value, scale, window)
-        self.layer_steps += 1
+        self.layer_steps += rows
         whole = self._whole(prompt)
         if not self.policy.renumbers:
             step = cache.repeated
@@ -255,15 +304,15 @@ class Hook:
                 query, key = rope.rotate_at(query, key, cache.lengths[row], whole)
             else:
                 query, key = rope.rotate_slot(query, key, step.slot, step.room, whole)
-            held = cache.append(row, key, value)
-            self._view_tokens += held.length
+            held = cache.append(row, key, value, rows)
+            self._view_tokens += rows * held.length
             return self._attend(query, held.key, held.value, scale, held.held)
-        held = cache.append(row, key, value)
-        view = self.policy.view(held, query)
+        held = cache.append(row, key, value, rows)
+        view = self.policy.view(held, query) if rows == 1 else None
         if view is None:
             answer = self._device.attend_all(rope, held, query, scale, whole)
             if answer is not None:
-                self._view_tokens += held.length
+                self._view_tokens += rows * held.length
                 return answer
             key, value = held.key[:, : held.tokens], held.value[:, : held.tokens]
         else:
@@ -274,7 +323,7 @@ class Hook:
                     return answer
                 view = view.positions(held.tokens)
             key, value = held.gather(view)
-        self._view_tokens += key.shape[1]
+        self._view_tokens += rows * key.shape[1]
         query, key = rope.rotate_view(query, key, whole)
         return self._attend(query, key, value, scale)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from reattention_eval.attention.token_ids import check_ids, vocabulary
+from reattention_eval.attention.user_forward import check_places
 from reattention_eval.cache import LayerCache
 from reattention_eval.errors import ConfigError
 
@@ -65,17 +67,31 @@ class HookCache(Cache):
         super().__init__(layers=[HookCacheLayer(layer) for layer in layers])
 
 
-def plan_forward(hook: Hook, args: Any, kwargs: dict[str, Any]) -> list[tuple[int, int, int]]:
+def plan_forward(hook: Hook, given: dict[str, Any]) -> list[tuple[int, int, int]]:
     """Rows, starts and counts of a forward that did not come from the engine (model.generate).
 
-    Raises ConfigError for what a view method cannot follow: masks that are not left padding, or a
-    cache that another attention filled.
+    Raises ConfigError for what a view method cannot follow: masks that are not left padding,
+    places that do not count on, unknown token ids, or a cache that another attention filled.
     """
-    inputs = args[0] if args else kwargs.get("input_ids")
+    inputs, embedded = given.get("input_ids"), given.get("inputs_embeds")
     if inputs is None:
-        inputs = kwargs["inputs_embeds"]
-    rows, tokens = inputs.shape[:2]
-    past = kwargs.get("past_key_values")
+        if not isinstance(embedded, Tensor) or embedded.ndim != 3 or embedded.numel() == 0:
+            raise ConfigError(
+                "the forward brings no tokens: give input_ids [batch, tokens], at least one."
+            )
+        rows, tokens = embedded.shape[:2]
+    else:
+        mask = given.get("attention_mask")
+        real = None
+        if (
+            isinstance(mask, Tensor)
+            and isinstance(inputs, Tensor)
+            and mask.ndim == inputs.ndim == 2
+        ):
+            real = mask[:, -inputs.shape[1] :].bool()
+            real = real if real.shape == inputs.shape else None
+        rows, tokens = check_ids(inputs, vocabulary(hook.model), real).shape
+    past = given.get("past_key_values")
     if past is not hook.cache:
         if past is not None and past.get_seq_length() > 0:
             raise ConfigError(
@@ -83,22 +99,41 @@ def plan_forward(hook: Hook, args: Any, kwargs: dict[str, Any]) -> list[tuple[in
                 "that the attached method has not seen; start from the prompt inside the block."
             )
         hook.start(rows, tokens)
-    mask = kwargs.get("attention_mask")
-    counts = [tokens] * rows if mask is None else _new_tokens(mask, tokens)
-    if len(hook.layers[0].lengths) != rows:
+    held = hook.layers[0].lengths
+    if len(held) != rows:
         raise ConfigError(
-            f"the cache holds {len(hook.layers[0].lengths)} rows and the forward brings {rows}; "
+            f"the cache holds {len(held)} rows and the forward brings {rows}; "
             "continue with the batch that was prefilled."
         )
+    mask = given.get("attention_mask")
+    counts = [tokens] * rows if mask is None else _new_tokens(mask, rows, tokens)
+    places = given.get("position_ids")
+    if places is not None:
+        check_places(places, counts, held)
+    hook.user.carry(counts, held)
     return [(row, tokens - count, count) for row, count in enumerate(counts)]
 
 
-def _new_tokens(mask: Tensor, tokens: int) -> list[int]:
+def _real(ids: Any, mask: Any) -> Tensor | None:
+    """Which of the new tokens are no padding, bool [B, T], where the mask could say so."""
+    both = isinstance(ids, Tensor) and isinstance(mask, Tensor)
+    if not both or ids.ndim != 2 or mask.ndim != 2 or ids.shape[0] != mask.shape[0]:
+        return None
+    return mask[:, -ids.shape[1] :].bool() if 0 < ids.shape[1] <= mask.shape[1] else None
+
+
+def _new_tokens(mask: Tensor, rows: int, tokens: int) -> list[int]:
     """Real tokens among the last `tokens` of each row of a [B, past + tokens] mask."""
-    if mask.ndim != 2:
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        found = f"{mask.ndim} dimensions" if isinstance(mask, Tensor) else type(mask).__name__
         raise ConfigError(
-            f"the attention mask has {mask.ndim} dimensions; a view method takes a [batch, tokens] "
-            "mask of left padding, or none."
+            f"the attention mask has {found}; a view method takes a [batch, tokens] mask of left "
+            "padding, or none."
+        )
+    if mask.shape[0] != rows or mask.shape[1] < tokens:
+        raise ConfigError(
+            f"the attention mask {list(mask.shape)} does not cover the forward's tokens "
+            f"[{rows}, {tokens}]."
         )
     new = mask[:, -tokens:].bool()
     counts = new.sum(1)

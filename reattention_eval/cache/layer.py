@@ -114,33 +114,37 @@ class LayerCache:
         if self._key is not None and self._key.shape[2] < capacity:
             self._grow(capacity)
 
-    def append(self, row: int, key: Tensor, value: Tensor) -> RowCache:
-        """Add a chunk [Hkv, T, D] to one row; returns all that the row now holds."""
+    def append(self, row: int, key: Tensor, value: Tensor, rows: int = 1) -> RowCache:
+        """Add a chunk [Hkv, T, D] to one row; returns all that the row now holds.
+
+        rows: that many rows, `row` the first, that hold equally many tokens, get a chunk each:
+        [rows * Hkv, T, D]; what comes back lies the same way.
+        """
         if self.repeated is not None:
             return self._append_repeated(row, key, value, self.repeated)
         start = self.lengths[row]
         stop = start + key.shape[1]
-        self._make_room(stop, key)
+        key, value = (x.unflatten(0, (rows, -1)) for x in (key, value))
+        self._make_room(stop, key[0])
         assert self._key is not None and self._value is not None
-        self._key[row, :, start:stop] = key
-        self._value[row, :, start:stop] = value
-        self.lengths[row] = stop
-        return self.row(row)
+        self._key[row : row + rows, :, start:stop] = key
+        self._value[row : row + rows, :, start:stop] = value
+        self.lengths[row : row + rows] = [stop] * rows
+        return self._view(row, stop, None, rows)
 
     def row(self, row: int) -> RowCache:
         """What a row holds now."""
-        assert self._key is not None and self._value is not None
-        length = self.lengths[row]
-        return self._view(row, length, None)
+        return self._view(row, self.lengths[row], None)
 
-    def _view(self, row: int, length: int, held: Tensor | None) -> RowCache:
+    def _view(self, row: int, length: int, held: Tensor | None, rows: int = 1) -> RowCache:
         assert self._key is not None and self._value is not None
         keys = self._key
 
         def index(first: int, last: int) -> Int8Index:
             return self._indexes.upto(row, keys, first, last, held, length - last)
 
-        key, value = keys[row, :, :length], self._value[row, :, :length]
+        some = slice(row, row + rows)  # rows lie one behind another: no copy is made
+        key, value = (x[some, :, :length].flatten(0, 1) for x in (keys, self._value))
         return RowCache(key, value, self._join_heads, held, self._layer, index)
 
     def _append_repeated(

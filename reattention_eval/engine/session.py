@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reattention_eval.attention import Hook, RowStep
+from reattention_eval.attention.token_ids import finite, non_finite, vocabulary
+from reattention_eval.engine.arguments import next_tokens, token_list, token_rows, whole_number
 from reattention_eval.engine.decode_graph import RepeatedDecode
-from reattention_eval.engine.generation import Sampler, StopRule, fill
+from reattention_eval.engine.generation import Sampler, StopRule, Stream, fill
 from reattention_eval.engine.progress import prompt_progress
 from reattention_eval.engine.stats import SessionStats, input_device, peak_bytes
 from reattention_eval.errors import ConfigError
@@ -19,7 +23,12 @@ from reattention_eval.methods import Method
 
 
 class Session:
-    """What `attach` yields. One batch of prompts at a time lives in its cache."""
+    """What `attach` yields. One batch of prompts at a time lives in its cache.
+
+    Every call that reads tokens raises ConfigError for input it cannot take, before anything is
+    computed, and once the `with` block has ended; and NonFiniteLogitsError where the logits that
+    it answers with, or takes a token or a likelihood from, are not all numbers.
+    """
 
     def __init__(self, model: nn.Module, hook: Hook, method: Method) -> None:
         self.model = model
@@ -28,21 +37,32 @@ class Session:
         self._device = input_device(model)
         self._repeats = RepeatedDecode(model, hook, method, self._device)
         self._logits: Tensor | None = None  # [B, vocab] after the last token of every row
+        self._unread: list[int] = []  # the last token of every row, where generate chose it
         self._prompt: list[int] = []  # of a single row: what of the cache came by prefill
+        self._vocabulary = vocabulary(model)
+        self._closed = False
+        self._users_forwards = 0
         self.reset_stats()
 
     # -- state -----------------------------------------------------------------------------------
 
     @property
     def stats(self) -> SessionStats:
-        """Counters and times since the session began or `reset_stats`."""
-        hook, stats = self._hook, self._stats
-        stats.layer_steps = hook.layer_steps
-        stats.layer_steps_selected = hook.selected
-        stats.mean_view = hook.view_tokens / hook.layer_steps if hook.layer_steps else 0.0
-        stats.cache_bytes = sum(layer.nbytes for layer in hook.layers)
-        stats.peak_bytes = peak_bytes(self._device)
-        return stats
+        """Counters and times since the session began or `reset_stats`, `model.generate` too."""
+        hook, own = self._hook, self._stats
+        users = hook.user
+        return replace(
+            own,
+            layer_steps=hook.layer_steps,
+            layer_steps_selected=hook.selected,
+            mean_view=hook.view_tokens / hook.layer_steps if hook.layer_steps else 0.0,
+            prefill_tokens=own.prefill_tokens + users.prefill_tokens,
+            decode_tokens=own.decode_tokens + users.decode_tokens,
+            prefill_seconds=own.prefill_seconds + users.prefill_seconds,
+            decode_seconds=own.decode_seconds + users.decode_seconds,
+            cache_bytes=sum(layer.nbytes for layer in hook.layers),
+            peak_bytes=peak_bytes(self._device),
+        )
 
     @property
     def lengths(self) -> list[int]:
@@ -51,9 +71,9 @@ class Session:
 
     def reset(self) -> None:
         """Forget the cache's contents; its storage is kept for the next prompt."""
+        self._require_open()
         self._hook.rewind([0] * len(self.lengths))
-        self._logits = None
-        self._prompt = []
+        self._forget()
 
     def reset_stats(self) -> None:
         """Start counting anew."""
@@ -64,7 +84,9 @@ class Session:
                 torch.cuda.reset_peak_memory_stats(device)
 
     def close(self) -> None:
-        """Give back what only the attached model can use."""
+        """Give back what only the attached model can use; nothing can be read any more."""
+        self._count_users()
+        self._closed = True
         self._repeats.close()
 
     def check_selected(self) -> None:
@@ -95,20 +117,55 @@ class Session:
             logits [B, vocab] of each row's last token.
 
         Raises:
-            ConfigError: no tokens, a mask that is not left padding.
+            ConfigError: no tokens or unknown ones, a mask that is not left padding.
         """
-        rows = _unpadded(input_ids, attention_mask)
-        kept = self._keep_prefix(rows, max_new_tokens) if reuse_prefix else 0
-        if not kept:
-            self._hook.start(len(rows), max(map(len, rows)) + max_new_tokens)
-        self._hook.expect([len(row) for row in rows])
-        self._prompt = []  # a prefill that is cut short leaves nothing to reuse
-        with self._timed("prefill_seconds"):
-            self._logits = self._read(rows, kept)
-        self._stats.prefill_tokens += sum(map(len, rows)) - kept
-        self._stats.reused_tokens += kept
-        if len(rows) == 1:
-            self._prompt = rows[0]
+        self._require_open()
+        rows = token_rows(input_ids, attention_mask, self._vocabulary)
+        room = whole_number(max_new_tokens, "max_new_tokens", 0)
+        return self._prefill(rows, reuse_prefix, room)
+
+    @torch.inference_mode()
+    def extend(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        max_new_tokens: int = 0,
+    ) -> Tensor:
+        """Read a turn behind what every row holds; only the turn is computed.
+
+        A conversation goes on so: the tokens of `generate`, the last one included, are already
+        part of it, and the turn's chunks are counted from the turn's first token.
+
+        Args:
+            input_ids: [B, T] token ids, one turn for each row of the cache.
+            attention_mask: [B, T], 1 for real tokens, for turns padded on the left.
+            max_new_tokens: room to reserve behind the turn.
+
+        Returns:
+            logits [B, vocab] of each row's last token.
+
+        Raises:
+            ConfigError: nothing was prefilled, another number of rows; as `prefill`.
+        """
+        self._require_open()
+        rows = token_rows(input_ids, attention_mask, self._vocabulary)
+        room = whole_number(max_new_tokens, "max_new_tokens", 0)
+        self._require_prompt("extend adds a turn")
+        if len(rows) != len(self.lengths):
+            raise ConfigError(
+                f"extend takes a turn for each of the {len(self.lengths)} rows of the cache; found "
+                f"{len(rows)}."
+            )
+        unread = bool(self._unread)
+        lengths = [held + unread + len(row) for held, row in zip(self.lengths, rows, strict=True)]
+        self._hook.reserve_more(max(lengths) + room)
+        self._read_unread()
+        prompt = self._prompt
+        self._forget()
+        self._hook.expect(lengths)
+        self._logits = self._prefilled(rows, 0)
+        self._prompt = prompt  # still the cache's beginning
         return self._logits
 
     @torch.inference_mode()
@@ -118,13 +175,15 @@ class Session:
         Raises:
             ConfigError: nothing was prefilled, or the batch differs from the prefilled one.
         """
-        rows = len(self.lengths)
-        if self._logits is None or tuple(token_ids.shape) != (rows, 1):
+        self._require_open()
+        self._require_prompt("decode adds a token")
+        tokens = next_tokens(token_ids, len(self.lengths), self._vocabulary)
+        if self._unread:
             raise ConfigError(
-                f"decode takes one token for each of the {rows} prefilled rows, [{rows}, 1]; found "
-                f"{list(token_ids.shape)}. Call prefill with the prompts first."
+                "the tokens of generate are part of the cache already, so decode would read one "
+                "twice: go on with generate() or extend(turn), or call prefill with a prompt."
             )
-        self._logits = self._step(token_ids.flatten().tolist(), list(range(rows)))
+        self._logits = self._checked(self._step(tokens, list(range(len(tokens)))))
         return self._logits
 
     @torch.inference_mode()
@@ -138,45 +197,64 @@ class Session:
         stop_token_ids: Sequence[int] = (),
         stop: Callable[[list[int]], bool] | None = None,
         temperature: float = 0.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
         seed: int = 0,
+        streamer: Any = None,
     ) -> Tensor:
         """New tokens behind the prompts, greedy unless a temperature is given.
 
         Args:
             input_ids: [B, T] whole prompts; a single one reuses what it shares with the prompt
-                before it (see `prefill`). None: continue behind the last prefill or decode.
+                before it (see `prefill`). None: continue behind the last call, whichever it was.
             max_new_tokens: at least 1.
             attention_mask: as for `prefill`.
             stop_token_ids: end a row, besides the model's own end tokens.
             stop: called with the new tokens of a row after each; True ends the row.
             temperature: sample from softmax(logits / temperature), seeded by `seed`.
+            top_p: sample from the most likely tokens that make up this probability.
+            top_k: sample from so many of the most likely tokens (applied before top_p).
+            streamer: told the prompt, then the new tokens [B] after each step (padding where a
+                row is done), as transformers does.
 
         Returns:
             int64 [B, <= max_new_tokens], the end token included, padded behind it.
         """
-        if max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be at least 1, found {max_new_tokens}.")
-        if input_ids is not None:
-            self.prefill(
-                input_ids, attention_mask, reuse_prefix=reuse_prefix, max_new_tokens=max_new_tokens
-            )
-        if self._logits is None:
-            raise ConfigError("nothing to continue: give input_ids, or call prefill first.")
+        self._require_open()
+        limit = whole_number(max_new_tokens, "max_new_tokens", 1)
         rule = StopRule.of(self.model, stop_token_ids, stop)
-        pick = Sampler(temperature, seed)
+        pick = Sampler(temperature, seed, top_p, top_k)
+        if input_ids is None:
+            self._require_prompt("nothing to continue: without input_ids, generate goes on")
+            stream = Stream(streamer, None, len(self.lengths), rule.pad)
+            self._read_unread()
+        else:
+            prompts = token_rows(input_ids, attention_mask, self._vocabulary)
+            stream = Stream(streamer, input_ids, len(prompts), rule.pad)
+            self._prefill(prompts, reuse_prefix, limit)
+        new = self._generated(rule, pick, stream, limit)
+        stream.end()
+        return fill(new, rule.pad).to(self._device)
+
+    def _generated(
+        self, rule: StopRule, pick: Sampler, stream: Stream, limit: int
+    ) -> list[list[int]]:
         new: list[list[int]] = [[] for _ in self.lengths]
         logits, active = self._logits, list(range(len(new)))
+        assert logits is not None
+        self._logits = None  # nothing to continue from where a step fails
         while True:
             tokens = pick(logits)
+            stream.put(active, tokens)
             for row, token in zip(active, tokens, strict=True):
                 new[row].append(token)
             going = [i for i, row in enumerate(active) if not rule(new[row])]
             active = [active[i] for i in going]
-            if not active or len(new[active[0]]) == max_new_tokens:
+            if not active or len(new[active[0]]) == limit:
                 break
             logits = self._step([tokens[i] for i in going], active)
-        self._logits = None  # rows stopped at different tokens: there is no common next one
-        return fill(new, rule.pad).to(self._device)
+        self._unread = [row[-1] for row in new]
+        return new
 
     @torch.inference_mode()
     def answer_nll(self, answer_ids: Sequence[int]) -> float:
@@ -184,25 +262,88 @@ class Session:
 
         For a single prefilled prompt; the session is afterwards as it was before.
         """
-        if self._logits is None or len(self.lengths) != 1 or not answer_ids:
+        self._require_open()
+        answer = token_list(answer_ids, "answer_ids", self._vocabulary)
+        self._require_prompt("answer_nll scores an answer")
+        if len(self.lengths) != 1 or not answer:
             raise ConfigError(
                 "answer_nll scores a non-empty answer behind one prefilled prompt; call prefill "
                 "with a single prompt first."
             )
+        self._read_unread()
         before, length = self._logits, self.lengths
-        logits, total = before, 0.0
-        for i, token in enumerate(answer_ids):
-            total -= float(logits.double().log_softmax(-1)[0, token])
-            if i + 1 < len(answer_ids):
+        assert before is not None
+        logits, found = before, []
+        for i, token in enumerate(answer):
+            chance = logits.double().log_softmax(-1)[0, token]
+            found.append(torch.stack((chance, finite(logits)[0].double())))
+            if i + 1 < len(answer):
                 logits = self._step([token], [0])
         self._hook.rewind(length)
-        self._logits = before
-        return total / len(answer_ids)
+        chances, numbers = torch.stack(found, 1).tolist()  # waits for the device, once
+        if not all(numbers):
+            self._forget()
+            raise non_finite(logits, f"behind token {numbers.index(0)} of the answer or before it")
+        return -sum(chances) / len(answer)
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ConfigError(
+                "this session is closed: its `with attach(...)` block has ended and the model is "
+                "as it was. Attach again, and call the session inside the block."
+            )
+
+    def _require_prompt(self, what: str) -> None:
+        self._count_users()
+        if self._logits is None and not self._unread:
+            raise ConfigError(f"{what} behind what the session has read. Call prefill first.")
+
+    def _forget(self) -> None:
+        self._logits, self._unread, self._prompt = None, [], []
+        self._users_forwards = self._hook.user.forwards
+
+    def _count_users(self) -> None:
+        """Forwards of the user's own, model.generate's too, have taken the cache."""
+        if self._users_forwards != self._hook.user.forwards:
+            self._forget()
+
+    def _read_unread(self) -> None:
+        """Bring the tokens that generate chose last into the cache."""
+        if self._unread:
+            tokens, prompt = self._unread, self._prompt
+            self._forget()
+            self._logits = self._checked(self._step(tokens, list(range(len(tokens)))))
+            self._prompt = prompt
+
+    def _checked(self, logits: Tensor) -> Tensor:
+        if not bool(finite(logits).all()):
+            self._forget()
+            raise non_finite(logits, "behind the last token")
+        return logits
+
+    def _prefill(self, rows: list[list[int]], reuse_prefix: bool, room: int) -> Tensor:
+        kept = self._keep_prefix(rows, room) if reuse_prefix else 0
+        if not kept:
+            self._hook.start(len(rows), max(map(len, rows)) + room)
+        self._hook.expect([len(row) for row in rows])
+        self._forget()  # a prefill that is cut short leaves nothing to reuse
+        self._logits = self._prefilled(rows, kept)
+        self._stats.reused_tokens += kept
+        if len(rows) == 1:
+            self._prompt = rows[0]
+        return self._logits
+
+    def _prefilled(self, rows: list[list[int]], done: int) -> Tensor:
+        with self._timed("prefill_seconds"):
+            logits = self._read(rows, done)
+        self._stats.prefill_tokens += sum(map(len, rows)) - done * len(rows)
+        return self._checked(logits)
+
     def _keep_prefix(self, rows: list[list[int]], max_new_tokens: int) -> int:
         """Go back to the last chunk boundary that the new prompt shares; tokens kept."""
+        self._count_users()
         if len(rows) != 1 or not self._prompt:
             return 0
         new, old = rows[0], self._prompt
@@ -264,29 +405,3 @@ class Session:
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
-
-
-def _unpadded(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
-    """Token ids of every row without its left padding."""
-    if input_ids.ndim != 2 or input_ids.numel() == 0:
-        raise ConfigError(
-            f"a prompt needs at least one token, input_ids [batch, tokens]; found shape "
-            f"{list(input_ids.shape)}."
-        )
-    if attention_mask is None:
-        return input_ids.tolist()
-    mask = attention_mask.bool()
-    if mask.shape != input_ids.shape:
-        raise ConfigError(
-            f"attention_mask {list(mask.shape)} must have the shape of input_ids "
-            f"{list(input_ids.shape)}."
-        )
-    counts = mask.sum(1).tolist()
-    width = mask.shape[1]
-    for row, count in enumerate(counts):
-        if count == 0 or not bool(mask[row, width - count :].all()):
-            raise ConfigError(
-                f"row {row} of the batch is empty or not padded on the left; tokenise with "
-                'padding_side="left".'
-            )
-    return [ids[width - count :] for ids, count in zip(input_ids.tolist(), counts, strict=True)]

@@ -13,6 +13,13 @@ from reattention_eval.attention import Selection
 from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
 
+KINDS: dict[str, tuple[type, str]] = {
+    "int": (int, "a whole number"),
+    "bool": (bool, "True or False"),
+    "str": (str, "a word in quotes"),
+}
+MOST = 2**31 - 1  # positions are counted in 32 bits
+
 
 @dataclasses.dataclass(frozen=True)
 class Method(ABC):
@@ -29,7 +36,21 @@ class Method(ABC):
     )
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._check_kind(field.name, str(field.type))
         self.require(self.chunk_size >= 1, f"chunk_size must be >= 1, found {self.chunk_size}")
+
+    def _check_kind(self, name: str, kind: str) -> None:
+        """A setting's type, as its field is annotated; True is not taken for 1."""
+        value, expected = getattr(self, name), KINDS.get(kind)
+        if expected is None:
+            return
+        right = type(value) is expected[0]
+        self.require(right, f"{name} must be {expected[1]}, found {value!r:.80}")
+        self.require(
+            kind != "int" or abs(value) <= MOST,
+            f"{name} must be at most {MOST}, found {value!r:.80}",
+        )
 
     @property
     def renumbers(self) -> bool:

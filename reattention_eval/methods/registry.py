@@ -38,6 +38,11 @@ def build_method(settings: Mapping[str, Any] | str | Method) -> Method:
         return settings
     if isinstance(settings, str):
         settings = {"type": settings}
+    if not isinstance(settings, Mapping) or any(not isinstance(name, str) for name in settings):
+        raise ConfigError(
+            f"a method is given by its name, by a dict with its type and settings, or as an "
+            f"object; found {settings!r:.80}. There are: {', '.join(_METHODS)}."
+        )
     if "type" not in settings:
         raise ConfigError(
             f"a method needs a type, as in dict(type='reattention'); found only "

@@ -196,7 +196,7 @@ def test_stats():
         (lambda s: s.decode(torch.tensor([[1]])), "Call prefill"),
         (lambda s: s.generate(), "nothing to continue"),
         (lambda s: s.generate(torch.tensor([[1]]), 0), "at least 1"),
-        (lambda s: s.answer_nll([1]), "call prefill"),
+        (lambda s: s.answer_nll([1]), "Call prefill"),
         (
             lambda s: s.prefill(torch.tensor([[3, 0]]), torch.tensor([[1, 0]])),
             "not padded on the left",
