@@ -92,7 +92,16 @@ def check_safetensors(path: Path) -> None:
             header = parse(file.read(header_size))
         entries = [entry for name, entry in header.items() if name[:2] != "__"]
         end = max((int(entry["data_offsets"][1]) for entry in entries), default=0)
-    except (OSError, OverflowError, IndexError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        OverflowError,
+        IndexError,
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({size:,} bytes; {error}); {_AGAIN}."
         ) from error
