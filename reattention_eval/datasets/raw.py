@@ -5,7 +5,6 @@ Files lie in `data_dir()/BENCHMARK/TASK.jsonl`, as the benchmarks publish them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from reattention_eval.datasets.leval import LEVAL
 from reattention_eval.datasets.longbench import LONGBENCH
 from reattention_eval.datasets.tasks import Question, RawBenchmark
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.json_text import parse
 
 RAW_BENCHMARKS: dict[str, RawBenchmark] = {
     benchmark.name: benchmark for benchmark in (LONGBENCH, LEVAL, INFINITEBENCH)
@@ -124,12 +124,12 @@ def _in_order(questions: Sequence[Question]) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse(line)
             except ValueError as error:
                 raise DataError(
                     f"line {number} of {path} is not JSON ({error}); the file is damaged. Delete "
