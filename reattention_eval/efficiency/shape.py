@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.checkpoints import model_path
+from reattention_eval.checkpoints.access import fetch_config
 from reattention_eval.checkpoints.miniature import CONFIGS
 from reattention_eval.errors import CheckpointError, ConfigError
 from reattention_eval.json_text import read_object
@@ -139,6 +140,7 @@ def _from_hub(model: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{model} is no folder; give the folder of a checkpoint, or a hub id as owner/name."
         )
+    fetch_config(model)
     try:
         config: dict[str, Any] = AutoConfig.from_pretrained(model).to_dict()
     except (OSError, ValueError, KeyError) as error:

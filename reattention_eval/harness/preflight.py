@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,45 @@ def find_problems(
     Args:
         jobs: each model's entry of a configuration, with the datasets that it is to run.
     """
-    tokenizers: dict[str, Any] = {}
+    ask = _Checkpoints()
     found: dict[str, None] = {}
     for model, datasets in jobs:
         if not is_ours(model.get("type")):
             continue
-        checks = [partial(_check_model, model)]
-        checks += [partial(_check_dataset, model, dataset, tokenizers) for dataset in datasets]
-        for check in checks:
+        try:
+            _check_model(model, ask)
+        except ReAttentionError as error:
+            found[str(error)] = None
+            continue  # its datasets would say the same again
+        for dataset in datasets:
             try:
-                check()
+                _check_dataset(model, dataset, ask)
             except ReAttentionError as error:
                 found[str(error)] = None
-                if check is checks[0]:
-                    break  # its datasets would say the same again
     return list(found)
+
+
+class _Checkpoints:
+    """Each checkpoint is asked once, however many methods and datasets it has."""
+
+    def __init__(self) -> None:
+        self._said: dict[Any, ReAttentionError | Any] = {}
+
+    def access(self, path: str, processes: int) -> None:
+        self._once((path, processes), lambda: check_access(path, processes))
+
+    def tokenizer(self, folder: Path) -> Any:
+        return self._once(folder, lambda: load_model(folder, tokenizer_only=True)[1])
+
+    def _once(self, key: Any, ask: Callable[[], Any]) -> Any:
+        if key not in self._said:
+            try:
+                self._said[key] = ask()
+            except ReAttentionError as error:
+                self._said[key] = error
+        if isinstance(self._said[key], ReAttentionError):
+            raise self._said[key]
+        return self._said[key]
 
 
 def is_ours(kind: Any) -> bool:
@@ -50,28 +73,26 @@ def is_ours(kind: Any) -> bool:
     return name.rpartition(".")[2] in _OURS
 
 
-def _check_model(model: Mapping[str, Any]) -> None:
-    path = model.get("path")
+def _check_model(model: Mapping[str, Any], ask: _Checkpoints) -> None:
+    path, processes = model.get("path"), model.get("tensor_parallel") or 1
     if not isinstance(path, str) or not path:
         raise ConfigError(f"a model's path is {path!r}; give a checkpoint's folder or hub id.")
+    if not isinstance(processes, int):
+        raise ConfigError(f"tensor_parallel is {processes!r}; give a number of processes.")
     build_method(plain(model.get("method") or {"type": "full"}))
-    check_access(path, int(model.get("tensor_parallel") or 1))
+    ask.access(path, processes)
 
 
-def _check_dataset(
-    model: Mapping[str, Any], dataset: Mapping[str, Any], tokenizers: dict[str, Any]
-) -> None:
-    ask = dataset.get("infer_cfg", {}).get("inferencer", {})
-    chat = ask.get("chat_template")
+def _check_dataset(model: Mapping[str, Any], dataset: Mapping[str, Any], ask: _Checkpoints) -> None:
+    inferencer = dataset.get("infer_cfg", {}).get("inferencer", {})
+    chat = inferencer.get("chat_template")
     chat = bool(model.get("chat_template", False) if chat is None else chat)
-    facts = ask.get("dataset_facts") or {}
+    facts = inferencer.get("dataset_facts") or {}
     needle = facts.get("benchmark") == "needle"
     folder = Path(str(model["path"])).expanduser()
     if not (chat or needle) or not folder.is_dir():
-        return
-    if str(folder) not in tokenizers:
-        _, tokenizers[str(folder)] = load_model(folder, tokenizer_only=True)
-    tokenizer = tokenizers[str(folder)]
+        return  # nothing is downloaded for a question
+    tokenizer = ask.tokenizer(folder)
     if chat and not getattr(tokenizer, "chat_template", None):
         raise ConfigError(
             f"the tokenizer {folder} has no chat template; set chat_template=False, or use the "
@@ -80,9 +101,9 @@ def _check_dataset(
     if needle:
         check_needles(
             tokenizer,
-            length=int(facts["length"]),
+            length=facts["length"],
             depths=facts["depths"],
-            repeats=int(facts["repeats"]),
-            style=str(facts["style"]),
+            repeats=facts["repeats"],
+            style=facts["style"],
             chat_template=chat,
         )

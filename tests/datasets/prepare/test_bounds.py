@@ -82,13 +82,11 @@ def test_a_zip_that_cannot_be_unpacked_is_named(place: Place, tmp_path: Path, da
         start = first + 30 + sum(struct.unpack_from("<HH", data, first + 26))
         data[start : start + 40] = b"\xff" * 40
     local.write_bytes(data)
-    try:
-        found = place.prepare("leval", local=local)
-    except DataError as error:
-        assert damage == "cut" and str(local) in str(error)
+    if damage == "cut":
         with pytest.raises(DataError, match="damaged or cannot be unpacked"):
             Local(local)
         return
+    found = place.prepare("leval", local=local)
     assert str(local) in {f.file.name: f for f in found}["coursera.jsonl"].detail
 
 
