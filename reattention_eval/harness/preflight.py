@@ -11,6 +11,7 @@ from reattention_eval.datasets.needle import check_needles
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import plain
 from reattention_eval.methods import build_method
+from reattention_eval.report.fields import is_count, is_number
 
 _OURS = ("LongContextLM", "ReAttentionCausalLM")
 
@@ -79,15 +80,46 @@ def _check_model(model: Mapping[str, Any], ask: _Checkpoints) -> None:
         raise ConfigError(f"a model's path is {path!r}; give a checkpoint's folder or hub id.")
     if not isinstance(processes, int):
         raise ConfigError(f"tensor_parallel is {processes!r}; give a number of processes.")
-    build_method(plain(model.get("method") or {"type": "full"}))
+    _check_method(model.get("method") or {"type": "full"})
     ask.access(path, processes)
 
 
+def _check_method(method: Any) -> None:
+    if not isinstance(method, Mapping):
+        raise ConfigError(f"a method is {method!r:.60}; give a dictionary with its type.")
+    try:
+        build_method(plain(method))
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, ReAttentionError):
+            raise
+        raise ConfigError(
+            f"the method {plain(method)!r:.200} has a setting of the wrong kind ({error})."
+        ) from error
+
+
+def _check_needle_facts(facts: Mapping[str, Any]) -> None:
+    depths = facts.get("depths")
+    fits = (
+        all(is_count(facts.get(name)) for name in ("length", "repeats"))
+        and isinstance(depths, (list, tuple))
+        and all(map(is_number, depths))
+        and isinstance(facts.get("style"), str)
+    )
+    if not fits:
+        found = {name: facts.get(name) for name in ("length", "depths", "repeats", "style")}
+        raise ConfigError(f"a needle test cannot be made of {found!r:.200}.")
+
+
 def _check_dataset(model: Mapping[str, Any], dataset: Mapping[str, Any], ask: _Checkpoints) -> None:
-    inferencer = dataset.get("infer_cfg", {}).get("inferencer", {})
+    asked = dataset.get("infer_cfg")
+    inferencer = asked.get("inferencer") if isinstance(asked, Mapping) else None
+    if not isinstance(inferencer, Mapping):
+        return  # OpenCompass says what its own part lacks
     chat = inferencer.get("chat_template")
     chat = bool(model.get("chat_template", False) if chat is None else chat)
     facts = inferencer.get("dataset_facts") or {}
+    if not isinstance(facts, Mapping):
+        raise ConfigError(f"dataset_facts are {facts!r:.60}; give a dictionary.")
     needle = facts.get("benchmark") == "needle"
     folder = Path(str(model["path"])).expanduser()
     if not (chat or needle) or not folder.is_dir():
@@ -99,6 +131,7 @@ def _check_dataset(model: Mapping[str, Any], dataset: Mapping[str, Any], ask: _C
             "chat version of the model."
         )
     if needle:
+        _check_needle_facts(facts)
         check_needles(
             tokenizer,
             length=facts["length"],
