@@ -62,4 +62,5 @@ def _silent(cell: Cell, where: str) -> list[str]:
 
 
 def _size(cell: Cell) -> int:
-    return int(cell.manifest.get("dataset", {}).get("n", len(cell.records)))
+    known = cell.manifest.get("dataset", {}).get("n")
+    return len(cell.records) if known is None else int(known)
