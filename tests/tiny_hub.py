@@ -52,6 +52,7 @@ def lock_text(**changes: object) -> str:
         {
             "longbench": {
                 "hub": {"repo": LONG, "revision": "main"},
+                "most_bytes": 500_000,
                 "archive": {"path": "data.zip", "bytes": len(ARCHIVE), "sha256": sha256(ARCHIVE)},
                 "files": {
                     "narrativeqa.jsonl": {
@@ -64,6 +65,7 @@ def lock_text(**changes: object) -> str:
             },
             "leval": {
                 "hub": {"repo": EXAMS, "revision": "main"},
+                "most_bytes": 500_000,
                 "files": {
                     "coursera.jsonl": coursera | changes,
                     "review_summ.jsonl": {
@@ -76,6 +78,7 @@ def lock_text(**changes: object) -> str:
             },
             "infinitebench": {
                 "hub": {"repo": BOOKS, "revision": "main"},
+                "most_bytes": 500_000,
                 "files": {
                     "passkey.jsonl": {"origin": "passkey.jsonl", "samples": 59, "sha256": None},
                     "longbook.jsonl": {

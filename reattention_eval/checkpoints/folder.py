@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import CheckpointError
+from reattention_eval.json_text import parse, read_object
 
 _AGAIN = "fetch the model again"
 # one file, or the index of several; in the order in which transformers looks for them
@@ -31,8 +31,8 @@ def check_folder(folder: Path, *, weights: bool = True) -> None:
             "give the folder that save_pretrained or a hub download wrote."
         )
     for name in ("config.json", "generation_config.json"):
-        if (folder / name).is_file() and not isinstance(read_json(folder / name), dict):
-            raise CheckpointError(f"{folder / name} holds no settings (a JSON object); {_AGAIN}.")
+        if (folder / name).is_file():
+            read_json(folder / name)
     if weights:
         for name in weight_files(folder):
             if name.endswith(".safetensors"):  # torch checks its own archives
@@ -61,11 +61,16 @@ def weight_files(folder: Path) -> list[str]:
 
 def _indexed(folder: Path, index: str) -> list[str]:
     try:
-        names = sorted(set(read_json(folder / index)["weight_map"].values()))
-        if not all(isinstance(name, str) for name in names):
-            raise TypeError(names)
+        listed = set(read_json(folder / index)["weight_map"].values())
     except (KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder / index} does not list the weights; {_AGAIN}.") from error
+    odd = [n for n in listed if not isinstance(n, str) or Path(n).name != n or "\0" in n]
+    if odd or not listed:
+        raise CheckpointError(
+            f"{folder / index} does not list the weights "
+            f"({f'{odd[0]!r} is no file of this folder' if odd else 'it is empty'}); {_AGAIN}."
+        )
+    names = sorted(listed)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -87,13 +92,23 @@ def check_safetensors(path: Path) -> None:
             (header_size,) = struct.unpack("<Q", file.read(8))
             if header_size > size:
                 raise ValueError(f"its header of {header_size:,} bytes is longer than the file")
-            header = json.loads(file.read(header_size))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+            header = parse(file.read(header_size))
+        entries = [entry for name, entry in header.items() if name[:2] != "__"]
+        end = max((int(entry["data_offsets"][1]) for entry in entries), default=0)
+    except (
+        OSError,
+        OverflowError,
+        IndexError,
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({size:,} bytes; {error}); {_AGAIN}."
         ) from error
-    expected = 8 + header_size + max(ends, default=0)
+    expected = 8 + header_size + end
     if size != expected:
         raise CheckpointError(
             f"{path} has {size:,} bytes where its header says {expected:,}: "
@@ -101,8 +116,9 @@ def check_safetensors(path: Path) -> None:
         )
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of the folder; raises CheckpointError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {_AGAIN}.") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -19,20 +21,34 @@ R = TypeVar("R")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 FAILED, MISUSED = 1, 2
+FILES_CURE = "check the path, its permissions and the room on its disk."
 
 
 def readable_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Our own errors end the command with their sentence and status 2, without a traceback."""
+    """Our own errors, and files that refuse, end the command with one sentence and status 2."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        _spell_out()
         try:
             return command(*args, **kwargs)
         except ReAttentionError as error:
-            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-            raise typer.Exit(MISUSED) from None
+            reason = str(error)
+        except BrokenPipeError:
+            raise  # `| head` has read enough
+        except OSError as error:
+            reason = f"{error.strerror or error}: {error.filename or 'a file'}; " + FILES_CURE
+        err.print(f"error: {reason}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(MISUSED) from None
 
     return wrapped
+
+
+def _spell_out() -> None:
+    """What the terminal's encoding lacks is spelled out: a file's name may hold anything."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show_report(report: Report) -> None:

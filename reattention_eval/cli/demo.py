@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from reattention_eval.cli.prepare import fetch_essays, fetch_model
 from reattention_eval.errors import ConfigError
 from reattention_eval.report import build_report
 from reattention_eval.report.progress import progress_line
+from reattention_eval.report.task_logs import said, said_errors
 
 CONFIG = "eval_demo.py"
 POLL_SECONDS = 1.0
+GRACE_SECONDS = 30.0  # torchrun needs some to end its own children
 
 
 def run_demo(choices: Mapping[str, str], work_dir: Path) -> int:
@@ -49,7 +52,19 @@ def run_demo(choices: Mapping[str, str], work_dir: Path) -> int:
         elif (local := Path(environment[variable]).expanduser()).exists():
             # opencompass is started elsewhere
             environment[variable] = str(local.resolve())
-    return _run(config_path(CONFIG), work_dir.resolve(), environment)
+    config = config_path(CONFIG)
+    check(config, environment)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    return _run(config, work_dir.resolve(), environment)
+
+
+def check(config: Path, environment: Mapping[str, str]) -> None:
+    """Raise ConfigError, before anything is started, where it is known that the run cannot work."""
+    from reattention_eval.harness.configuration import read_configuration, surroundings
+    from reattention_eval.harness.slurm_jobs import check_run
+
+    with surroundings(environment):
+        check_run(read_configuration(config))
 
 
 def command(config: Path, work_dir: Path) -> list[str]:
@@ -74,18 +89,21 @@ def _run(config: Path, work_dir: Path, environment: Mapping[str, str]) -> int:
                 start_new_session=True,
             )
             try:
-                status = _wait(process, work_dir, before)
+                with _ended_by_signals():
+                    status = _wait(process, work_dir, before)
             except BaseException:
                 _stop(process)
                 raise
+        reasons = said(log)
         made = sorted(_runs(work_dir) - before)
         if not made:
-            err.print(_tail(log), markup=False, soft_wrap=True)
+            _complain(reasons or [_tail(log)])
             return status or FAILED
         run = made[-1]
         (run / "logs").mkdir(exist_ok=True)
         shutil.copy(log, run / "logs" / "opencompass.log")
     show_report(build_report(run))
+    _complain(list(dict.fromkeys([*reasons, *said_errors(run)])))
     out.print(str(run / "logs"), soft_wrap=True, markup=False)
     out.print(f"{(time.monotonic() - start) / 60:.1f} minutes", markup=False)
     if status:
@@ -110,13 +128,52 @@ def _wait(process: subprocess.Popen[bytes], work_dir: Path, before: set[Path]) -
     return code
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """What ends this process ends it as an exception does, so that it can end its children."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    names = ("SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = [signal.signal(number, end) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End opencompass and the tasks it started, which outlive it otherwise."""
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGTERM)
-    else:
+    if not hasattr(os, "killpg"):
         process.terminate()
-    process.wait()
+        process.wait()
+        return
+    try:
+        _signal_all(process, signal.SIGTERM)
+        last = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < last and _signal_all(process, 0):
+            process.poll()
+            time.sleep(0.05)
+    finally:  # a second Ctrl-C is in a hurry
+        _signal_all(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal_all(process: subprocess.Popen[bytes], number: int) -> bool:
+    """False where none of the processes is left."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _complain(lines: Sequence[str]) -> None:
+    for line in lines:
+        err.print(line, style="red", markup=False, soft_wrap=True)
 
 
 def _runs(work_dir: Path) -> set[Path]:

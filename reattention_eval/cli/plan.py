@@ -19,6 +19,7 @@ from reattention_eval.errors import ConfigError
 from reattention_eval.methods import build_method
 
 GIB = 2**30
+MOST_GIB = 2**20
 
 
 def show_plan(
@@ -68,8 +69,10 @@ def show_plan(
 
 def _memory(memory_gib: float | None) -> tuple[int | None, str]:
     if memory_gib is not None:
-        if memory_gib <= 0:
-            raise ConfigError(f"a GPU has more than {memory_gib} GiB; give its memory in GiB.")
+        if not 0 < memory_gib <= MOST_GIB:  # NaN neither
+            raise ConfigError(
+                f"no GPU has {memory_gib:g} GiB; give its memory in GiB, for example 80."
+            )
         return usable(int(memory_gib * GIB)), f"of {memory_gib:g} on each GPU"
     gpus = accelerator_memory()
     if gpus:

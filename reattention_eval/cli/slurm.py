@@ -55,7 +55,8 @@ def submit(
         dry_run: print every job and its command, submit and write nothing.
 
     Raises:
-        ConfigError: nothing to read or to run, no sbatch here, or sbatch refused a job.
+        ConfigError: nothing to read or to run, a run that cannot work, no sbatch here, or sbatch
+            refused a job.
     """
     if find_spec("opencompass") is None:
         raise ConfigError(
@@ -74,7 +75,7 @@ def submit(
 def _submit(
     config: Path, work_dir: Path | None, run: str | None, wishes: Wishes, dry_run: bool
 ) -> None:
-    from reattention_eval.harness.slurm_jobs import freeze, jobs, read_run
+    from reattention_eval.harness.slurm_jobs import check_run, freeze, jobs, read_run
 
     read = read_run(config, work_dir, run)
     arrays = jobs(read)
@@ -93,6 +94,7 @@ def _submit(
             "sbatch is not on this machine; submit from a login node of the cluster, or see the "
             "jobs with --dry-run."
         )
+    check_run(read)
     frozen = freeze(read)
     (folder / "logs" / "slurm").mkdir(parents=True, exist_ok=True)
     ids = [_sbatch(words) for words in _array_commands(arrays, frozen, folder, wishes)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from reattention_eval.datasets.sources import (
     ruler_file,
 )
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.json_text import parse
 
 # tokens of SmolLM2: 654,000, 1,702,000 and some 8,600,000; in this order, as lengths need them
 BUILT_IN = ("essays", "shakespeare", "wikipedia")
@@ -127,8 +127,14 @@ def check_haystack(source: str, length: int = 0) -> None:
 
 def hotpotqa_paragraphs(path: Path) -> list[str]:
     """Every paragraph of HotpotQA once, "title\\ntext", sorted, as RULER's documents."""
-    questions = json.loads(path.read_text(encoding="utf-8"))
-    return sorted({f"{title}\n{''.join(p)}" for q in questions for title, p in q["context"]})
+    try:
+        questions = parse(path.read_bytes())
+        return sorted({f"{title}\n{''.join(p)}" for q in questions for title, p in q["context"]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not HotpotQA's development set ({type(error).__name__}: {error}); delete "
+            "it and run: reattention-eval prepare ruler"
+        ) from error
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -162,7 +168,7 @@ def _haystack(name: str, text: str) -> Haystack:
 def _read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
-        return str(json.loads(text)["text"]) if path.suffix == ".json" else text
+        return str(parse(text)["text"]) if path.suffix == ".json" else text
     except OSError as error:
         raise DataError(
             f"the haystack {path} cannot be read ({error.strerror}); check the path."
@@ -172,7 +178,7 @@ def _read(path: Path) -> str:
             f"the haystack {path} is not UTF-8 (byte {error.start}); convert it, "
             "for instance with iconv -t utf-8."
         ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f'the haystack {path} is not JSON of the form {{"text": "..."}}; '
             "give that, or plain text in a .txt file."

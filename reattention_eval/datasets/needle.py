@@ -86,7 +86,7 @@ def needle_samples(
                 tokenizer, prompt, chat_template=chat_template, answer_prefix=prefix
             ).n_tokens
 
-        fixed = count(needle.intro + needle.text + needle.question)
+        fixed = count(_bare(needle))
         index, start, room = stretch(tokenizer, source, length, fixed, seed, repeat)
         needle = make_needle(style, seed, repeat, index.text)
         end = index.shift(start, room)
@@ -127,6 +127,36 @@ def check_asked(
         )
 
 
+def check_needles(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    length: int,
+    depths: Sequence[float],
+    repeats: int,
+    style: str,
+    chat_template: bool,
+) -> None:
+    """Raise ConfigError where it is known, without the haystack, that no prompts can be made."""
+    check_asked(tokenizer, length, depths, repeats)
+    question = "a" if style == "parallel" else _bare(make_needle(style, 0, 0, ""))
+    fixed = prepare_prompt(tokenizer, question, chat_template=chat_template).n_tokens
+    _room(length, fixed)
+
+
+def _bare(needle: Needle) -> str:
+    return needle.intro + needle.text + needle.question
+
+
+def _room(length: int, fixed: int) -> int:
+    """Tokens left for the haystack."""
+    if length > fixed:
+        return length - fixed
+    raise ConfigError(
+        f"a length of {length} tokens leaves no room for the haystack: needle, question "
+        f"and template alone take {fixed}; ask for more."
+    )
+
+
 def stretch(
     tokenizer: PreTrainedTokenizerBase,
     source: Haystack | str,
@@ -143,12 +173,7 @@ def stretch(
         ConfigError: no room.
         DataError: the haystack is too small.
     """
-    room = length - fixed
-    if room < 1:
-        raise ConfigError(
-            f"a length of {length} tokens leaves no room for the haystack: needle, question "
-            f"and template alone take {fixed}; ask for more."
-        )
+    room = _room(length, fixed)
     index = enough_text(tokenizer, source, room + _RESERVE)
     beginnings = index.sentence_starts_before(index.n_tokens - room - _RESERVE)
     start = beginnings[random.Random(f"stretch {seed} {repeat}").randrange(len(beginnings))]

@@ -5,8 +5,7 @@ Files lie in `data_dir()/BENCHMARK/TASK.jsonl`, as the benchmarks publish them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from reattention_eval.datasets.data_dir import data_file
 from reattention_eval.datasets.infinitebench import INFINITEBENCH
 from reattention_eval.datasets.leval import LEVAL
 from reattention_eval.datasets.longbench import LONGBENCH
-from reattention_eval.datasets.tasks import Question, RawBenchmark
+from reattention_eval.datasets.tasks import Question, RawBenchmark, Task
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.json_text import parse
 
 RAW_BENCHMARKS: dict[str, RawBenchmark] = {
     benchmark.name: benchmark for benchmark in (LONGBENCH, LEVAL, INFINITEBENCH)
@@ -75,7 +75,7 @@ def load_rows(
                 f"{', '.join(row)}. Give the benchmark's own file, or fetch it with: "
                 f"reattention-eval prepare {benchmark}"
             )
-        asked = source.read(row, source.task(task), chosen)
+        asked = _asked(source, row, source.task(task), chosen, f"line {number} of {path}")
         questions += [q for q in asked if scoring != "official" or "official" in q.scorings]
         if samples is not None and len(questions) >= samples:
             break
@@ -85,6 +85,24 @@ def load_rows(
             f"{benchmark}"
         )
     return _in_order(questions[:samples])
+
+
+def _asked(
+    source: RawBenchmark, row: Mapping[str, Any], task: Task, prompts: str, where: str
+) -> Sequence[Question]:
+    """The row's questions; raises DataError where a field holds something of another kind."""
+    try:
+        asked = source.read(row, task, prompts)
+        odd = [q for q in asked if not isinstance(q.document, str)]
+        if odd:
+            raise TypeError(f"its document is a {type(odd[0].document).__name__}")
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise DataError(
+            f"{where} is not a row of {source.name}'s {task.name} ({type(error).__name__}: "
+            f"{error}). Give the benchmark's own file, or fetch it with: reattention-eval prepare "
+            f"{source.name}"
+        ) from error
+    return asked
 
 
 def joined_predictions(
@@ -124,12 +142,12 @@ def _in_order(questions: Sequence[Question]) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse(line)
             except ValueError as error:
                 raise DataError(
                     f"line {number} of {path} is not JSON ({error}); the file is damaged. Delete "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.checkpoints import model_path
+from reattention_eval.checkpoints.access import fetch_config
 from reattention_eval.checkpoints.miniature import CONFIGS
 from reattention_eval.errors import CheckpointError, ConfigError
+from reattention_eval.json_text import read_object
 
 # the same shape as the base form without it
 _FORM = re.compile(r"(-Instruct|-chat)(-1m)?(-v[\d.]+)?$")
@@ -57,15 +58,9 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
     Raises:
         ConfigError: not a decoder of the Llama kind (attention, gated MLP, two norms).
     """
-    try:
-        hidden, mlp = int(config["hidden_size"]), int(config["intermediate_size"])
-        layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
-        vocabulary = int(config["vocab_size"])
-    except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"the config says nothing of {error}, so memory cannot be planned; this works for "
-            "decoders of the Llama kind (Llama, Mistral, Qwen2, Qwen3, InternLM2)."
-        ) from error
+    hidden, mlp = _size(config, "hidden_size"), _size(config, "intermediate_size")
+    layers, heads = _size(config, "num_hidden_layers"), _size(config, "num_attention_heads")
+    vocabulary = _size(config, "vocab_size")
     kind = str(config.get("model_type", ""))
     experts = [key for key in ("num_experts", "num_local_experts") if config.get(key)]
     if experts:
@@ -73,8 +68,8 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
             f"a {kind} model with {config[experts[0]]} experts is not planned; add up the size of "
             "its weight files and 4 bytes x layers x KV heads x head size a token."
         )
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    head_dim = int(config.get("head_dim") or hidden // heads)
+    kv_heads = _size(config, "num_key_value_heads", heads)
+    head_dim = _size(config, "head_dim", hidden // heads)
     q, kv = heads * head_dim, kv_heads * head_dim
     every_bias = bool(config.get("attention_bias") or config.get("bias"))
     biases = (q + 2 * kv) if every_bias or _BIASED.get(kind) else 0
@@ -91,7 +86,21 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         tied=bool(config.get("tie_word_embeddings", False)),
         layer_parameters=hidden * (2 * q + 2 * kv) + 3 * hidden * mlp + biases + norms,
-        window=config.get("max_position_embeddings"),
+        window=_size(config, "max_position_embeddings", 0) or None,
+    )
+
+
+def _size(config: Mapping[str, Any], name: str, without: int | None = None) -> int:
+    """A positive whole number of the config; `without` stands in where it has none."""
+    value = config.get(name)
+    if value is None and without is not None:
+        return without
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53:
+        return value
+    found = f"{name} is {value!r:.60}" if name in config else f"it says nothing of {name!r}"
+    raise ConfigError(
+        f"memory cannot be planned from this config ({found}); this works for decoders of the "
+        "Llama kind (Llama, Mistral, Qwen2, Qwen3, InternLM2)."
     )
 
 
@@ -116,12 +125,12 @@ def read_shape(model: str) -> ModelShape:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_object(file)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{file} cannot be read ({error}); give the folder of a checkpoint, or a hub id."
         ) from error
-    return {"tie_word_embeddings": False, **config} if isinstance(config, dict) else {}
+    return {"tie_word_embeddings": False, **config}
 
 
 def _from_hub(model: str) -> dict[str, Any]:
@@ -131,6 +140,7 @@ def _from_hub(model: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{model} is no folder; give the folder of a checkpoint, or a hub id as owner/name."
         )
+    fetch_config(model)
     try:
         config: dict[str, Any] = AutoConfig.from_pretrained(model).to_dict()
     except (OSError, ValueError, KeyError) as error:

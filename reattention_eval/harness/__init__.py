@@ -7,6 +7,8 @@ Names are loaded when asked for, so the parts that need no OpenCompass (`prompt_
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from reattention_eval.harness.plain_errors import say_plainly
+
 if TYPE_CHECKING:
     from reattention_eval.harness.benchmark import BenchmarkDataset, BenchmarkEvaluator
     from reattention_eval.harness.inferencer import LongContextGenInferencer
@@ -48,6 +50,8 @@ __all__ = [
     "RulerEvaluator",
     "Sample",
 ]
+
+say_plainly()
 
 
 def __getattr__(name: str) -> Any:

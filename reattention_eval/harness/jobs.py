@@ -24,11 +24,9 @@ def jobs(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
         ReAttentionError: what the configuration itself raises.
     """
-    from mmengine.config import Config
+    from reattention_eval.harness.configuration import groups_of, read_configuration
 
-    config = Config.fromfile(path, format_python_code=False)
-    everything = [{"models": config.models, "datasets": config.datasets}]
-    for group in config.get("model_dataset_combinations") or everything:
+    for group in groups_of(read_configuration(path)):
         for model in group["models"]:
             for dataset in group["datasets"]:
                 yield str(model["abbr"]), str(dataset["abbr"]).rsplit("-", 1)[0]

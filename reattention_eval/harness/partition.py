@@ -16,8 +16,7 @@ from opencompass.utils import (
     model_abbr_from_cfg,
 )
 
-from reattention_eval.checkpoints import check_access
-from reattention_eval.errors import ReAttentionError
+from reattention_eval.harness.preflight import find_problems
 
 # LLaMA3.1-8B's shape on an H100 at 128K: 14 ms a new token, 0.1 ms one of the prompt
 PROMPT_TOKENS_A_NEW_ONE = 100
@@ -30,7 +29,8 @@ class WorkerPartitioner(BasePartitioner):
     many tasks as keep the workers busy, each of about the same work by estimate; a task also
     learns what the others of its model were dealt (`others`), so that it can help them when it is
     done. Datasets whose output is there already are left out.
-    Ends the run before the first task, naming each, where a model to run cannot be had.
+    Ends the run before the first task where a model cannot be had, or its datasets cannot be made
+    for it, naming everything that is wrong.
 
     Args:
         out_dir: where outputs are looked for; OpenCompass sets it.
@@ -62,7 +62,7 @@ class WorkerPartitioner(BasePartitioner):
                 ]
                 if missing:
                     wanted.append((model, missing))
-        check_models([model for model, _ in wanted])
+        check_jobs(wanted)
         share = max(1, ceil(self.num_worker / max(1, len(wanted))))
         tasks: list[Config] = []
         for model, datasets in wanted:
@@ -76,29 +76,11 @@ class WorkerPartitioner(BasePartitioner):
         return tasks
 
 
-def check_models(models: Sequence[Mapping[str, Any]]) -> None:
-    """Raise SystemExit, one sentence a model, unless every checkpoint is there or can be fetched.
-
-    Models of other classes than ours are left to them.
-    """
-    ours = dict.fromkeys(
-        (str(model["path"]), int(model.get("tensor_parallel") or 1))
-        for model in models
-        if _is_ours(model.get("type"))
-    )
-    problems = []
-    for path, processes in ours:
-        try:
-            check_access(path, processes)
-        except ReAttentionError as error:
-            problems.append(f"error: {error}")
-    if problems:
-        raise SystemExit("\n".join(problems))
-
-
-def _is_ours(kind: Any) -> bool:
-    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    return name.rpartition(".")[2] in ("LongContextLM", "ReAttentionCausalLM")
+def check_jobs(wanted: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> None:
+    """Raise SystemExit, one sentence a problem, where a run cannot work as far as that is known
+    before a model is loaded (`preflight.find_problems`)."""
+    if problems := find_problems(wanted):
+        raise SystemExit("\n".join(f"error: {problem}" for problem in problems))
 
 
 def deal(datasets: Sequence[Any], hands: int) -> list[list[Any]]:

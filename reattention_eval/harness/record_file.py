@@ -10,6 +10,9 @@ from typing import Any
 
 from reattention_eval.report.records import read_records
 
+# what the predictions file takes over of a sample's record
+KEPT = ("prediction", "gold", "answer_nll", "n_tokens", "n_cut")
+
 
 def records_path(predictions_dir: str | Path, predictions_file: str) -> Path:
     """WORK/predictions/MODEL/DATASET.json -> WORK/records/MODEL/DATASET.jsonl."""
@@ -37,7 +40,7 @@ class RecordFile:
         self.done: dict[int, dict[str, Any]] = {
             index: record
             for index, record in read_records(path).items()
-            if index < len(keys) and record.get("key") == keys[index] and not record.get("error")
+            if index < len(keys) and record.get("key") == keys[index] and _answered(record)
         }
         self.failed: dict[int, str] = {}
 
@@ -52,6 +55,12 @@ class RecordFile:
             self.failed[index] = str(record["error"])
         else:
             self.done[index] = dict(record)
+
+
+def _answered(record: Mapping[str, Any]) -> bool:
+    """Whether it holds a prediction, and all that goes with it into the predictions file."""
+    whole = isinstance(record.get("prediction"), str) and all(key in record for key in KEPT)
+    return whole and not record.get("error")
 
 
 def _drop_unfinished_line(path: Path) -> None:

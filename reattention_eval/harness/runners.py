@@ -13,6 +13,7 @@ Variables, each read when the configuration is:
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from typing import Any
@@ -24,7 +25,7 @@ PARTITIONER = "reattention_eval.harness.partition.WorkerPartitioner"
 INFER_TASK = "reattention_eval.harness.tasks.LongContextInferTask"
 EVAL_TASK = "reattention_eval.harness.tasks.LongContextEvalTask"
 _EVAL_PARTITIONER = "opencompass.partitioners.NaivePartitioner"
-_LOCAL = "opencompass.runners.LocalRunner"
+_LOCAL = "reattention_eval.harness.local_runner.SayingLocalRunner"
 _SLURM = "opencompass.runners.SlurmRunner"
 _EVAL_WORKERS = 2  # scoring is a matter of seconds on a processor
 _WHOLE_MODEL = 1000  # datasets in one evaluation task: the imports cost more than the scoring
@@ -127,7 +128,7 @@ def _flag_sections() -> dict[str, Any]:
 
 
 def _number(name: str, default: int, least: int = 1) -> int:
-    words = os.environ.get(name) or str(default)
-    if not words.isdecimal() or int(words) < least:
-        raise ConfigError(f"{name} is {words!r}; give a number from {least} on.")
+    words = (os.environ.get(name) or str(default)).strip()
+    if not re.fullmatch("[0-9]{1,4}", words) or int(words) < least:
+        raise ConfigError(f"{name} is {words!r}; give a number from {least} to 9999.")
     return int(words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from typing import Any
 from reattention_eval.harness.fingerprint import digest, plain, rows_fingerprint
 from reattention_eval.harness.manifest import environment_part, method_part, model_part
 from reattention_eval.harness.prompt_runner import PromptRunner
-from reattention_eval.harness.record_file import RecordFile, records_path, write_whole
+from reattention_eval.harness.record_file import KEPT, RecordFile, records_path, write_whole
 from reattention_eval.harness.samples import Output, Sample
+from reattention_eval.json_text import read_object
 
 
 @dataclass(frozen=True)
@@ -129,16 +129,15 @@ class SampleRun:
         }
 
     def _prediction(self, sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
-        kept = ("prediction", "gold", "answer_nll", "n_tokens", "n_cut")
         prompt = compact(sample.prompt, self.stored_prompt_chars)
-        return {"origin_prompt": prompt, **{key: record[key] for key in kept}}
+        return {"origin_prompt": prompt, **{key: record[key] for key in KEPT}}
 
 
 def environments(manifest: Path) -> list[Any]:
     """The processes that an earlier manifest names; none where there is no readable one."""
     try:
-        return list(json.loads(manifest.read_text())["environment"])
-    except (OSError, ValueError, KeyError):
+        return list(read_object(manifest)["environment"])
+    except (OSError, ValueError, KeyError, TypeError):
         return []
 
 

@@ -28,6 +28,8 @@ from opencompass.utils import (
 )
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.harness.configuration import groups_of, read_configuration
+from reattention_eval.harness.preflight import find_problems
 from reattention_eval.harness.runners import INFER_TASK
 
 
@@ -61,9 +63,7 @@ def read_run(config: Path, work_dir: Path | None = None, run: str | None = None)
     Raises:
         ConfigError: no such configuration or run.
     """
-    if not config.is_file():
-        raise ConfigError(f"there is no configuration {config}; give the path of an eval_*.py.")
-    read = Config.fromfile(config, format_python_code=False)
+    read = read_configuration(config)
     root = (work_dir or Path(str(read.get("work_dir", "outputs/default")))).expanduser().resolve()
     there = sorted(path.parent.name for path in root.glob("*/configs"))
     if run == "latest" and there:
@@ -103,13 +103,20 @@ def jobs(read: Config) -> list[Job]:
     ]
 
 
+def check_run(read: Config) -> None:
+    """Raise ConfigError, naming everything that is wrong, where the run cannot work as far as that
+    is known before a model is loaded (`preflight.find_problems`)."""
+    if problems := find_problems(_pairs(read).values()):
+        raise ConfigError("\nerror: ".join(problems))
+
+
 def run_element(config: Path, model: str, index: int, size: int) -> int:
     """Run the inference of `size` datasets from `index * size` on; the task's exit status.
 
     Raises:
         ConfigError: the configuration has no such model.
     """
-    read = Config.fromfile(config, format_python_code=False)
+    read = read_configuration(config)
     pairs = _pairs(read)
     if model not in pairs:
         raise ConfigError(f"{config} has no model {model}; submit the jobs anew.")
@@ -127,11 +134,8 @@ def run_element(config: Path, model: str, index: int, size: int) -> int:
 
 def _pairs(config: Config) -> dict[str, tuple[Any, list[Any]]]:
     """Every model by its abbreviation, with the datasets that it is asked for."""
-    groups = config.get("model_dataset_combinations") or [
-        {"models": config["models"], "datasets": config["datasets"]}
-    ]
     pairs: dict[str, tuple[Any, list[Any]]] = {}
-    for group in groups:
+    for group in groups_of(config):
         for model in group["models"]:
             pairs.setdefault(model_abbr_from_cfg(model), (model, []))[1].extend(group["datasets"])
     return pairs

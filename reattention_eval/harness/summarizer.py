@@ -10,6 +10,7 @@ from opencompass.utils import dataset_abbr_from_cfg, model_abbr_from_cfg
 
 from reattention_eval.report import build_report
 from reattention_eval.report.tables import markdown
+from reattention_eval.report.task_logs import said_errors
 
 
 class LongContextSummarizer(DefaultSummarizer):
@@ -50,13 +51,3 @@ class LongContextSummarizer(DefaultSummarizer):
             for model in group["models"]
             for dataset in group["datasets"]
         ]
-
-
-def said_errors(work_dir: Path) -> list[str]:
-    """The sentences with which tasks ended, out of their logs; each once."""
-    lines = (
-        line.strip()
-        for log in sorted((work_dir / "logs").rglob("*.out"))
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
-    )
-    return list(dict.fromkeys(line for line in lines if line.startswith("error: ")))

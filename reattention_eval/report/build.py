@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.errors import ConfigError
 from reattention_eval.report.benchmarks import averages_csv, benchmark_grids, places
 from reattention_eval.report.heatmap import draw_heatmap, trained_window
 from reattention_eval.report.labels import model_name
@@ -40,8 +41,22 @@ def build_report(work_dir: Path, expected: Iterable[tuple[str, str]] | None = No
     Args:
         work_dir: holds predictions/, results/ and records/.
         expected: (model, dataset) abbreviations that must be there; noted for later calls.
+
+    Raises:
+        ConfigError: the report cannot be written there.
+        DataError: a file of the run is damaged.
     """
     folder = work_dir / "report"
+    try:
+        return _build(work_dir, folder, expected)
+    except OSError as error:
+        raise ConfigError(
+            f"the report cannot be written to {folder} ({error.strerror or error}); make the "
+            "folder writable, or copy the run to one of your own and make its report there."
+        ) from error
+
+
+def _build(work_dir: Path, folder: Path, expected: Iterable[tuple[str, str]] | None) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     if expected is not None:
         expected = list(expected)
@@ -128,5 +143,5 @@ def _manifest(cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path

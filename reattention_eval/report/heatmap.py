@@ -65,7 +65,7 @@ def draw_heatmap(cells: Sequence[Cell], path: Path) -> Path | None:
         block, column = len(rows) * (place // across), place % across
         title = labels[model].replace(" (", "\n(").replace(", ", ",\n")
         title = f"{model_name(own[0])}\n{title}" if several else title
-        axes[block][column].set_title(title, fontsize=9)
+        axes[block][column].set_title(title, fontsize=9, parse_math=False)
         for row, spec in enumerate(rows):
             axis = axes[block + row][column]
             image = _panel(axis, grids[model][row], depths, lengths, spec)
@@ -77,7 +77,7 @@ def draw_heatmap(cells: Sequence[Cell], path: Path) -> Path | None:
                 axis.set_xlabel("prompt length, tokens")
     for axis in axes.flat:
         axis.set_visible(axis.has_data())
-    figure.suptitle(_title(cells, grids), fontsize=11)
+    figure.suptitle(_title(cells, grids), fontsize=11, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path

@@ -31,8 +31,20 @@ def _of_cell(cell: Cell) -> list[str]:
             problems.append(f"{where}: predictions without a result, the evaluation task failed.")
         elif "error" in cell.result:
             problems.append(f"{where}: the evaluator reports an error: {cell.result['error']}.")
+        problems += _unrecorded(cell, where)
     problems += _silent(cell, where)
     return problems
+
+
+def _unrecorded(cell: Cell, where: str) -> list[str]:
+    """Predictions of which it cannot be told any more how they were made."""
+    lost = _size(cell) - len(cell.records)
+    if lost <= 0:
+        return []
+    return [
+        f"{where}: {lost} of {_size(cell)} predictions have no readable record, so nothing says "
+        "whether the method selected there; delete the predictions and run again with `-r`."
+    ]
 
 
 def _silent(cell: Cell, where: str) -> list[str]:
@@ -50,4 +62,5 @@ def _silent(cell: Cell, where: str) -> list[str]:
 
 
 def _size(cell: Cell) -> int:
-    return int(cell.manifest.get("dataset", {}).get("n", len(cell.records)))
+    known = cell.manifest.get("dataset", {}).get("n")
+    return len(cell.records) if known is None else int(known)

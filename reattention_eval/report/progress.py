@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from reattention_eval.json_text import read_object
 from reattention_eval.report.records import read_records
 
 
@@ -13,11 +13,11 @@ def progress_line(work_dir: Path) -> str:
     manifests = list((work_dir / "records").glob("*/*.manifest.json"))
     if not manifests:
         return ""
-    newest = max(manifests, key=lambda path: path.stat().st_mtime)
     try:
-        total = json.loads(newest.read_text(encoding="utf-8"))["dataset"]["n"]
-    except (ValueError, KeyError, OSError):
-        return ""
-    dataset = newest.name.removesuffix(".manifest.json")
-    done = len(read_records(newest.with_name(f"{dataset}.jsonl")))
+        newest = max(manifests, key=lambda path: path.stat().st_mtime)
+        total = read_object(newest)["dataset"]["n"]
+        dataset = newest.name.removesuffix(".manifest.json")
+        done = len(read_records(newest.with_name(f"{dataset}.jsonl")))
+    except (ValueError, KeyError, TypeError, OSError):
+        return ""  # a file that is being written; the report says what is wrong with it
     return f"{newest.parent.name} on {dataset}: {done} of {total} prompts"

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.json_text import parse
+from reattention_eval.report.fields import RECORD, wrong_field
+
 
 def read_records(path: Path) -> dict[int, dict[str, Any]]:
-    """Records of one dataset by sample index; a line cut off by a kill is ignored.
+    """Records of one dataset by sample index; a line cut off by a kill, or damaged, is ignored.
 
-    Only a line feed ends a line: prompts may hold U+2028, U+2029 or U+0085.
+    Its sample is then as one that was never run. Only a line feed ends a line: prompts may hold
+    U+2028, U+2029 or U+0085.
     """
     records: dict[int, dict[str, Any]] = {}
     if not path.is_file():
         return records
     for line in path.read_bytes().split(b"\n"):
         try:
-            record = json.loads(line)
-            records[int(record["index"])] = record
-        except (ValueError, KeyError, TypeError):
+            record = parse(line)
+        except ValueError:
             continue
+        if isinstance(record, dict) and "index" in record and not wrong_field(record, RECORD):
+            records[record["index"]] = record
     return records
 
 

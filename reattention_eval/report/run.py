@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import DataError
+from reattention_eval.json_text import printable, read_object
+from reattention_eval.report.fields import wrong_manifest, wrong_result
 from reattention_eval.report.records import read_records
 
 EXPECTED_FILE = "expected.json"
@@ -29,7 +30,8 @@ class Cell:
     def details(self) -> list[dict[str, Any]]:
         """The evaluator's per-sample entries; empty when they were not kept."""
         details = self.result.get("details")
-        return details if isinstance(details, list) else []
+        listed = details if isinstance(details, list) else []
+        return [detail for detail in listed if isinstance(detail, dict)]
 
 
 def latest_work_dir(path: Path) -> Path:
@@ -51,14 +53,34 @@ def latest_work_dir(path: Path) -> Path:
 
 def read_run(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) -> list[Cell]:
     """Every cell that was expected, in its order; without `expected`, as the summarizer noted it,
-    or every cell of which any file exists."""
+    or every cell of which any file exists.
+
+    Raises:
+        DataError: a file is damaged, or holds what no table can be made of.
+    """
     pairs = list(expected) if expected is not None else _noted(work_dir) or _found(work_dir)
     return [_read_cell(work_dir, model, dataset) for model, dataset in pairs]
 
 
 def _noted(work_dir: Path) -> list[tuple[str, str]]:
-    pairs = _load(work_dir / "report" / EXPECTED_FILE).get("cells", [])
-    return [(str(model), str(dataset)) for model, dataset in pairs]
+    path = work_dir / "report" / EXPECTED_FILE
+    pairs = _load(path).get("cells", [])
+    if isinstance(pairs, list) and all(map(_is_pair, pairs)):
+        return [(model, dataset) for model, dataset in pairs]
+    raise DataError(
+        f'{path} holds no list "cells" of pairs [model, dataset]. Delete it: the tables are then '
+        "made of every file that is there."
+    )
+
+
+def _is_pair(pair: Any) -> bool:
+    """Two names, each of one folder or file."""
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(n, str) and n not in ("", ".", "..") for n in pair)
+        and not any("/" in name or "\0" in name for name in pair)
+    )
 
 
 def _found(work_dir: Path) -> list[tuple[str, str]]:
@@ -77,13 +99,14 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
         offset = len(records)
         records.update({offset + i: record for i, record in part.items()})
-        manifest = manifest or _load(work_dir / "records" / model / f"{name}.manifest.json")
+        path = work_dir / "records" / model / f"{name}.manifest.json"
+        manifest = manifest or _load(path, wrong_manifest)
     predictions = work_dir / "predictions" / model
     return Cell(
-        model=model,
-        dataset=dataset,
+        model=printable(model),
+        dataset=printable(dataset),
         has_predictions=any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0")),
-        result=_load(work_dir / "results" / model / f"{dataset}.json"),
+        result=_load(work_dir / "results" / model / f"{dataset}.json", wrong_result),
         manifest=manifest,
         records=records,
     )
@@ -95,14 +118,19 @@ def _parts(folder: Path, dataset: str) -> list[str]:
     return sorted(numbered, key=lambda n: int(n.rsplit("_", 1)[1]))
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _load(
+    path: Path, wrong: Callable[[dict[str, Any]], str | None] = lambda _: None
+) -> dict[str, Any]:
+    """A file's object, {} where there is none; `wrong` names what it must not hold."""
+    again = "Delete it and run opencompass again with `-r` to make it anew."
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if not path.is_file():
+            return {}
+        data = read_object(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
     except ValueError as error:
-        raise DataError(
-            f"{path} is not valid JSON ({error}). Delete it and run opencompass again with "
-            "`-r` to make it anew."
-        ) from error
-    return data if isinstance(data, dict) else {}
+        raise DataError(f"{path} is not valid JSON ({error}). {again}") from error
+    if reason := wrong(data):
+        raise DataError(f"{path} is damaged: {reason}. {again}")
+    return data

@@ -64,7 +64,9 @@ def test_plan_ends_with_1_where_the_length_does_not_fit() -> None:
         (("--tensor-parallel", "2", "--gpus", "2"), "not both"),
         (("--dtype", "int3"), "unknown dtype 'int3'"),
         (("--method", "nothing"), "unknown method 'nothing'"),
-        (("--gpu-memory", "-1"), "memory in GiB"),
+        (("--gpu-memory", "-1"), "no GPU has -1 GiB"),
+        (("--gpu-memory", "nan"), "no GPU has nan GiB"),
+        (("--gpu-memory", "inf"), "no GPU has inf GiB"),
     ],
 )
 def test_plan_says_what_it_cannot_take(words: tuple[str, ...], said: str) -> None:
@@ -74,14 +76,11 @@ def test_plan_says_what_it_cannot_take(words: tuple[str, ...], said: str) -> Non
 
 
 @pytest.fixture
-def submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def submitted(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A demo configuration that can be read, and an sbatch whose words stand in the file."""
     monkeypatch.chdir(tmp_path)
-    model = tmp_path / "tiny"
-    model.mkdir()
-    (model / "config.json").write_text("{}")
     (tmp_path / "text.txt").write_text("Words.")
-    monkeypatch.setenv("REATTENTION_DEMO_MODEL", str(model))
+    monkeypatch.setenv("REATTENTION_DEMO_MODEL", str(checkpoint))
     monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(tmp_path / "text.txt"))
     monkeypatch.setenv("REATTENTION_DEMO_LENGTHS", "600,700,800")
     monkeypatch.setenv("REATTENTION_DEMO_METHODS", "full,reattention")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_configurations_are_found() -> None:
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_demo_hands_on_choices_and_status(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
@@ -100,7 +101,7 @@ def test_demo_hands_on_choices_and_status(
     )
     text = tmp_path / "text.txt"
     text.write_text("Words.")
-    (tmp_path / "model").mkdir()
+    shutil.copytree(checkpoint, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(text))
     result = invoke(
@@ -145,13 +146,14 @@ def test_stopping_the_demo_stops_the_tasks_too(
     assert not (tmp_path / "alive").exists()
 
 
-def test_demo_shows_why_nothing_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_shows_why_nothing_began(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         demo, "command", lambda config, work: [sys.executable, "-c", "raise SystemExit('no such')"]
     )
     (tmp_path / "text.txt").write_text("Words.")
-    (tmp_path / "model").mkdir()
     monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(tmp_path / "text.txt"))
-    result = invoke("demo", "--model", str(tmp_path / "model"), "--work-dir", str(tmp_path / "out"))
+    result = invoke("demo", "--model", str(checkpoint), "--work-dir", str(tmp_path / "out"))
     assert result.exit_code == 1
     assert "no such" in result.output

@@ -241,7 +241,8 @@ def test_records_lie_next_to_predictions() -> None:
 
 def test_records_survive_every_line_separator(tmp_path: Path) -> None:
     file = RecordFile(tmp_path / "r.jsonl", ["k0", "k1"])
-    file.append({"index": 0, "key": "k0", "prediction": SEPARATORS})
+    rest = {"gold": "", "answer_nll": None, "n_tokens": 1, "n_cut": 0}
+    file.append({"index": 0, "key": "k0", "prediction": SEPARATORS, **rest})
     file.append({"index": 1, "key": "old", "prediction": "x"})
     again = RecordFile(tmp_path / "r.jsonl", ["k0", "k1"])
     assert {i: r["prediction"] for i, r in again.done.items()} == {0: SEPARATORS}

@@ -67,7 +67,7 @@ def task_of(config: Config, stage: str, task: Config) -> Any:
 
 def test_local_sections_fill_the_gpus(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     infer, _, tasks = built(read())
-    assert type(infer) is LocalRunner and infer.max_num_workers == 1
+    assert isinstance(infer, LocalRunner) and infer.max_num_workers == 1
     assert [len(task.models) * len(task.datasets[0]) for task in tasks] == [2, 2, 2]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("REATTENTION_WORKERS_PER_GPU", "2")

@@ -61,12 +61,15 @@ class Fetched:
     proven: bool
 
 
-def fetch(hub: Hub, path: str, parts: Path, *, progress: bool, say: Say) -> Fetched:
+def fetch(
+    hub: Hub, path: str, parts: Path, most_bytes: int, *, progress: bool, say: Say
+) -> Fetched:
     """The file `path` of the dataset, as a whole, below `parts`.
 
     Raises:
         HubUnavailable: no network, or offline mode.
-        DownloadError: refused, not there, cut off again and again, wrong digest, or disk full.
+        DownloadError: refused, not there, larger than `most_bytes`, cut off again and again, wrong
+            digest, or disk full.
     """
     metadata = _ask(hub, path)
     size, etag, commit = metadata.size, metadata.etag, metadata.commit_hash
@@ -74,6 +77,11 @@ def fetch(hub: Hub, path: str, parts: Path, *, progress: bool, say: Say) -> Fetc
         raise DownloadError(
             f"{endpoint()} does not answer like a Hugging Face hub for {hub.repo}/{path} "
             "(no size, ETag or commit); check HF_ENDPOINT and your proxy."
+        )
+    if size > most_bytes:
+        raise DownloadError(
+            f"{endpoint()} has {path} of {hub.repo} with {size:,} bytes, and the file that is "
+            f"wanted has at most {most_bytes:,}; if HF_ENDPOINT names a mirror, unset it."
         )
     name = path.rpartition("/")[2]
     part = parts / f"{name}.{re.sub('[^0-9A-Za-z]', '', etag)[:16]}.part"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -11,12 +13,18 @@ from typing import IO
 from reattention_eval.datasets.prepare.lock import Archive, SourceFile
 from reattention_eval.errors import ConfigError, DataError
 
+# what zipfile raises; RuntimeError for a password, NotImplementedError for an unknown packing
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, EOFError, RuntimeError, ValueError,
+)  # fmt: skip
+
 
 class Local:
     """A folder (searched with all below it) or a zip that holds benchmark files.
 
     Raises:
         ConfigError: it is neither.
+        DataError: a damaged zip.
     """
 
     def __init__(self, place: Path) -> None:
@@ -26,7 +34,7 @@ class Local:
             names = [p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file()]
         elif zipfile.is_zipfile(place):
             self._zip = place
-            with zipfile.ZipFile(place) as archive:
+            with _opened(place) as archive:
                 names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
         else:
             found = "is not there" if not place.exists() else "is neither a folder nor a zip"
@@ -55,24 +63,48 @@ class Local:
         return None
 
     @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
+    def open(self, name: str, most_bytes: int) -> Iterator[IO[bytes]]:
+        """One of its files, to read.
+
+        Raises:
+            DataError: it is larger than `most_bytes`, or in a damaged zip.
+        """
         if self._zip is None:
+            check_size(name, (self.place / name).stat().st_size, most_bytes)
             with (self.place / name).open("rb") as file:
                 yield file
         else:
-            with unpacked(self._zip, name) as file:
+            with unpacked(self._zip, name, most_bytes) as file:
                 yield file
 
 
+def check_size(name: str, size: int, most_bytes: int) -> None:
+    """Raises DataError if a file of `size` bytes cannot be the one that is wanted."""
+    if size > most_bytes:
+        raise DataError(
+            f"{name} would take {size:,} bytes, and the file that is wanted has at most "
+            f"{most_bytes:,}"
+        )
+
+
 @contextmanager
-def unpacked(archive: Path, member: str) -> Iterator[IO[bytes]]:
-    """One member of a zip, to read.
+def unpacked(archive: Path, member: str, most_bytes: int) -> Iterator[IO[bytes]]:
+    """One member of a zip, to read; no more of it comes than the zip's directory says.
 
     Raises:
-        DataError: the zip is damaged, or has no such member.
+        DataError: it unpacks to more than `most_bytes`; the zip is damaged, locked with a
+            password, packed in a way that is not known here, or has no such member.
     """
-    try:
-        with zipfile.ZipFile(archive) as opened, opened.open(member) as file:
+    with _opened(archive) as opened:
+        check_size(member, opened.getinfo(member).file_size, most_bytes)
+        with opened.open(member) as file:
             yield file
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise DataError(f"{archive} is damaged ({error}).") from error
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            yield opened
+    except _DAMAGED as error:
+        raise DataError(f"{archive} is damaged or cannot be unpacked ({error}).") from error

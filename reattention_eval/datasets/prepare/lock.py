@@ -6,6 +6,7 @@ lock.json has the files of the hub; those out of wheels are pinned where they ar
 A file's `sha256` is binding. Where it could not be learned it is null: the digest that the hub
 itself states, the archive's digest and the number of samples are checked instead, and what came
 is recorded beside the data (see `record`). `known` lists digests of other true copies.
+`most_bytes` bounds what is unpacked or downloaded before any digest can be taken.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class SourceFile:
     """One file to prepare: `name` in the data folder, `origin` its path at the source.
 
     `samples` is the number of JSON lines, None where it is not known or the file has another form.
+    `most_bytes` is a ceiling, not the size: nothing larger can be the file.
     """
 
     benchmark: str
@@ -51,6 +53,7 @@ class SourceFile:
     samples: int | None
     sha256: str | None
     known: tuple[str, ...] = ()
+    most_bytes: int = 64 << 20  # of the package index's files HotpotQA's is the largest, 46 MB
 
     @property
     def key(self) -> str:
@@ -100,7 +103,15 @@ def select(what: str, sources: dict[str, Benchmark]) -> list[Benchmark]:
 
 def _of_hub(name: str, entry: dict[str, Any]) -> Benchmark:
     files = tuple(
-        SourceFile(name, file, e["origin"], e["samples"], e["sha256"], tuple(e.get("known", ())))
+        SourceFile(
+            name,
+            file,
+            e["origin"],
+            e["samples"],
+            e["sha256"],
+            tuple(e.get("known", ())),
+            e.get("most_bytes", entry["most_bytes"]),
+        )
         for file, e in entry["files"].items()
     )
     archive = entry.get("archive")

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from reattention_eval.checkpoints.download import disk_errors
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.json_text import read_object
 
 FILE_NAME = "prepared.json"
 DISK_CURE = "free some space, or choose a folder on another disk with --data-dir"
@@ -38,6 +39,13 @@ class Entry:
         return (stat.st_size, stat.st_mtime_ns) == (self.bytes, self.mtime_ns)
 
 
+def _check(key: str, entry: Entry) -> None:
+    texts = isinstance(entry.sha256, str) and isinstance(entry.source, str)
+    numbers = isinstance(entry.bytes, int) and isinstance(entry.mtime_ns, int)
+    if not (texts and numbers and isinstance(entry.samples, (int, type(None)))):
+        raise ValueError(f"the entry of {key} has fields of other kinds")
+
+
 class Record:
     """The entries of one data folder, by `benchmark/file`."""
 
@@ -47,8 +55,11 @@ class Record:
 
     def _read(self) -> dict[str, Entry]:
         try:
-            raw = json.loads(self.path.read_text(encoding="utf-8"))
-            return {key: Entry(**entry) for key, entry in raw["files"].items()}
+            raw = read_object(self.path)
+            entries = {key: Entry(**entry) for key, entry in raw["files"].items()}
+            for key, entry in entries.items():
+                _check(key, entry)
+            return entries
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

@@ -139,7 +139,7 @@ class _Job:
         if self.benchmark.hub is None:
             return self._from_index(file, path)
         if self.benchmark.archive is None:
-            fetched = self._fetch(file.origin, path)
+            fetched = self._fetch(file.origin, path, file.most_bytes)
             return self._place(file, fetched.path, path, self._source(fetched), fetched.proven)
         if self.archive is None:
             self.archive = self._fetch_archive(path)
@@ -148,7 +148,7 @@ class _Job:
     def _from_local(self, local: Local, file: SourceFile, path: Path) -> Finding:
         name = local.find(file)
         if name is not None:
-            with local.open(name) as packed:
+            with local.open(name, file.most_bytes) as packed:
                 part = self._copy(packed, file, path)
             return self._place(file, part, path, f"import of {local.place.name}/{name}", False)
         if self.archive is None and (zipped := self._local_archive(local)):
@@ -174,14 +174,16 @@ class _Job:
         self._record(found, "package index")
         return found
 
-    def _fetch(self, origin: str, path: Path) -> hub.Fetched:
+    def _fetch(self, origin: str, path: Path, most_bytes: int) -> hub.Fetched:
         source, parts = self.benchmark.hub, self._parts(path)
         assert source is not None
         if not self.asked:
             self.say(f"{self.benchmark.name}: asking {hub.endpoint()} for dataset {source.repo}")
             self.asked = True
         try:
-            return hub.fetch(source, origin, parts, progress=self.progress, say=self.say)
+            return hub.fetch(
+                source, origin, parts, most_bytes, progress=self.progress, say=self.say
+            )
         except hub.HubUnavailable as error:
             self.stopped = error
             raise
@@ -190,7 +192,7 @@ class _Job:
         archive = self.benchmark.archive
         assert archive is not None and self.benchmark.hub is not None
         try:
-            fetched = self._fetch(archive.path, path)
+            fetched = self._fetch(archive.path, path, archive.bytes)
             found = file_sha256(fetched.path)
             if found != archive.sha256:
                 fetched.path.unlink()
@@ -205,7 +207,7 @@ class _Job:
         return fetched.path, self._source(fetched)
 
     def _unpack(self, archive: Path, source: str, file: SourceFile, path: Path) -> Finding:
-        with unpacked(archive, file.origin) as packed:
+        with unpacked(archive, file.origin, file.most_bytes) as packed:
             part = self._copy(packed, file, path)
         return self._place(file, part, path, source, True)
 

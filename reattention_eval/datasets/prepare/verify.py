@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from reattention_eval.checkpoints.download import file_sha256
 from reattention_eval.datasets.prepare.lock import SourceFile
 from reattention_eval.datasets.prepare.record import Entry
 from reattention_eval.errors import DataError
+from reattention_eval.json_text import parse
 
 READY, MISSING, WRONG = "ready", "missing", "wrong"
 
@@ -88,7 +88,7 @@ def count_samples(path: Path) -> int:
             if not line.strip():
                 continue
             try:
-                if not isinstance(json.loads(line), dict):
+                if not isinstance(parse(line), dict):
                     raise ValueError("not an object")
             except ValueError as error:
                 raise DataError(f"line {number:,} is not a JSON object ({error})") from error

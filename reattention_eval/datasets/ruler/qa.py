@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from reattention_eval.datasets.data_dir import data_file
 from reattention_eval.datasets.ruler.tasks import RulerTask
 from reattention_eval.datasets.ruler.units import Question
 from reattention_eval.errors import DataError
+from reattention_eval.json_text import parse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,9 +59,9 @@ def load_questions(data: str) -> QuestionSet:
 @lru_cache(maxsize=2)
 def _load(data: str, path: Path, _changed: int) -> QuestionSet:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(path.read_bytes())
         return _squad(content) if data == "squad" else _hotpotqa(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not {data}'s development set ({type(error).__name__}: {error}); delete it "
             "and run: reattention-eval prepare ruler"

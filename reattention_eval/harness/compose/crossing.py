@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.checkpoints.folder import read_json
 from reattention_eval.checkpoints.load import pick_dtype
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import CheckpointError, ConfigError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
 from reattention_eval.methods import Method, build_method
+from reattention_eval.report.fields import is_count
 
 HASH_LENGTH = 8
 # prompts the paper cuts to, in the model's own tokens: 4K, 8K, 32K, 64K and 128K less the answer
@@ -82,12 +83,23 @@ def model_name(model: Mapping[str, Any]) -> str:
 
 
 def trained_window(path: str) -> int | None:
-    """The trained window that a checkpoint folder's config.json tells; None for a hub id."""
+    """The trained window that a checkpoint folder's config.json tells; None for a hub id.
+
+    Raises:
+        CheckpointError: a config.json that cannot be read.
+    """
     file = Path(path).expanduser() / "config.json"
     if not file.is_file():
         return None
-    window = json.loads(file.read_text(encoding="utf-8")).get("max_position_embeddings")
-    return int(window) if window else None
+    window = read_json(file).get("max_position_embeddings")
+    if window is None:
+        return None
+    if not is_count(window) or not window:
+        raise CheckpointError(
+            f"{file} says max_position_embeddings {window!r:.60}, which counts no tokens; fetch "
+            "the model again."
+        )
+    return int(window)
 
 
 def all_different(names: Sequence[str], what: str) -> None:

@@ -7,6 +7,8 @@ import sys
 from opencompass.tasks import openicl_eval
 from opencompass.utils import get_logger
 
+from reattention_eval.report.task_logs import said_line
+
 
 class LongContextEvalTask(openicl_eval.OpenICLEvalTask):
     """A dataset without predictions, or whose evaluator raises, is reported and left out.
@@ -30,9 +32,10 @@ class LongContextEvalTask(openicl_eval.OpenICLEvalTask):
     def _score(self) -> None:
         try:
             super()._score()
-        except Exception:
+        except Exception as error:
             where = f"{self.model_cfg['abbr']}/{self.dataset_cfg['abbr']}"
             get_logger().exception(f"{where} could not be scored")
+            print(said_line(f"{where}: ", error), file=sys.stderr, flush=True)
             self.left.append(where)
 
 

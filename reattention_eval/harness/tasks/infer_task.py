@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from opencompass.utils import (
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.memory_check import check_memory
 from reattention_eval.harness.record_file import records_path
+from reattention_eval.report.records import failed, read_records
+from reattention_eval.report.task_logs import MARK, said_line
 
 # a process that is being ended may need this long to let go of its files
 LOCK_SECONDS = 60
@@ -87,6 +90,9 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         self.dataset_cfgs = [datasets for _, datasets in wanted]
         missing = [path for path in self.get_output_paths() if not Path(path).is_file()]
         if missing:
+            for model_cfg, dataset_cfgs in wanted:
+                for dataset_cfg in dataset_cfgs:
+                    self._say_failed(model_cfg, dataset_cfg)
             raise SystemExit("no predictions written:\n" + "\n".join(missing))
 
     def _help(self, model_cfg: Any, others: Sequence[Any], taken: Sequence[Any]) -> None:
@@ -106,15 +112,31 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
             with self._only_writer(model_cfg, dataset_cfg, patience):
                 if not self._predictions(model_cfg, dataset_cfg).is_file():
                     super().run(cur_model=self.model, cur_model_abbr=model_abbr_from_cfg(model_cfg))
-        except _Busy:
+        except _Busy as error:
             if patience:
-                get_logger().exception(f"{self.name} failed")
+                self._say(model_cfg, dataset_cfg, error)
             return False
-        except Exception:
+        except Exception as error:
             if self.model is None:
                 raise  # the model itself cannot be built: no dataset will fare better
-            get_logger().exception(f"{self.name} failed")
+            self._say(model_cfg, dataset_cfg, error)
         return True
+
+    def _say(self, model_cfg: Any, dataset_cfg: Any, error: BaseException) -> None:
+        """The reason in one line, which runners and the summarizer look for, behind its trace."""
+        get_logger().exception(f"{self.name} failed")
+        where = f"{model_abbr_from_cfg(model_cfg)} on {dataset_abbr_from_cfg(dataset_cfg)}: "
+        print(said_line(where, error), file=sys.stderr, flush=True)
+
+    def _say_failed(self, model_cfg: Any, dataset_cfg: Any) -> None:
+        """The same for samples that failed."""
+        if self._predictions(model_cfg, dataset_cfg).is_file():
+            return
+        reasons = failed(read_records(self._records(model_cfg, dataset_cfg)))
+        for index, reason in list(reasons.items())[:1]:
+            where = f"{model_abbr_from_cfg(model_cfg)} on {dataset_abbr_from_cfg(dataset_cfg)}"
+            line = f"{MARK}{where}: {len(reasons)} samples failed (sample {index}: {reason})"
+            print(" ".join(line.split()), file=sys.stderr, flush=True)
 
     def _predictions(self, model_cfg: Any, dataset_cfg: Any) -> Path:
         folder = str(Path(self.work_dir) / self.output_subdir)
@@ -176,5 +198,9 @@ if __name__ == "__main__":
     try:
         LongContextInferTask(Config.fromfile(sys.argv[1])).run()
     except ReAttentionError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(said_line("", error), file=sys.stderr, flush=True)
         raise SystemExit(MISUSED) from None
+    except Exception as error:
+        traceback.print_exc()
+        print(said_line("", error), file=sys.stderr, flush=True)
+        raise SystemExit(1) from None

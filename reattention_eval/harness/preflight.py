@@ -1,0 +1,142 @@
+"""What is wrong with a run, as far as it can be known before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.checkpoints import check_access, load_model
+from reattention_eval.datasets.needle import check_needles
+from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.harness.fingerprint import plain
+from reattention_eval.methods import build_method
+from reattention_eval.report.fields import is_count, is_number
+
+_OURS = ("LongContextLM", "ReAttentionCausalLM")
+
+
+def find_problems(
+    jobs: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
+) -> list[str]:
+    """One sentence for each thing that cannot work; nothing is loaded but tokenizers.
+
+    Asked are: checkpoints, methods and their settings, chat templates, and what needle tests are
+    to be made of. Models of other classes than ours are left to them.
+
+    Args:
+        jobs: each model's entry of a configuration, with the datasets that it is to run.
+    """
+    ask = _Checkpoints()
+    found: dict[str, None] = {}
+    for model, datasets in jobs:
+        if not is_ours(model.get("type")):
+            continue
+        try:
+            _check_model(model, ask)
+        except ReAttentionError as error:
+            found[str(error)] = None
+            continue  # its datasets would say the same again
+        for dataset in datasets:
+            try:
+                _check_dataset(model, dataset, ask)
+            except ReAttentionError as error:
+                found[str(error)] = None
+    return list(found)
+
+
+class _Checkpoints:
+    """Each checkpoint is asked once, however many methods and datasets it has."""
+
+    def __init__(self) -> None:
+        self._said: dict[Any, ReAttentionError | Any] = {}
+
+    def access(self, path: str, processes: int) -> None:
+        self._once((path, processes), lambda: check_access(path, processes))
+
+    def tokenizer(self, folder: Path) -> Any:
+        return self._once(folder, lambda: load_model(folder, tokenizer_only=True)[1])
+
+    def _once(self, key: Any, ask: Callable[[], Any]) -> Any:
+        if key not in self._said:
+            try:
+                self._said[key] = ask()
+            except ReAttentionError as error:
+                self._said[key] = error
+        if isinstance(self._said[key], ReAttentionError):
+            raise self._said[key]
+        return self._said[key]
+
+
+def is_ours(kind: Any) -> bool:
+    """Whether a configuration's `type` is this package's model, by class or by path."""
+    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    return name.rpartition(".")[2] in _OURS
+
+
+def _check_model(model: Mapping[str, Any], ask: _Checkpoints) -> None:
+    path, processes = model.get("path"), model.get("tensor_parallel") or 1
+    if not isinstance(path, str) or not path:
+        raise ConfigError(f"a model's path is {path!r}; give a checkpoint's folder or hub id.")
+    if not isinstance(processes, int):
+        raise ConfigError(f"tensor_parallel is {processes!r}; give a number of processes.")
+    _check_method(model.get("method") or {"type": "full"})
+    ask.access(path, processes)
+
+
+def _check_method(method: Any) -> None:
+    if not isinstance(method, Mapping):
+        raise ConfigError(f"a method is {method!r:.60}; give a dictionary with its type.")
+    try:
+        build_method(plain(method))
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, ReAttentionError):
+            raise
+        raise ConfigError(
+            f"the method {plain(method)!r:.200} has a setting of the wrong kind ({error})."
+        ) from error
+
+
+def _check_needle_facts(facts: Mapping[str, Any]) -> None:
+    depths = facts.get("depths")
+    fits = (
+        all(is_count(facts.get(name)) for name in ("length", "repeats"))
+        and isinstance(depths, (list, tuple))
+        and all(map(is_number, depths))
+        and isinstance(facts.get("style"), str)
+    )
+    if not fits:
+        found = {name: facts.get(name) for name in ("length", "depths", "repeats", "style")}
+        raise ConfigError(f"a needle test cannot be made of {found!r:.200}.")
+
+
+def _check_dataset(model: Mapping[str, Any], dataset: Mapping[str, Any], ask: _Checkpoints) -> None:
+    asked = dataset.get("infer_cfg")
+    inferencer = asked.get("inferencer") if isinstance(asked, Mapping) else None
+    if not isinstance(inferencer, Mapping):
+        return  # OpenCompass says what its own part lacks
+    chat = inferencer.get("chat_template")
+    chat = bool(model.get("chat_template", False) if chat is None else chat)
+    facts = inferencer.get("dataset_facts") or {}
+    if not isinstance(facts, Mapping):
+        raise ConfigError(f"dataset_facts are {facts!r:.60}; give a dictionary.")
+    needle = facts.get("benchmark") == "needle"
+    folder = Path(str(model["path"])).expanduser()
+    if not (chat or needle) or not folder.is_dir():
+        return  # nothing is downloaded for a question
+    tokenizer = ask.tokenizer(folder)
+    if chat and not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            f"the tokenizer {folder} has no chat template; set chat_template=False, or use the "
+            "chat version of the model."
+        )
+    if needle:
+        _check_needle_facts(facts)
+        check_needles(
+            tokenizer,
+            length=facts["length"],
+            depths=facts["depths"],
+            repeats=facts["repeats"],
+            style=facts["style"],
+            chat_template=chat,
+        )

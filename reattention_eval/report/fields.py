@@ -1,0 +1,123 @@
+"""What the files of a run must hold where tables read it; anything else may hold what it likes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MOST = 2**53  # a count beyond it is none, and a float holds everything below
+Check = Callable[[Any], bool]
+
+
+def is_count(value: Any) -> bool:
+    """A whole number that can count tokens, samples or bytes."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and 0 <= value <= MOST
+
+
+def is_number(value: Any) -> bool:
+    """A number that arithmetic can go on with; NaN says that there is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= MOST or (isinstance(value, float) and not math.isinf(value))
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_count, _number, _text = _optional(is_count), _optional(is_number), _optional(_is_text)
+RECORD: Mapping[str, Check] = {
+    "index": is_count,
+    "prediction": _text,
+    "must_select": _optional(lambda value: isinstance(value, bool)),
+    **dict.fromkeys(
+        ("n_tokens", "n_cut", "layer_steps", "layer_steps_selected", "reused_tokens", "peak_bytes"),
+        _number,
+    ),
+    **dict.fromkeys(
+        ("answer_nll", "mean_view", "prefill_seconds", "decode_tokens_per_second"), _number
+    ),
+}
+DETAIL: Mapping[str, Check] = {
+    "depth": _number,
+    "length": _count,
+    "accuracy": _number,
+    "answer_nll": _number,
+    "score": _number,
+}
+MANIFEST: Mapping[str, Mapping[str, Check]] = {
+    "model": {
+        "name": _text,
+        "trained_window": _count,
+        "settings": _is_mapping,
+        "settings.max_prompt_tokens": _count,
+    },
+    "method": {"name": _is_text, "budget": _count, "settings": _is_mapping},
+    "dataset": {
+        "n": _count,
+        "length": _count,
+        "benchmark": _text,
+        "task": _text,
+        "group": _text,
+    },
+}
+
+
+def wrong_field(entry: Mapping[str, Any], checks: Mapping[str, Check]) -> str | None:
+    """The first field that is there and not what it must be, with what stands in it."""
+    for name, check in checks.items():
+        first, _, second = name.partition(".")
+        if first not in entry:
+            continue
+        value = entry[first]
+        if second:
+            value = value.get(second) if isinstance(value, dict) else None
+        if not check(value):
+            return f"{name} is {_shown(value)}"
+    return None
+
+
+def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
+    """As `wrong_field`, for a manifest."""
+    for part, checks in MANIFEST.items():
+        entry = manifest.get(part, {})
+        if not isinstance(entry, dict):
+            return f"{part} is {_shown(entry)}"
+        if entry and part == "method" and "name" not in entry:
+            return "method has no name"
+        if wrong := wrong_field(entry, checks):
+            return f"{part}.{wrong}"
+    return None
+
+
+def wrong_result(result: Mapping[str, Any]) -> str | None:
+    """As `wrong_field`, for a result: `n` counts, every other number can be averaged."""
+    if "n" in result and not is_count(result["n"]):
+        return f"n is {_shown(result['n'])}"
+    for name, value in result.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and not is_number(value):
+            return f"{name} is {_shown(value)}"
+    details = result.get("details")
+    for i, detail in enumerate(details if isinstance(details, list) else ()):
+        if isinstance(detail, dict) and (wrong := wrong_field(detail, DETAIL)):
+            return f"{wrong} in details[{i}]"
+    return None
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."

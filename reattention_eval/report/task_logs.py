@@ -1,0 +1,49 @@
+"""Why tasks failed, out of their logs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reattention_eval.errors import ReAttentionError
+
+MARK = "error: "
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning)(: .*)?$")
+_LONGEST = 1000
+_END = 1 << 20  # bytes at the end of a log in which the reason is looked for
+
+
+def said_line(where: str, error: BaseException) -> str:
+    """An error in one line, as `said` finds it again; ours without its class."""
+    kind = "" if isinstance(error, ReAttentionError) else f"{type(error).__name__}: "
+    words = " ".join(f"{kind}{error}".split())
+    return f"{MARK}{where}{words[:_LONGEST]}{' ...' if len(words) > _LONGEST else ''}"
+
+
+def said(log: Path) -> list[str]:
+    """The sentences with which a task itself said what went wrong, each once."""
+    return list(dict.fromkeys(line for line in _lines(log) if line.startswith(MARK)))
+
+
+def reasons(log: Path) -> list[str]:
+    """Why the task of this log failed: what it said, else the last error raised, else the last
+    line; empty where there is no log."""
+    lines = _lines(log)
+    raised = [line for line in lines if _RAISED.match(line)]
+    return said(log) or [MARK + line for line in (raised or lines)[-1:]]
+
+
+def said_errors(work_dir: Path) -> list[str]:
+    """What the tasks of a run said of their failures, each once."""
+    logs = sorted((work_dir / "logs").rglob("*.out"))
+    return list(dict.fromkeys(line for log in logs for line in said(log)))
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _END))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()]
