@@ -99,15 +99,17 @@ def _check_method(method: Any) -> None:
 
 def _check_needle_facts(facts: Mapping[str, Any]) -> None:
     depths = facts.get("depths")
-    fits = (
-        all(is_count(facts.get(name)) for name in ("length", "repeats"))
-        and isinstance(depths, (list, tuple))
-        and all(map(is_number, depths))
-        and isinstance(facts.get("style"), str)
-    )
-    if not fits:
-        found = {name: facts.get(name) for name in ("length", "depths", "repeats", "style")}
-        raise ConfigError(f"a needle test cannot be made of {found!r:.200}.")
+    numbers = isinstance(depths, (list, tuple)) and all(map(is_number, depths))
+    for name, fits, wanted in (
+        ("length", is_count(facts.get("length")), "a number of tokens"),
+        ("repeats", is_count(facts.get("repeats")), "a number of prompts"),
+        ("depths", numbers, "a list of percent"),
+        ("style", isinstance(facts.get("style"), str), "the name of a style"),
+    ):
+        if not fits:
+            raise ConfigError(
+                f"a needle test has {name} {facts.get(name)!r:.80}; it must be {wanted}."
+            )
 
 
 def _check_dataset(model: Mapping[str, Any], dataset: Mapping[str, Any], ask: _Checkpoints) -> None:

@@ -91,8 +91,9 @@ class NaiveWindowed(Naive):
             seen = range(max(0, start + t - WINDOW + 1), start + t + 1)
             for h in range(heads):
                 q, kv = self.rope(query[t, h], start + t), h // (heads // kv_heads)
-                scores = torch.tensor([float(q @ keys[j][kv]) / math.sqrt(dim) for j in seen])
-                for weight, j in zip(scores.double().softmax(0), seen, strict=True):
+                scores = [float(q @ keys[j][kv]) / math.sqrt(dim) for j in seen]
+                weights = torch.tensor(scores, dtype=torch.float64).softmax(0)
+                for weight, j in zip(weights, seen, strict=True):
                     out[t, h] += weight * values[j][kv]
         return module.o_proj(out.flatten(1))
 

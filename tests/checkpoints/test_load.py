@@ -203,7 +203,7 @@ def no_generation_settings(folder: Path) -> None:
 BROKEN = {
     fewer_layers: r"hold 9 tensors that the model has no place for \(first: model\.layers\.1\.",
     damaged_generation: r"generation_config\.json cannot be read",
-    no_generation_settings: r"generation_config\.json holds no settings",
+    no_generation_settings: r"generation_config\.json cannot be read \(it holds a list",
     no_folder: "does not exist; check the path, or give a hub id",
     a_file: "is a file; give the folder",
     no_config: "holds no config.json",
