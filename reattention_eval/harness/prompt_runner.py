@@ -351,6 +351,8 @@ class PromptRunner:
             **facts,
             **self._figures(),
         }
+        if not self.method.selects(prompt.n_tokens + len(tokens)):
+            record["layer_steps_selected"] = 0  # of a batch, what selected were other rows
         return Output(text, record)
 
     def _figures(self) -> dict[str, Any]:

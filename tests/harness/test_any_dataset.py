@@ -28,7 +28,7 @@ REATTENTION = dict(
 )  # fmt: skip
 TEXTS = ["The dog thinks about the reader.", "The fox", "An essay of the dog " * 5]
 QUESTIONS = [
-    {"prompt": f"Which animal is number {i}?", "A": "the dog", "B": "the quick fox", "C": "an essay",
+    {"prompt": f"Which is number {i}?", "A": "the dog", "B": "the quick fox", "C": "an essay",
      "D": "the reader", "answer": "ABCD"[i % 4]}
     for i in range(5)
 ]  # fmt: skip
@@ -46,7 +46,8 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = tiny_tokenizer()
     folder = save_checkpoint(tmp_path_factory.mktemp("nan") / "tiny-nan", tokenizer)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    others = set(tokenizer("The dog number 0 fox 1 2 3")["input_ids"])
+    others = set(tokenizer("the The dog and number 0 fox 1 2 3")["input_ids"])
+    others |= {i * 7919 % len(tokenizer) for i in range(16)}  # which `attach` looks at
     bad = [i for i in tokenizer(f" {POISON}")["input_ids"] if i not in others]
     assert bad
     with torch.no_grad():
@@ -59,11 +60,17 @@ def opencompass_model(kind: str, path: Path) -> Any:
     """OpenCompass's own model class; what it calls of transformers 4 is put back on 5."""
     import opencompass.models as models
 
-    own = getattr(models, kind)(path=str(path), model_kwargs=dict(torch_dtype="torch.float32"),
+    own = getattr(models, kind)(path=str(path), model_kwargs=dict(torch_dtype=torch.float32),
                                 max_seq_len=8192)  # fmt: skip
     if not hasattr(own.tokenizer, "batch_encode_plus"):
         own.tokenizer.batch_encode_plus = own.tokenizer.__call__
     return own
+
+
+def test_of_a_batch_only_long_rows_selected(checkpoint: Path) -> None:
+    own = LongContextLM(path=str(checkpoint), dtype="float32", method=REATTENTION)
+    short, long = own.run([Sample("the dog"), Sample("the dog thinks " * 60)], 2)
+    assert short.record["layer_steps_selected"] == 0 < long.record["layer_steps_selected"]
 
 
 @pytest.mark.parametrize("masks", [None, [2, 1, 7]])
@@ -285,5 +292,5 @@ def test_likelihood_through_opencompass_own_inferencer(task_config: Callable[...
         with torch.no_grad():
             scores = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
         expected = sum(scores[at - 1, ids[at]].item() for at in range(start, len(ids)))
-        found = saved[str(i)]["label: A"]["Log Likelihood"]
+        found = saved[str(i)]["label: A"]["Loglikelihood"]
         assert found == pytest.approx(expected, abs=1e-4)
