@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from reattention_eval.checkpoints import load_model
 from reattention_eval.checkpoints.split_model import load_split_model
 from reattention_eval.engine import attach
 from reattention_eval.engine.scoring import token_nll
-from reattention_eval.errors import ConfigError, NonFiniteLogitsError, ReAttentionError
+from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
 from reattention_eval.harness.memory_check import out_of_memory
 from reattention_eval.harness.samples import Output, Sample, ScoredText
@@ -293,11 +292,8 @@ class PromptRunner:
             else []
         )
         ids = torch.tensor([prompt.input_ids], device=self.model.device)
-        room = max(max_out_len, len(answer_ids))
-        _check_finite(session.prefill(ids, reuse_prefix=True, max_new_tokens=room))
+        session.prefill(ids, reuse_prefix=True, max_new_tokens=max(max_out_len, len(answer_ids)))
         nll = session.answer_nll(answer_ids) if answer_ids else None
-        if nll is not None and not math.isfinite(nll):
-            raise NonFiniteLogitsError(f"the answer's NLL is {nll}; {_CURE}")
         tokens = session.generate(
             max_new_tokens=max_out_len,
             stop_token_ids=self.stop_token_ids,
@@ -317,15 +313,10 @@ class PromptRunner:
         for row, prompt in enumerate(prompts):
             ids[row, width - prompt.n_tokens :] = torch.tensor(prompt.input_ids)
             mask[row, width - prompt.n_tokens :] = 1
-        _check_finite(
-            session.prefill(
-                ids.to(self.model.device),
-                mask.to(self.model.device),
-                max_new_tokens=max_out_len,
-            )
-        )
         tokens = session.generate(
+            ids.to(self.model.device),
             max_new_tokens=max_out_len,
+            attention_mask=mask.to(self.model.device),
             stop_token_ids=self.stop_token_ids,
             stop=stop_rule(self.tokenizer, words),
         )
@@ -369,14 +360,6 @@ class PromptRunner:
             "mean_view": round(attended) / steps if steps else 0.0,
         }
         return {"decode_tokens_per_second": stats.pop("tokens_per_second"), **stats, **whole}
-
-
-def _check_finite(logits: torch.Tensor) -> None:
-    if not bool(logits.isfinite().all()):
-        raise NonFiniteLogitsError(f"the logits behind the prompt are NaN or infinite; {_CURE}")
-
-
-_CURE = "load the model in bfloat16 or float32, and check its weights."
 
 
 def _eos_ids(model: Any) -> list[int]:
