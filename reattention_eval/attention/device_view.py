@@ -32,6 +32,10 @@ class DeviceView:
         """Keys attended since `reset_counter`; waits for the device."""
         return self._fixed + sum(int(count) for count in self._counts.values())
 
+    def counts(self) -> tuple[int, dict[torch.device, Tensor]]:
+        """What `view_tokens` adds up, as it is now, without waiting for the device."""
+        return self._fixed, {on: count.clone() for on, count in self._counts.items()}
+
     def reset_counter(self) -> None:
         for count in self._counts.values():
             count.zero_()  # in place: captured graphs add to it
@@ -44,7 +48,7 @@ class DeviceView:
     @contextmanager
     def uncounted(self) -> Iterator[None]:
         """What is attended inside is not counted."""
-        fixed, before = self._fixed, {on: count.clone() for on, count in self._counts.items()}
+        fixed, before = self.counts()
         yield
         self._fixed = fixed
         for on, count in self._counts.items():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reattention_eval.attention.attend import FLASH_DTYPES, ViewAttention
+from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.device_view import DeviceView
 from reattention_eval.attention.policy import Selection, ViewPolicy
 from reattention_eval.attention.survey import survey
@@ -81,6 +82,11 @@ class Hook:
     def view_tokens(self) -> int:
         """Keys attended, over all layer-steps; waits for the device."""
         return self._view_tokens + self._device.view_tokens
+
+    def counts(self) -> Counts:
+        """The counters as they are now, without waiting for the device."""
+        host, on_devices = self._device.counts()
+        return Counts(self.layer_steps, self.selected, self._view_tokens + host, on_devices)
 
     # -- on and off ------------------------------------------------------------------------------
 

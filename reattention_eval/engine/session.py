@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from reattention_eval.attention import Hook, RowStep
+from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.token_ids import finite, non_finite, vocabulary
 from reattention_eval.engine.arguments import next_tokens, token_list, token_rows, whole_number
 from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.engine.generation import Sampler, StopRule, Stream, fill
 from reattention_eval.engine.progress import prompt_progress
+from reattention_eval.engine.read_counts import ReadCounts
 from reattention_eval.engine.stats import SessionStats, input_device, peak_bytes
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method
@@ -38,6 +40,7 @@ class Session:
         self._repeats = RepeatedDecode(model, hook, method, self._device)
         self._logits: Tensor | None = None  # [B, vocab] after the last token of every row
         self._unread: list[int] = []  # the last token of every row, where generate chose it
+        self._read_counts = ReadCounts(hook)
         self._prompt: list[int] = []  # of a single row: what of the cache came by prefill
         self._vocabulary = vocabulary(model)
         self._closed = False
@@ -65,6 +68,11 @@ class Session:
         )
 
     @property
+    def reused(self) -> Counts:
+        """What reading the prefixes that were still in the cache had taken, since `reset_stats`."""
+        return self._read_counts.reused
+
+    @property
     def lengths(self) -> list[int]:
         """Tokens that each row of the cache holds."""
         return list(self._hook.layers[0].lengths)
@@ -78,6 +86,7 @@ class Session:
     def reset_stats(self) -> None:
         """Start counting anew."""
         self._hook.reset_counters()
+        self._read_counts.reset()
         self._stats = SessionStats()
         if self._device.type == "cuda":
             for device in range(torch.cuda.device_count()):
@@ -329,6 +338,7 @@ class Session:
             self._hook.start(len(rows), max(map(len, rows)) + room)
         self._hook.expect([len(row) for row in rows])
         self._forget()  # a prefill that is cut short leaves nothing to reuse
+        self._read_counts.begin(kept)
         self._logits = self._prefilled(rows, kept)
         self._stats.reused_tokens += kept
         if len(rows) == 1:
@@ -369,6 +379,8 @@ class Session:
                 for row, part, row_logits in zip(active, parts, last, strict=True):
                     if start + len(part) == len(rows[row]):
                         logits[row] = row_logits
+                if len(rows) == 1:
+                    self._read_counts.mark(self.lengths[0])
                 advance(max(map(len, parts)))
         return torch.stack([row for row in logits if row is not None])
 

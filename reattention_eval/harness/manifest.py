@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata
@@ -14,7 +15,10 @@ from typing import Any
 import torch
 
 import reattention_eval
+from reattention_eval.harness.fingerprint import plain, rows_fingerprint
 from reattention_eval.harness.prompt_runner import PromptRunner
+from reattention_eval.harness.record_file import write_whole
+from reattention_eval.json_text import read_object
 
 _PACKAGES = (
     "reattention-eval", "torch", "transformers", "opencompass", "numpy", "triton", "flash-attn",
@@ -47,6 +51,36 @@ def method_part(model: PromptRunner) -> dict[str, Any]:
         "settings": method.settings(),
         "source": method.source,
     }
+
+
+def write_dataset_manifest(
+    path: Path, model: PromptRunner, dataset: str, rows: Sequence[Any], inferencer: str
+) -> None:
+    """The manifest of a dataset that an inferencer of OpenCompass's runs."""
+    earlier = environments(path)
+    own = {
+        "abbr": dataset,
+        "n": len(rows),
+        "fingerprint": rows_fingerprint([plain(dict(row))] for row in rows),
+        "inferencer": inferencer,
+    }
+    write_whole(
+        path,
+        {
+            "model": model_part(model),
+            "method": method_part(model),
+            "dataset": own,
+            "environment": [*earlier, environment_part()],
+        },
+    )
+
+
+def environments(manifest: Path) -> list[Any]:
+    """The processes that an earlier manifest names; none where there is no readable one."""
+    try:
+        return list(read_object(manifest)["environment"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 @cache

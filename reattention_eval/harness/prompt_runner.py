@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,16 @@ import torch
 from reattention_eval.checkpoints import load_model
 from reattention_eval.checkpoints.split_model import load_split_model
 from reattention_eval.engine import attach
+from reattention_eval.engine.scoring import token_nll
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
 from reattention_eval.harness.memory_check import out_of_memory
-from reattention_eval.harness.samples import Output, Sample
+from reattention_eval.harness.samples import Output, Sample, ScoredText
 from reattention_eval.harness.text import (
     answer_token_ids,
     cut_at_stop,
     cut_at_token,
+    cut_beginning,
     stop_rule,
 )
 from reattention_eval.methods import build_method
@@ -136,14 +138,33 @@ class PromptRunner:
             ConfigError: no room for the prompt in max_seq_len or in the GPU's memory, or a prompt
                 that cannot be prepared.
             SelectionError: the method should have selected and did not.
+            NonFiniteLogitsError: logits that a token or the NLL is taken from are no numbers.
         """
+        call = (list(samples), max_out_len, list(stop_words), max_prompt_tokens)
+        outputs: list[Output] = self._together("_run", *call)
+        return outputs
+
+    def score_text(self, text: str) -> ScoredText:
+        """Every token's NLL of a text as it stands, with the tokenizer's own special tokens.
+
+        A text longer than `max_seq_len` loses its beginning, as OpenCompass cuts it.
+
+        Raises:
+            ConfigError: an empty text, or no room in the GPU's memory.
+            SelectionError, NonFiniteLogitsError: as for `run`.
+        """
+        scored: ScoredText = self._together("_score", text)
+        return scored
+
+    def _together(self, name: str, *call: Any) -> Any:
+        """A method's result, computed by every process that shares the model."""
         if self.session is None:
             raise ConfigError("this model was built with tokenizer_only=True; it cannot generate.")
         if not self.ranks:
-            return self._run(samples, max_out_len, stop_words, max_prompt_tokens)
-        call = (list(samples), max_out_len, list(stop_words), max_prompt_tokens)
+            return getattr(self, name)(*call)
         try:
-            return self._run(*self.ranks.tell(call))
+            name, call = self.ranks.tell((name, call))
+            return getattr(self, name)(*call)
         except ReAttentionError:
             raise  # the other processes met it too
         except Exception as error:
@@ -155,7 +176,8 @@ class PromptRunner:
         assert self.ranks is not None
         while (call := self.ranks.tell()) is not None:
             with suppress(ReAttentionError):  # the first process reports it
-                self._run(*call)
+                name, arguments = call
+                getattr(self, name)(*arguments)
         self.ranks = None
         self.close()
 
@@ -169,20 +191,48 @@ class PromptRunner:
         limit = self._prompt_limit(max_out_len, max_prompt_tokens)
         prepared = [self._prepare(sample, limit) for sample in samples]
         words = [*self.stop_words, *stop_words]
-        try:
+        tokens = max((prompt.n_tokens for prompt in prepared), default=0) + max_out_len
+        with self._fit_for_the_next(len(samples), tokens):
             if len(samples) > 1 and all(sample.answer is None for sample in samples):
                 return self._run_batch(prepared, max_out_len, words)
             return [
                 self._run_one(sample, prompt, max_out_len, words)
                 for sample, prompt in zip(samples, prepared, strict=True)
             ]
+
+    def _score(self, text: str) -> ScoredText:
+        whole = list(self.tokenizer(text, verbose=False)["input_ids"])
+        ids = cut_beginning(self.tokenizer, whole, self.max_seq_len)
+        if not ids:
+            raise ConfigError("the text to be scored is empty; drop the row from the dataset.")
+        session = self.session
+        with self._fit_for_the_next(1, len(ids)):
+            session.reset_stats()
+            nll = token_nll(session, torch.tensor([ids])).tolist()
+            session.check_selected()
+        facts = {
+            "prompt_sha256": digest(ids),
+            "n_tokens": len(ids),
+            "n_cut": len(whole) - len(ids),
+            "head_ids": ids[:16],
+            "tail_ids": ids[-16:],
+            "must_select": self.method.selects(len(ids)),
+            "answer_nll": None,
+            "batch_size": 1,
+        }
+        return ScoredText(ids, nll, {**facts, **self._figures()})
+
+    @contextmanager
+    def _fit_for_the_next(self, rows: int, tokens: int) -> Iterator[None]:
+        """What is raised inside leaves nothing behind; a full GPU says how to make room."""
+        try:
+            yield
         except BaseException as error:
             self.session.reset()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if isinstance(error, torch.OutOfMemoryError):
-                tokens = max(prompt.n_tokens for prompt in prepared) + max_out_len
-                raise ConfigError(out_of_memory(self._entry(len(samples)), tokens)) from error
+                raise ConfigError(out_of_memory(self._entry(rows), tokens)) from error
             raise
 
     def _entry(self, rows: int) -> dict[str, Any]:
@@ -281,7 +331,6 @@ class PromptRunner:
     ) -> Output:
         new = cut_at_token(tokens, self.stop_token_ids)
         text = cut_at_stop(self.tokenizer.decode(new, skip_special_tokens=True), words)
-        stats = self.session.stats.as_dict()
         record = {
             "prompt_sha256": prompt.sha256,
             "n_tokens": prompt.n_tokens,
@@ -291,10 +340,26 @@ class PromptRunner:
             "must_select": self.method.selects(prompt.n_tokens),
             "new_tokens": len(new),
             **facts,
-            "decode_tokens_per_second": stats.pop("tokens_per_second"),
-            **stats,
+            **self._figures(),
         }
+        if not self.method.selects(prompt.n_tokens + len(tokens)):
+            record["layer_steps_selected"] = 0  # of a batch, what selected were other rows
         return Output(text, record)
+
+    def _figures(self) -> dict[str, Any]:
+        """The session's statistics under the names that records give them.
+
+        Layer-steps and views are those of the whole prompt, whatever of it was still in the cache.
+        """
+        stats, reused = self.session.stats.as_dict(), self.session.reused
+        steps = stats["layer_steps"] + reused.layer_steps
+        attended = stats["mean_view"] * stats["layer_steps"] + reused.view_tokens
+        whole = {
+            "layer_steps": steps,
+            "layer_steps_selected": stats["layer_steps_selected"] + reused.selected,
+            "mean_view": round(attended) / steps if steps else 0.0,
+        }
+        return {"decode_tokens_per_second": stats.pop("tokens_per_second"), **stats, **whole}
 
 
 def _eos_ids(model: Any) -> list[int]:

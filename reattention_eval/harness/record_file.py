@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,23 @@ def records_path(predictions_dir: str | Path, predictions_file: str) -> Path:
     return folder / (predictions_file.removesuffix(".json") + ".jsonl")
 
 
-class RecordFile:
+class RecordLines:
+    """Appends records to a file whose last line a kill may have cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_unfinished_line(path)
+
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Put samples on disk before anything else happens; ASCII, so nothing can split a line."""
+        with self.path.open("a", encoding="ascii") as file:
+            file.write("".join(json.dumps(r, ensure_ascii=True) + "\n" for r in records))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class RecordFile(RecordLines):
     """Appends records and knows which samples are done already.
 
     A record counts as done when its `key` is the sample's key of today: the hash of prompt and
@@ -34,9 +51,7 @@ class RecordFile:
     """
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_unfinished_line(path)
+        super().__init__(path)
         self.done: dict[int, dict[str, Any]] = {
             index: record
             for index, record in read_records(path).items()
@@ -44,23 +59,22 @@ class RecordFile:
         }
         self.failed: dict[int, str] = {}
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Put one sample on disk before anything else happens; ASCII, so nothing can split it."""
-        with self.path.open("a", encoding="ascii") as file:
-            file.write(json.dumps(record, ensure_ascii=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        index = int(record["index"])
-        if record.get("error"):
-            self.failed[index] = str(record["error"])
-        else:
-            self.done[index] = dict(record)
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """As `RecordLines` does; the samples are then done, or failed."""
+        super().append(*records)
+        for record in records:
+            index = int(record["index"])
+            if record.get("error"):
+                self.failed[index] = str(record["error"])
+            else:
+                self.done[index] = dict(record)
 
 
 def _answered(record: Mapping[str, Any]) -> bool:
     """Whether it holds a prediction, and all that goes with it into the predictions file."""
     whole = isinstance(record.get("prediction"), str) and all(key in record for key in KEPT)
-    return whole and not record.get("error")
+    nll = record.get("answer_nll")
+    return whole and not record.get("error") and (nll is None or math.isfinite(nll))
 
 
 def _drop_unfinished_line(path: Path) -> None:

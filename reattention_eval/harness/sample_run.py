@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.harness.fingerprint import digest, plain, rows_fingerprint
-from reattention_eval.harness.manifest import environment_part, method_part, model_part
+from reattention_eval.harness.manifest import (
+    environment_part,
+    environments,
+    method_part,
+    model_part,
+)
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import KEPT, RecordFile, records_path, write_whole
 from reattention_eval.harness.samples import Output, Sample
-from reattention_eval.json_text import read_object
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,16 @@ class SampleRun:
         if pending or not earlier:
             write_whole(manifest, self._manifest(path.stem, samples, earlier, len(pending)))
         self.log.info(f"{path.stem}: {len(records.done)} samples on disk, {len(pending)} to run")
-        for batch in self.watch(_chunks(pending, self.batch_size)):
+        for batch in self.watch(self._batches(len(samples), records)):
+            entries = []
             for index, outcome in self._run(batch, samples):
                 entry = {"index": index, "key": keys[index], "gold": plain(golds[index])}
                 if isinstance(outcome, Output):
                     entry |= {"prediction": outcome.text, **outcome.record}
                 else:
                     entry |= {"error": outcome}
-                records.append(entry)
+                entries.append(entry)
+            records.append(*entries)
         if records.failed:
             self.log.error(
                 f"{path.stem}: {len(records.failed)} of {len(samples)} samples failed, so no "
@@ -76,6 +82,14 @@ class SampleRun:
         }
         write_whole(path, predictions)
         return [entry["prediction"] for entry in predictions.values()]
+
+    def _batches(self, samples: int, records: RecordFile) -> list[list[int]]:
+        """What is not done, in the batches in which a run without interruption has it."""
+        size = self.batch_size
+        starts = range(0, samples, size)
+        batches = ([i for i in range(at, min(at + size, samples))] for at in starts)
+        pending = ([i for i in batch if i not in records.done] for batch in batches)
+        return [batch for batch in pending if batch]
 
     def _run(
         self, batch: Sequence[int], samples: Sequence[Sample]
@@ -133,14 +147,6 @@ class SampleRun:
         return {"origin_prompt": prompt, **{key: record[key] for key in KEPT}}
 
 
-def environments(manifest: Path) -> list[Any]:
-    """The processes that an earlier manifest names; none where there is no readable one."""
-    try:
-        return list(read_object(manifest)["environment"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
 def compact(prompt: str, limit: int) -> str:
     """The prompt itself up to `limit` characters, else its head, tail, length and hash."""
     if len(prompt) <= limit:
@@ -148,7 +154,3 @@ def compact(prompt: str, limit: int) -> str:
     half = limit // 2
     note = f"[... {len(prompt):,} characters, sha256 {digest(prompt)[:16]} ...]"
     return f"{prompt[:half]}\n{note}\n{prompt[-half:]}"
-
-
-def _chunks(indices: Sequence[int], size: int) -> list[list[int]]:
-    return [list(indices[at : at + size]) for at in range(0, len(indices), size)]

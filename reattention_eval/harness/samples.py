@@ -27,3 +27,12 @@ class Output:
 
     text: str
     record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text's tokens, the NLL in nats of each but the first, and the record as in `Output`."""
+
+    ids: list[int]
+    nll: list[float]
+    record: dict[str, Any]

@@ -57,3 +57,12 @@ def answer_token_ids(tokenizer: Any, answer_prefix: str, answer: str) -> list[in
     if ids[: len(start)] == list(start):
         return ids[len(start) :]
     return list(tokenizer((" " if joined else "") + answer, add_special_tokens=False)["input_ids"])
+
+
+def cut_beginning(tokenizer: Any, ids: Sequence[int], limit: int | None) -> list[int]:
+    """The last `limit` tokens of a text, behind those that the tokenizer puts in front of any."""
+    if limit is None or len(ids) <= limit:
+        return list(ids)
+    empty = list(tokenizer("", verbose=False)["input_ids"])
+    front = next((i for i, own in enumerate(empty) if own != ids[i]), len(empty))
+    return [*ids[:front], *ids[len(ids) - limit + front :]]

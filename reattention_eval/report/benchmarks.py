@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
-from reattention_eval.report.tables import Grid, metrics, sample_count
+from reattention_eval.report.tables import (
+    Grid,
+    absent_words,
+    count_words,
+    metrics,
+    selection,
+    selection_words,
+)
 
 # the figures that stand for a task, and what a reader calls them
 FIGURES = {
@@ -18,7 +26,8 @@ FIGURES = {
     "opencompass_score": "OpenCompass's score",
     "answer_nll": "answer NLL per token (lower is better)",
 }
-COLUMNS = ("model", "method", "benchmark", "length", "figure", "average of", "tasks", "value")
+COLUMNS = ("model", "method", "benchmark", "length", "figure", "average of", "tasks", "value",
+           "n_selected", "selected_share")  # fmt: skip
 # a benchmark with more tasks gets its averages in a table of their own
 _FEW = 6
 TASKS, GROUPS = "all tasks", "all groups"
@@ -56,7 +65,7 @@ class Row:
     model: str
     method: str
     values: dict[str, float | None]  # by task
-    counts: dict[str, int]
+    cells: dict[str, Cell | None]
 
     def title(self, with_model: bool) -> str:
         return f"{self.model}: {self.method}" if with_model else self.method
@@ -114,7 +123,7 @@ def sheets(cells: Sequence[Cell]) -> Iterator[Sheet]:
                             t: None if c is None else metrics(c).get(figure)
                             for t, c in found.items()
                         },
-                        {t: 0 if c is None else sample_count(c) for t, c in found.items()},
+                        found,
                     )
                 )
             if any(value is not None for row in rows for value in row.values.values()):
@@ -131,10 +140,8 @@ def benchmark_grids(cells: Sequence[Cell]) -> dict[str, Grid]:
         tasks, averages = [], []
         for row in sheet.rows:
             title = row.title(several)
-            tasks.append([title, *(_shown(row.values[t], row.counts[t]) for t in sheet.tasks)])
-            averages.append(
-                [title, *("-" if v is None else f"{v:.2f}" for v in sheet.averages(row).values())]
-            )
+            tasks.append([title, *(_shown(row.values[t], row.cells[t]) for t in sheet.tasks)])
+            averages.append([title, *_shown_averages(sheet, row)])
         head = [f"{group} ({len(own)})" for group, own in sheet.groups.items()]
         head += [f"{TASKS} ({len(sheet.tasks)})", f"{GROUPS} ({len(sheet.groups)})"]
         if len(sheet.tasks) > _FEW:
@@ -158,7 +165,8 @@ def _by_length(made: Sequence[Sheet], with_model: bool) -> dict[str, Grid]:
         for sheet in own:
             for row in sheet.rows:
                 mean = sheet.averages(row)[TASKS]
-                shown = "-" if mean is None else f"{mean:.2f} ({len(sheet.tasks)})"
+                words = [str(len(sheet.tasks)), selection_words(_of(row, sheet.tasks))]
+                shown = "-" if mean is None else f"{mean:.2f} ({', '.join(filter(None, words))})"
                 rows.setdefault(row.title(with_model), {})[sheet.length] = shown
         lengths = sorted({sheet.length for sheet in own})
         out[f"{benchmark}, {FIGURES[figure]}: average (of so many tasks) by tokens"] = (
@@ -179,9 +187,13 @@ def averages_csv(cells: Sequence[Cell]) -> str:
         for row in sheet.rows:
             for name, value in sheet.averages(row).items():
                 if value is not None:
+                    own = _of(row, sheet.groups.get(name, sheet.tasks))
+                    counts = [selection(cell) for cell in own if cell is not None]
+                    chosen, known = sum(c for c, _ in counts), sum(n for _, n in counts)
+                    share = f"{chosen / known:.6g}" if known else ""
                     writer.writerow(
                         [row.model, row.method, sheet.benchmark, sheet.length, sheet.figure,
-                         name, sizes[name], f"{value:.6g}"]
+                         name, sizes[name], f"{value:.6g}", chosen if known else "", share]
                     )  # fmt: skip
     return out.getvalue()
 
@@ -208,5 +220,22 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known and len(known) == len(values) else None
 
 
-def _shown(value: float | None, count: int) -> str:
-    return "-" if value is None else f"{value:.2f} (n={count})"
+def _of(row: Row, tasks: Sequence[str]) -> list[Cell | None]:
+    return [row.cells[task] for task in tasks]
+
+
+def _shown(value: float | None, cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    if value is not None:
+        return f"{value:.2f} ({count_words(cell)})"
+    return absent_words(cell) if not metrics(cell) and failed(cell.records) else "-"
+
+
+def _shown_averages(sheet: Sheet, row: Row) -> list[str]:
+    shown = []
+    for name, value in sheet.averages(row).items():
+        words = selection_words(_of(row, sheet.groups.get(name, sheet.tasks)))
+        text = "-" if value is None else f"{value:.2f}"
+        shown.append(f"{text} ({words})" if words and value is not None else text)
+    return shown

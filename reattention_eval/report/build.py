@@ -15,12 +15,14 @@ from reattention_eval.report.labels import model_name
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.run import EXPECTED_FILE, Cell, read_run
 from reattention_eval.report.tables import (
+    NEVER,
     Grid,
     cell_length,
     csv_table,
     grids,
     markdown,
     sample_count,
+    selection_words,
 )
 
 
@@ -68,7 +70,7 @@ def _build(work_dir: Path, folder: Path, expected: Iterable[tuple[str, str]] | N
     problems, words = find_problems(cells), sentence(others) if others or not cells else ""
     if grouped:
         words = f"{words} {group_sentence([c for c in cells if c.dataset in grouped])}".lstrip()
-    notes = cut_note(cells)
+    notes = [*cut_note(cells), *never_note(cells)]
     files = [
         _write(folder / "table.csv", csv_table(cells)),
         _write(folder / "table.md", _page(tables, [words, *notes], problems)),
@@ -125,6 +127,16 @@ def cut_note(cells: Sequence[Cell]) -> list[str]:
     cut = sum(1 for c in cells for r in c.records.values() if r.get("n_cut"))
     total = sum(len(c.records) for c in cells)
     return [f"{cut} of {total} prompts were longer than allowed and lost their middle."] * (cut > 0)
+
+
+def never_note(cells: Sequence[Cell]) -> list[str]:
+    """What the mark of cells in which no sample selected means; nothing where there is none."""
+    if not any(selection_words([cell]) == NEVER for cell in cells):
+        return []
+    return [
+        f'"{NEVER}": every prompt of the cell fitted into what the method attends to whole, so its '
+        "figures are those of full attention in effect."
+    ]
 
 
 def _page(tables: dict[str, Grid], words: Sequence[str], problems: list[str]) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.run import Cell
-from reattention_eval.report.tables import Grid, metrics, sample_count
+from reattention_eval.report.tables import Grid, count_words, metrics
 
 
 def model_grid(cells: Sequence[Cell], metric: str, digits: int = 1) -> Grid:
-    """`metric` and n of every model under every method; a missing cell shows as `-`."""
+    """`metric`, n and the share of samples that selected, of every model under every method; a
+    missing cell shows as `-`."""
 
     def figure(cell: Cell) -> str:
         value = metrics(cell).get(metric)
-        return "-" if value is None else f"{value:.{digits}f} (n={sample_count(cell)})"
+        return "-" if value is None else f"{value:.{digits}f} ({count_words(cell)})"
 
     return _grid(cells, figure)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
+from reattention_eval.report.tables import no_numbers
 
 
 def find_problems(cells: Sequence[Cell]) -> list[str]:
@@ -31,6 +32,10 @@ def _of_cell(cell: Cell) -> list[str]:
             problems.append(f"{where}: predictions without a result, the evaluation task failed.")
         elif "error" in cell.result:
             problems.append(f"{where}: the evaluator reports an error: {cell.result['error']}.")
+        problems += [
+            f"{where}: the figure {name} is not a number (NaN); look at the samples' records."
+            for name in no_numbers(cell)
+        ]
         problems += _unrecorded(cell, where)
     problems += _silent(cell, where)
     return problems

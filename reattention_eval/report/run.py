@@ -25,6 +25,7 @@ class Cell:
     result: dict[str, Any] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     records: dict[int, dict[str, Any]] = field(repr=False)
+    n_predictions: int = 0  # read only where there are no records
 
     @property
     def details(self) -> list[dict[str, Any]]:
@@ -100,7 +101,7 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         offset = len(records)
         records.update({offset + i: record for i, record in part.items()})
         path = work_dir / "records" / model / f"{name}.manifest.json"
-        manifest = manifest or _load(path, wrong_manifest)
+        manifest = _with_part(manifest, _load(path, wrong_manifest))
     predictions = work_dir / "predictions" / model
     return Cell(
         model=printable(model),
@@ -109,7 +110,24 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         result=_load(work_dir / "results" / model / f"{dataset}.json", wrong_result),
         manifest=manifest,
         records=records,
+        n_predictions=0 if records else _count_predictions(predictions, dataset),
     )
+
+
+def _with_part(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a dataset whose parts were run one by one counts the samples of all."""
+    if not whole or not part:
+        return whole or part
+    counts = [manifest.get("dataset", {}).get("n") for manifest in (whole, part)]
+    if None in counts:
+        return whole
+    return {**whole, "dataset": {**whole["dataset"], "n": sum(counts)}}
+
+
+def _count_predictions(folder: Path, dataset: str) -> int:
+    """Samples of predictions that left no records: those of models that are not ours."""
+    parts = (p for p in folder.glob(f"{dataset}_*.json") if p.stem[len(dataset) + 1 :].isdigit())
+    return sum(len(_load(path)) for path in (folder / f"{dataset}.json", *parts))
 
 
 def _parts(folder: Path, dataset: str) -> list[str]:

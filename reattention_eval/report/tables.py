@@ -19,12 +19,15 @@ COLUMNS = (
     "dataset",
     "length",
     "n",
+    "n_failed",
     "metric",
     "value",
 )
 EFFORT = (
     "mean_tokens",
     "n_cut_samples",
+    "n_selected",
+    "selected_share",
     "mean_view",
     "prefill_seconds",
     "reused_tokens",
@@ -36,6 +39,7 @@ HEADINGS = {
     "score": "score, 0-100",
     "answer_nll": "answer NLL per token (lower is better)",
 }
+NEVER = "never selected"
 # read together: what was answered, and how near the right answer was
 BOTH = ("accuracy", "answer_nll")
 BOTH_HEADING = "accuracy, % / answer NLL per token (lower is better)"
@@ -48,14 +52,20 @@ def cell_length(cell: Cell) -> int | None:
 
 
 def metrics(cell: Cell) -> dict[str, float]:
-    """The evaluator's numbers, `n` aside; a metric without a value is left out."""
+    """The evaluator's numbers, `n` aside; one that is NaN is among `no_numbers` instead."""
+    return {name: value for name, value in _figures(cell).items() if not math.isnan(value)}
+
+
+def no_numbers(cell: Cell) -> list[str]:
+    """The evaluator's figures that are NaN."""
+    return [name for name, value in _figures(cell).items() if math.isnan(value)]
+
+
+def _figures(cell: Cell) -> dict[str, float]:
     return {
         key: float(value)
         for key, value in cell.result.items()
-        if key != "n"
-        and isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and not math.isnan(value)
+        if key != "n" and isinstance(value, (int, float)) and not isinstance(value, bool)
     }
 
 
@@ -63,7 +73,38 @@ def sample_count(cell: Cell) -> int:
     """Samples that were scored; 0 without a result."""
     if not cell.result:
         return 0
-    return int(cell.result.get("n", len(cell.records)))
+    # evaluators of OpenCompass's own do not count
+    counted = cell.manifest.get("dataset", {}).get("n") or len(cell.records) or cell.n_predictions
+    return int(cell.result.get("n", counted))
+
+
+def selection(cell: Cell) -> tuple[int, int]:
+    """In how many samples the method attended to a part of the cache, and of how many that is
+    known; (0, 0) where no record says."""
+    known = [
+        r["layer_steps_selected"] > 0
+        for r in cell.records.values()
+        if not r.get("error") and r.get("layer_steps_selected") is not None
+    ]
+    return sum(known), len(known)
+
+
+def selection_words(cells: Sequence[Cell | None]) -> str:
+    """`selected 67%` or `never selected`, over the cells; empty for methods that select nothing."""
+    own = [c for c in cells if c is not None and c.manifest.get("method", {}).get("budget")]
+    counts = [selection(cell) for cell in own]
+    chosen, known = sum(c for c, _ in counts), sum(n for _, n in counts)
+    if not known:
+        return ""
+    if not chosen:
+        return NEVER
+    share = 100 * chosen / known
+    return "selected " + ("<1%" if share < 1 else f"{math.floor(share)}%")
+
+
+def count_words(cell: Cell) -> str:
+    """What stands behind a figure: how many samples, and in how many the method selected."""
+    return ", ".join(filter(None, (f"n={sample_count(cell)}", selection_words([cell]))))
 
 
 def effort(cell: Cell) -> dict[str, float]:
@@ -74,7 +115,10 @@ def effort(cell: Cell) -> dict[str, float]:
         values = [r[key] for r in rows if isinstance(r.get(key), (int, float))]
         return sum(values) / len(values) if values else math.nan
 
+    chosen, known = selection(cell)
     return {
+        "n_selected": chosen if known else math.nan,
+        "selected_share": chosen / known if known else math.nan,
         "mean_tokens": mean("n_tokens"),
         "n_cut_samples": sum(1 for r in rows if r.get("n_cut")),
         "mean_view": mean("mean_view"),
@@ -96,10 +140,10 @@ def csv_table(cells: Sequence[Cell]) -> str:
         head = [
             model_name(cell), labels[cell.model],
             cell.manifest.get("method", {}).get("budget") or "", cell.dataset,
-            cell_length(cell) or "", sample_count(cell),
+            cell_length(cell) or "", sample_count(cell), len(failed(cell.records)),
         ]  # fmt: skip
         tail = [_plain(cost[key]) for key in EFFORT]
-        for metric, value in metrics(cell).items() or {absent(cell): math.nan}.items():
+        for metric, value in (_figures(cell) or {absent(cell): math.nan}).items():
             writer.writerow([*head, metric, _plain(value), *tail])
     return out.getvalue()
 
@@ -109,6 +153,13 @@ def absent(cell: Cell) -> str:
     return "failed" if failed(cell.records) or "error" in cell.result else "missing"
 
 
+def absent_words(cell: Cell) -> str:
+    """The same with how many samples failed."""
+    lost = len(failed(cell.records))
+    whole = cell.manifest.get("dataset", {}).get("n") or len(cell.records)
+    return f"{absent(cell)} ({lost} of {whole} samples)" if lost else absent(cell)
+
+
 Grid = tuple[list[str], list[list[str]]]  # header, rows
 
 
@@ -116,11 +167,12 @@ def grids(cells: Sequence[Cell]) -> dict[str, Grid]:
     """One method x dataset grid for each metric, keyed by its heading; accuracy and NLL share one.
 
     A cell that was asked for and has no result shows as `missing` or `failed`, one that was not
-    asked for as `-`; n is part of every value, so that unequal counts are seen.
+    asked for as `-`; n is part of every value, so that unequal counts are seen, and so is the share
+    of samples in which the method selected.
     """
     labels = method_labels(cells)
     columns = _columns(cells)
-    found = dict.fromkeys(m for c in cells for m in metrics(c))
+    found = dict.fromkeys(m for c in cells for m in _figures(c))
     # without any result there is still a table, which says so
     groups: list[tuple[str, ...]] = [(name,) for name in found or ("score",)]
     if all(name in found for name in BOTH):
@@ -160,14 +212,14 @@ def _columns(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _value(cell: Cell | None, names: Sequence[str]) -> str:
-    own = {} if cell is None else metrics(cell)
+    own = {} if cell is None else _figures(cell)
     if cell is not None and not own:
-        return absent(cell)
+        return absent_words(cell)
     if cell is None or not any(name in own for name in names):
         return "-"
     digits = {name: 2 if name == "answer_nll" else 1 for name in names}
     figures = [f"{own[name]:.{digits[name]}f}" if name in own else "-" for name in names]
-    return f"{' / '.join(figures)} (n={sample_count(cell)})"
+    return f"{' / '.join(figures)} ({count_words(cell)})"
 
 
 def _plain(value: Any) -> str:

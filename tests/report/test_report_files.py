@@ -99,10 +99,57 @@ def test_the_readers_table(whole: Run) -> None:
             ["method", "4,096", "12,288"],
             [
                 ["full", "100.0 / 1.00 (n=3)", "0.0 / 2.00 (n=3)"],
-                ["reattention 4,096", "100.0 / 1.00 (n=3)", "50.0 / 1.50 (n=3)"],
+                [
+                    "reattention 4,096",
+                    "100.0 / 1.00 (n=3, never selected)",
+                    "50.0 / 1.50 (n=3, selected 100%)",
+                ],
             ],
         )
     }
+
+
+def test_cells_in_which_no_sample_selected_are_marked_and_explained(whole: Run) -> None:
+    records = whole.path("records", "m-reattention", "needle-12288.jsonl")
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    lines[0]["layer_steps_selected"] = 0
+    lines[0]["must_select"] = False
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = build_report(whole.folder, expected(whole))
+    page = whole.path("report", "table.md").read_text()
+    assert "100.0 / 1.00 (n=3, never selected) | 50.0 / 1.50 (n=3, selected 66%)" in page
+    assert any("full attention in effect" in note for note in report.notes)
+    rows = list(csv.DictReader(io.StringIO(csv_table(read_run(whole.folder)))))
+    shares = {(r["method"], r["length"]): (r["n_selected"], r["selected_share"]) for r in rows}
+    assert shares == {
+        ("full", "4096"): ("0", "0"), ("full", "12288"): ("0", "0"),
+        ("reattention 4,096", "4096"): ("0", "0"),
+        ("reattention 4,096", "12288"): ("2", "0.666667"),
+    }  # fmt: skip
+
+
+def test_failed_samples_are_counted_in_the_table(whole: Run) -> None:
+    records = whole.path("records", "m-full", "needle-4096.jsonl")
+    line = {"index": 2, "error": "NonFiniteLogitsError: the logits are NaN"}
+    records.write_text(records.read_text() + json.dumps(line) + "\n")
+    for room in ("predictions", "results"):
+        whole.path(room, "m-full", "needle-4096.json").unlink()
+    report = build_report(whole.folder, expected(whole))
+    assert report.grids[ACCURACY][1][0][1] == "failed (1 of 3 samples)"
+    assert "1 of 3 samples failed (sample 2: NonFiniteLogitsError" in report.problems[0]
+    rows = list(csv.DictReader(io.StringIO(csv_table(read_run(whole.folder)))))
+    assert [(r["metric"], r["n_failed"]) for r in rows if r["n_failed"] != "0"] == [("failed", "1")]
+
+
+def test_a_figure_that_is_not_a_number_stays_and_is_a_problem(whole: Run) -> None:
+    path = whole.path("results", "m-full", "needle-4096.json")
+    write(path, {**json.loads(path.read_text()), "answer_nll": float("nan")})
+    report = build_report(whole.folder, expected(whole))
+    assert report.grids[ACCURACY][1][0][1] == "100.0 / nan (n=3)"
+    assert report.problems == [
+        "m-full on needle-4096: the figure answer_nll is not a number (NaN); look at the samples' "
+        "records."
+    ]
 
 
 def test_the_csv_holds_every_figure(whole: Run) -> None:
@@ -146,7 +193,7 @@ def test_cut_prompts_are_counted(whole: Run) -> None:
     records.write_text(records.read_text() + json.dumps(line) + "\n")
     report = build_report(whole.folder, expected(whole))
     note = "1 of 12 prompts were longer than allowed and lost their middle."
-    assert report.notes == [note]
+    assert report.notes[0] == note
     assert note in whole.path("report", "table.md").read_text()
 
 
@@ -177,7 +224,7 @@ def test_without_matplotlib_the_tables_still_come(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     report = build_report(whole.folder, expected(whole))
-    assert "reattention-eval[report]" in report.notes[0]
+    assert "reattention-eval[report]" in report.notes[-1]
     assert whole.path("report", "table.md").is_file()
 
 

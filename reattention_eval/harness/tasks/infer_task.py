@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from opencompass.openicl.icl_inferencer.icl_base_inferencer import GenInferencerOutputHandler
 from opencompass.tasks import openicl_infer
 from opencompass.utils import (
     build_model_from_cfg,
@@ -21,7 +22,11 @@ from opencompass.utils import (
 )
 
 from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.harness.call_records import CallRecords
+from reattention_eval.harness.inferencer import LongContextGenInferencer
+from reattention_eval.harness.manifest import write_dataset_manifest
 from reattention_eval.harness.memory_check import check_memory
+from reattention_eval.harness.model import LongContextLM
 from reattention_eval.harness.record_file import records_path
 from reattention_eval.report.records import failed, read_records
 from reattention_eval.report.task_logs import MARK, said_line
@@ -138,6 +143,33 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
             line = f"{MARK}{where}: {len(reasons)} samples failed (sample {index}: {reason})"
             print(" ".join(line.split()), file=sys.stderr, flush=True)
 
+    def _inference(self) -> None:
+        """OpenCompass's, with records of what its own inferencers ask of our model.
+
+        Where a text failed the predictions are withheld, so that the dataset shows as missing.
+        """
+        if not isinstance(self.model, LongContextLM):
+            super()._inference()
+            return
+        path = self._predictions(self.model_cfg, self.dataset_cfg)
+        records = CallRecords(
+            self._records(self.model_cfg, self.dataset_cfg),
+            self.model.fingerprint(),
+            first=_first_asked(path),
+            log=get_logger(),
+        )
+        kind = str(self.infer_cfg["inferencer"]["type"]).rsplit(".", 1)[-1].removesuffix("'>")
+        if kind != LongContextGenInferencer.__name__:  # it keeps its own
+            manifest = records_path(path.parent, path.name).with_suffix(".manifest.json")
+            write_dataset_manifest(manifest, self.model, path.stem, self.dataset.test, kind)
+            self.model.call_records = records
+        try:
+            super()._inference()
+        finally:
+            self.model.call_records = None
+        if kind != LongContextGenInferencer.__name__ and records.failures():
+            path.unlink(missing_ok=True)
+
     def _predictions(self, model_cfg: Any, dataset_cfg: Any) -> Path:
         folder = str(Path(self.work_dir) / self.output_subdir)
         return Path(get_infer_output_path(model_cfg, dataset_cfg, folder))
@@ -165,6 +197,14 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
             yield
         finally:
             lock.release()
+
+
+def _first_asked(predictions: Path) -> int:
+    """Samples that an inferencer of OpenCompass's will find in its own unfinished file."""
+    unfinished = f"tmp_{predictions.stem}.jsonl"
+    if not (predictions.parent / unfinished).is_file():
+        return 0
+    return len(GenInferencerOutputHandler().restore_from_jsonl(str(predictions.parent), unfinished))
 
 
 def misfit(model_cfg: Any, dataset_cfg: Any) -> ConfigError | None:

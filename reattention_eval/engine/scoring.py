@@ -1,0 +1,58 @@
+"""How surprised a model is by every token of a text, under the method it is attached to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from reattention_eval.attention import RowStep
+from reattention_eval.errors import ConfigError, NonFiniteLogitsError
+
+if TYPE_CHECKING:
+    from reattention_eval.engine.session import Session
+
+
+@torch.inference_mode()
+def token_nll(session: Session, input_ids: Tensor) -> Tensor:
+    """Negative log-likelihood (nats) of every token behind the first, float64 [T - 1].
+
+    The text is read chunk by chunk as a prompt is, so a token is predicted from the view of its
+    predecessor's chunk. Afterwards the session is empty.
+
+    Args:
+        session: an attached session.
+        input_ids: [1, T].
+
+    Raises:
+        ConfigError: not one row of at least one token.
+        NonFiniteLogitsError: logits of the text are NaN or infinite.
+    """
+    if input_ids.ndim != 2 or len(input_ids) != 1 or not input_ids.numel():
+        raise ConfigError(
+            f"a text is scored alone, input_ids [1, tokens]; found {list(input_ids.shape)}."
+        )
+    session.reset()  # raises where the session is closed
+    hook, tokens, chunk = session._hook, input_ids.shape[1], session.method.chunk_size
+    hook.start(1, tokens)
+    hook.expect([tokens])
+    found: list[Tensor] = []
+    with session._timed("prefill_seconds"):
+        for start in range(0, tokens, chunk):
+            part = input_ids[:, start : start + chunk].to(session._device)
+            hook.drive([RowStep(0, 0, part.shape[1])])
+            logits = session.model(input_ids=part, logits_to_keep=0).logits[0]  # [t, vocab]
+            following = input_ids[0, start + 1 : start + 1 + len(logits)].to(logits.device)
+            scores = logits[: len(following)].float()
+            likely = scores.log_softmax(-1).gather(1, following[:, None])[:, 0]
+            found.append(torch.where(scores.isfinite().all(-1), -likely, torch.nan))
+    session._stats.prefill_tokens += tokens
+    nll = torch.cat([part.to(found[0].device) for part in found]).double()
+    session.reset()
+    if not bool(nll.isfinite().all()):
+        raise NonFiniteLogitsError(
+            "the logits of the text are NaN or infinite, so it has no likelihood; load the model "
+            "in bfloat16 or float32, and check its weights."
+        )
+    return nll
