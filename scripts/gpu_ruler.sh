@@ -15,7 +15,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$work/logs"
 
 ruler() {
-  python3 -m reattention_eval.harness.direct --model "$model" --work-dir "$work" \
+  python3 -m reattention_eval.harness.standalone --model "$model" --work-dir "$work" \
     --methods "$here/configs/methods/demo.py" --plans "$here/configs/datasets/ruler.py"
 }
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.checkpoints import embedded_model_folder
-from reattention_eval.datasets.raw import load_rows, raw_benchmark
 from reattention_eval.harness.manifest import environment_part
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.samples import Sample
@@ -26,7 +26,7 @@ from reattention_eval.harness.samples import Sample
 
 def questions(task: str, documents: int, each: int) -> list[dict[str, Any]]:
     """The first `each` questions of the first `documents` documents."""
-    rows = [row for row in load_rows("leval", task) if row["document"] < documents]
+    rows = [row for row in find_benchmark("leval").rows(task, "") if row["document"] < documents]
     counts: dict[int, int] = {}
     kept = []
     for row in rows:
@@ -84,7 +84,7 @@ def main() -> None:
         runner = PromptRunner(asked.model, method, chat_template=True)
         for task in asked.tasks:
             rows = questions(task, asked.documents, asked.questions)
-            new_tokens = raw_benchmark("leval").task(task).max_out_len
+            new_tokens = find_benchmark("leval").task(task).max_out_len
             shared, alone = (
                 run(runner, rows, new_tokens, asked.limit, share) for share in (True, False)
             )

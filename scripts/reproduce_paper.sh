@@ -34,10 +34,10 @@ configs=()
 for name in "${names[@]}"; do configs+=("configs/eval_${name}_reattn.py"); done
 
 if [[ $dry ]]; then
-  exec python -m reattention_eval.harness.jobs "${configs[@]}"
+  exec python -m reattention_eval.harness.list_jobs "${configs[@]}"
 fi
 # what is missing is said for all of them before hours are spent on the first
-python -m reattention_eval.harness.jobs --check "${configs[@]}" || exit 1
+python -m reattention_eval.harness.list_jobs --check "${configs[@]}" || exit 1
 
 failed=()
 for name in "${names[@]}"; do

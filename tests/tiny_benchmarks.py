@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reattention_eval.datasets.infinitebench import INFINITEBENCH
-from reattention_eval.datasets.leval import LEVAL
-from reattention_eval.datasets.longbench import LONGBENCH
+from reattention_eval.benchmarks import find_benchmark
+
+RAW_BENCHMARKS = {name: find_benchmark(name) for name in ("longbench", "leval", "infinitebench")}
 
 STORY = "The dog runs over the hill. The fox reads an essay and thinks of the result. "
 CHINESE = "北京是中国的首都，上海在长江的入海口。"
@@ -80,15 +80,19 @@ _OPEN = [("What does the fox do?", "The fox reads an essay."), ("And the dog?", 
 
 def write_benchmarks(folder: Path, repeat: int = 12) -> Path:
     """BENCHMARK/TASK.jsonl for all 53 tasks; documents of `repeat` times two sentences."""
-    for benchmark, rows in (
-        (LONGBENCH, _longbench_rows), (LEVAL, _leval_rows), (INFINITEBENCH, _infinitebench_rows),
-    ):  # fmt: skip
+    writers = (_longbench_rows, _leval_rows, _infinitebench_rows)
+    for benchmark, rows in zip(RAW_BENCHMARKS.values(), writers, strict=True):
         (folder / benchmark.name).mkdir(parents=True, exist_ok=True)
         for task in benchmark.tasks:
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows(task, repeat)]
             path = folder / benchmark.name / f"{task}.jsonl"
             path.write_text("".join(lines), encoding="utf-8")
     return folder
+
+
+def load_rows(benchmark: str, task: str, **recipe: Any) -> list[dict[str, Any]]:
+    """The rows of a raw benchmark's task."""
+    return find_benchmark(benchmark).rows(task, "", **recipe)
 
 
 def _documents(task: str, repeat: int) -> list[str]:
@@ -125,7 +129,7 @@ def _leval_rows(task: str, repeat: int) -> list[dict[str, Any]]:
     pairs = _LEVAL.get(task, _OPEN)
     if task in ("coursera", "quality", "tpo"):
         pairs = [*pairs, (pairs[0][0].replace("Dog", "Dogs"), pairs[0][1])]
-    kind = LEVAL.task(task).group
+    kind = RAW_BENCHMARKS["leval"].task(task).group
     evaluation = {"closed-ended": "exam", "open-ended-qa": "f1"}.get(kind, "rouge")
     first, second = _documents(task, repeat)
     rows = [(first, evaluation), (second, evaluation)]

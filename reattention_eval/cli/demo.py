@@ -25,6 +25,8 @@ from reattention_eval.report.progress import progress_line
 from reattention_eval.report.task_logs import said, said_errors
 
 CONFIG = "eval_demo.py"
+# the command's options as the variables of configurations; the others bear their own names
+VARIABLES = {"MODEL": "RUN_MODEL", "METHODS": "ONLY_METHODS"}
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 30.0  # torchrun needs some to end its own children
 
@@ -33,7 +35,7 @@ def run_demo(choices: Mapping[str, str], work_dir: Path) -> int:
     """Exit status of opencompass, after everything was shown.
 
     Args:
-        choices: MODEL, LENGTHS, DEPTHS, REPEATS, METHODS, as the configuration's variables.
+        choices: MODEL, LENGTHS, DEPTHS, REPEATS, METHODS.
         work_dir: receives a folder named by the time.
 
     Raises:
@@ -44,9 +46,10 @@ def run_demo(choices: Mapping[str, str], work_dir: Path) -> int:
             "the demo runs OpenCompass, which is not installed: "
             'pip install "reattention-eval[opencompass]"'
         )
-    environment = {**os.environ, **{f"REATTENTION_DEMO_{k}": v for k, v in choices.items()}}
-    for name, fetch in (("MODEL", fetch_model), ("HAYSTACK", fetch_essays)):
-        variable = f"REATTENTION_DEMO_{name}"
+    chosen = {f"REATTENTION_{VARIABLES.get(key, key)}": value for key, value in choices.items()}
+    environment = {**os.environ, **chosen}
+    for name, fetch in (("RUN_MODEL", fetch_model), ("HAYSTACK", fetch_essays)):
+        variable = f"REATTENTION_{name}"
         if not environment.get(variable):
             fetch()
         elif (local := Path(environment[variable]).expanduser()).exists():

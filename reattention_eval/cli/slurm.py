@@ -62,7 +62,7 @@ def submit(
         raise ConfigError(
             'OpenCompass is not installed: pip install "reattention-eval[opencompass]"'
         )
-    from reattention_eval.harness.compose.subset import DRY_RUN, variables
+    from reattention_eval.harness.compose.run_variables import DRY_RUN, variables
 
     # the job that scores runs on one node, whatever the variable says
     settings = {"REATTENTION_RUNNER": "local"}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reattention_eval.datasets.fitting import Insert, Layout, fit_end
+from reattention_eval.datasets.exact_length import Insert, Layout, fit_end
 from reattention_eval.datasets.haystack import Haystack
 from reattention_eval.datasets.needle_styles import Needle, make_needle
 from reattention_eval.datasets.token_index import HaystackIndex, enough_text

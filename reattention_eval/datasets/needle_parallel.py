@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reattention_eval.datasets.fitting import Insert, Layout, fit_end
+from reattention_eval.datasets.exact_length import Insert, Layout, fit_end
 from reattention_eval.datasets.haystack import Haystack
 from reattention_eval.datasets.needle import at_depth, check_asked, stretch
 from reattention_eval.datasets.needle_facts import INTRO, choose_facts, joint_question

@@ -39,7 +39,7 @@ class HaystackIndex:
     """Character positions of tokens and sentences in `text`, ascending.
 
     `tokens[i]` is where token i starts. Counts between two clean cuts are exact; elsewhere a token
-    may be missing or too many, an estimate that `fitting.fit_end` makes exact.
+    may be missing or too many, an estimate that `exact_length.fit_end` makes exact.
     """
 
     name: str

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from reattention_eval.evaluators import infinitebench_answers as answers
-from reattention_eval.evaluators.benchmark import TaskRule, benchmark_of
 from reattention_eval.evaluators.infinitebench_opencompass import OPENCOMPASS
+from reattention_eval.evaluators.rules import TaskRule
 
 
 def _mean_of(name: str, rule: Callable[[str, Any], float]) -> TaskRule:
@@ -36,4 +36,4 @@ OFFICIAL = {
     "math_calc": _mean_of("accuracy", answers.share_of_leading_values),
     "math_find": _mean_of("accuracy", answers.is_first_number),
 }
-INFINITEBENCH = benchmark_of("infinitebench", {"official": OFFICIAL, "opencompass": OPENCOMPASS})
+RULES = {"official": OFFICIAL, "opencompass": OPENCOMPASS}

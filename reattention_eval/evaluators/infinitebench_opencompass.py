@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from reattention_eval.evaluators.benchmark import TaskRule
 from reattention_eval.evaluators.infinitebench_answers import words_of
 from reattention_eval.evaluators.infinitebench_labels import label_of, several, text_and_letter
 from reattention_eval.evaluators.longbench_metrics import chinese_f1
 from reattention_eval.evaluators.opencompass_options import first_option
 from reattention_eval.evaluators.opencompass_rules import accuracy, first_number, rouge
+from reattention_eval.evaluators.rules import TaskRule
 from reattention_eval.evaluators.words import english_f1
 
 _Read = Callable[[str], Any]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from reattention_eval.evaluators import leval_answers as answers
-from reattention_eval.evaluators.benchmark import TaskRule, benchmark_of
 from reattention_eval.evaluators.leval_opencompass import OPENCOMPASS
 from reattention_eval.evaluators.libraries import rouge_scores
+from reattention_eval.evaluators.rules import TaskRule
 from reattention_eval.evaluators.words import english_f1, english_words
 
 _KINDS = ("rouge1", "rouge2", "rougeL")
@@ -124,4 +124,4 @@ OFFICIAL = {
     **{task: TaskRule("f1", _f1) for task in _F1_TASKS},
     **{task: TaskRule("rougeL", _rouge) for task in _ROUGE_TASKS},
 }
-LEVAL = benchmark_of("leval", {"official": OFFICIAL, "opencompass": OPENCOMPASS})
+RULES = {"official": OFFICIAL, "opencompass": OPENCOMPASS}

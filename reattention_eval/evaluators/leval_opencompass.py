@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reattention_eval.evaluators.benchmark import TaskRule
 from reattention_eval.evaluators.opencompass_rules import accuracy, after, first_phrase, rouge
+from reattention_eval.evaluators.rules import TaskRule
 
 
 def first_capital(text: str) -> str:

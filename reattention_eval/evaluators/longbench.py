@@ -11,9 +11,9 @@ from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.evaluators import longbench_metrics as metrics
-from reattention_eval.evaluators.benchmark import TaskRule, benchmark_of
 from reattention_eval.evaluators.libraries import rouge_l
 from reattention_eval.evaluators.longbench_metrics import Metric
+from reattention_eval.evaluators.rules import TaskRule
 from reattention_eval.evaluators.words import english_f1
 
 # task -> (the figure's name, the function); None where the rule also needs the list of classes
@@ -109,10 +109,7 @@ def _rule(task: str, name: str, one: Callable[[str, Any], float]) -> TaskRule:
     return TaskRule(name, score)
 
 
-LONGBENCH = benchmark_of(
-    "longbench",
-    {
-        "official": {task: _official(task) for task in _TASKS},
-        "opencompass": {task: _opencompass(task) for task in _TASKS},
-    },
-)
+RULES = {
+    "official": {task: _official(task) for task in _TASKS},
+    "opencompass": {task: _opencompass(task) for task in _TASKS},
+}

@@ -8,24 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reattention_eval.evaluators.benchmark import Benchmark
+from reattention_eval.evaluators.rules import TaskRule
 from reattention_eval.evaluators.text import edit_similarity
 
 
-def needle_score(
-    task: str, predictions: Sequence[str], references: Sequence[str]
-) -> dict[str, float]:
+def needle_score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Means over the samples, 0..100.
 
     `accuracy`: percent of answers with the key phrase in them, as written. `score`, the paper's:
     100 for such an answer, else 20 times the edit similarity (0..1) of answer and reference, both
     without white space.
 
-    A reference is the key phrase itself, or "reference*key phrase" (NeedleBench's form). For the
-    task `parallel`, see `parallel_score`.
+    A reference is the key phrase itself, or "reference*key phrase" (NeedleBench's form).
     """
-    if task == "parallel":
-        return parallel_score(predictions, references)
     hits, scores = [], []
     for prediction, reference in zip(predictions, references, strict=True):
         whole, _, key = reference.partition("*")
@@ -55,9 +50,11 @@ def _dense(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-_TASKS = ("magic_number", "passkey", "sentence", "needlebench", "parallel")
-NEEDLE = Benchmark(
-    tasks=_TASKS,
-    scorers={"official": needle_score},
-    main={"official": dict.fromkeys(_TASKS, "score")},
-)
+RULES = {
+    "official": {
+        **dict.fromkeys(
+            ("magic_number", "passkey", "sentence", "needlebench"), TaskRule("score", needle_score)
+        ),
+        "parallel": TaskRule("score", parallel_score),
+    }
+}

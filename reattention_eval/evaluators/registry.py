@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
+from reattention_eval.benchmarks.registry import find_benchmark, list_benchmarks
 from reattention_eval.errors import ConfigError, DataError
-from reattention_eval.evaluators.benchmark import Benchmark
-from reattention_eval.evaluators.infinitebench import INFINITEBENCH
-from reattention_eval.evaluators.leval import LEVAL
-from reattention_eval.evaluators.longbench import LONGBENCH
-from reattention_eval.evaluators.needle import NEEDLE
-from reattention_eval.evaluators.ruler import RULER
-
-BENCHMARKS: dict[str, Benchmark] = {
-    "infinitebench": INFINITEBENCH,
-    "leval": LEVAL,
-    "longbench": LONGBENCH,
-    "needle": NEEDLE,
-    "ruler": RULER,
-}
-_T = TypeVar("_T")
+from reattention_eval.evaluators.rules import TaskRule
 
 
 def list_tasks() -> dict[str, tuple[str, ...]]:
     """Every benchmark that can be scored and its tasks."""
-    return {name: benchmark.tasks for name, benchmark in BENCHMARKS.items()}
+    return {name: tuple(find_benchmark(name).tasks) for name in list_benchmarks()}
 
 
 def main_metric(benchmark: str, task: str, scoring: str = "official") -> str:
@@ -34,9 +21,7 @@ def main_metric(benchmark: str, task: str, scoring: str = "official") -> str:
     Raises:
         ConfigError: unknown benchmark, task or rule, or a task that the rule leaves out.
     """
-    known = _benchmark(benchmark, task)
-    _pick(f"scoring of {benchmark}", scoring, known.scorers)
-    return _pick(f"figure of {benchmark} under {scoring!r} for", task, known.main[scoring])
+    return _rule(benchmark, task, scoring).main
 
 
 def score(
@@ -56,24 +41,27 @@ def score(
         ConfigError: unknown benchmark, task or rule (the message lists those that exist).
         DataError: no predictions, or not as many references as predictions.
     """
-    known = _benchmark(benchmark, task)
-    scorer = _pick(f"scoring of {benchmark}", scoring, known.scorers)
+    rule = _rule(benchmark, task, scoring)
     if not predictions or len(predictions) != len(references):
         raise DataError(
             f"{benchmark}/{task}: {len(predictions)} predictions for {len(references)} references; "
             "both are needed, one for each sample: run the missing samples again."
         )
-    return scorer(task, predictions, references)
+    return rule.scorer(predictions, references)
 
 
-def _benchmark(name: str, task: str) -> Benchmark:
-    known = _pick("benchmark", name, BENCHMARKS)
-    if task not in known.tasks:
-        raise ConfigError(f"{name} has no task {task!r}; choose from {', '.join(known.tasks)}.")
-    return known
-
-
-def _pick(kind: str, name: str, choices: Mapping[str, _T]) -> _T:
-    if name not in choices:
-        raise ConfigError(f"there is no {kind} {name!r}; choose from {', '.join(sorted(choices))}.")
-    return choices[name]
+def _rule(benchmark: str, task: str, scoring: str) -> TaskRule:
+    known = find_benchmark(benchmark)
+    known.task(task)
+    if scoring not in known.rules:
+        raise ConfigError(
+            f"there is no scoring of {benchmark} {scoring!r}; choose from "
+            f"{', '.join(sorted(known.rules))}."
+        )
+    rules = known.rules[scoring]
+    if task not in rules:
+        raise ConfigError(
+            f"{benchmark}/{task} has no scoring {scoring!r}; use 'official', which has all tasks "
+            f"({scoring} has {', '.join(rules)})."
+        )
+    return rules[task]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reattention_eval.evaluators.benchmark import TaskRule, benchmark_of
+from reattention_eval.evaluators.rules import TaskRule
 
 _NEEDLES = (
     "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2",
@@ -41,12 +41,9 @@ def _hits(prediction: str, answers: Sequence[str]) -> list[bool]:
 
 _ALL = TaskRule("score", string_match_all)
 _PART = TaskRule("score", string_match_part)
-RULER = benchmark_of(
-    "ruler",
-    {
-        "official": {
-            **dict.fromkeys([*_NEEDLES, "vt", "cwe", "fwe"], _ALL),
-            **dict.fromkeys(["qa_1", "qa_2"], _PART),
-        }
-    },
-)
+RULES = {
+    "official": {
+        **dict.fromkeys([*_NEEDLES, "vt", "cwe", "fwe"], _ALL),
+        **dict.fromkeys(["qa_1", "qa_2"], _PART),
+    }
+}

@@ -1,7 +1,7 @@
-"""The one room that knows OpenCompass: model, inferencer, datasets, evaluators, summarizer.
+"""The one room that knows OpenCompass: model, inferencer, dataset, evaluator, summarizer.
 
 Names are loaded when asked for, so the parts that need no OpenCompass (`prompt_runner`,
-`sample_run`, `needle_rows`, `compose`, `direct`) work without it.
+`sample_run`, `compose`, `standalone`) work without it.
 """
 
 from importlib import import_module
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from reattention_eval.harness.benchmark import BenchmarkDataset, BenchmarkEvaluator
     from reattention_eval.harness.inferencer import LongContextGenInferencer
     from reattention_eval.harness.model import LongContextLM, ReAttentionCausalLM
-    from reattention_eval.harness.needle import NeedleDataset, NeedleEvaluator
     from reattention_eval.harness.prompt_runner import PromptRunner
-    from reattention_eval.harness.ruler import RulerDataset, RulerEvaluator
     from reattention_eval.harness.samples import Output, Sample
     from reattention_eval.harness.summarizer import LongContextSummarizer
 
@@ -25,15 +23,13 @@ _HOMES = {
     "LongContextGenInferencer": "inferencer",
     "LongContextLM": "model",
     "LongContextSummarizer": "summarizer",
-    "NeedleDataset": "needle",
-    "NeedleEvaluator": "needle",
     "Output": "samples",
     "PromptRunner": "prompt_runner",
     "ReAttentionCausalLM": "model",
-    "RulerDataset": "ruler",
-    "RulerEvaluator": "ruler",
     "Sample": "samples",
 }
+# in configurations that earlier versions wrote down for their jobs
+_FORMER = ("NeedleDataset", "NeedleEvaluator", "RulerDataset", "RulerEvaluator")
 
 __all__ = [
     "BenchmarkDataset",
@@ -41,13 +37,9 @@ __all__ = [
     "LongContextGenInferencer",
     "LongContextLM",
     "LongContextSummarizer",
-    "NeedleDataset",
-    "NeedleEvaluator",
     "Output",
     "PromptRunner",
     "ReAttentionCausalLM",
-    "RulerDataset",
-    "RulerEvaluator",
     "Sample",
 ]
 
@@ -55,6 +47,12 @@ say_plainly()
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        raise AttributeError(
+            f"{name} is BenchmarkDataset or BenchmarkEvaluator now: this configuration was written "
+            "down by an earlier version; start its run again from configs/eval_*.py with -r, "
+            "which goes on with the samples that it holds."
+        )
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -80,10 +80,10 @@ def submitted(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch)
     """A demo configuration that can be read, and an sbatch whose words stand in the file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("Words.")
-    monkeypatch.setenv("REATTENTION_DEMO_MODEL", str(checkpoint))
-    monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(tmp_path / "text.txt"))
-    monkeypatch.setenv("REATTENTION_DEMO_LENGTHS", "600,700,800")
-    monkeypatch.setenv("REATTENTION_DEMO_METHODS", "full,reattention")
+    monkeypatch.setenv("REATTENTION_RUN_MODEL", str(checkpoint))
+    monkeypatch.setenv("REATTENTION_HAYSTACK", str(tmp_path / "text.txt"))
+    monkeypatch.setenv("REATTENTION_LENGTHS", "600,700,800")
+    monkeypatch.setenv("REATTENTION_ONLY_METHODS", "full,reattention")
     seen, tools = tmp_path / "seen", tmp_path / "bin"
     tools.mkdir()
     stand_in = tools / "sbatch"

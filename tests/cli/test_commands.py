@@ -25,7 +25,8 @@ run = pathlib.Path(sys.argv[1]) / "20260101_000000"
 (run / "results" / "m" / "d.json").write_text('{"accuracy": 75.0, "n": 4}')
 (run / "predictions" / "m").mkdir(parents=True)
 (run / "predictions" / "m" / "d.json").write_text("{}")
-given = {k: v for k, v in os.environ.items() if k.startswith("REATTENTION_DEMO")}
+own = {k: v for k, v in os.environ.items() if k.startswith("REATTENTION_")}
+given = {k: v for k, v in own.items() if k != "REATTENTION_CACHE"}
 (run / "given.json").write_text(json.dumps([given, os.getcwd()]))
 print("words of opencompass")
 sys.exit(int(sys.argv[2]))
@@ -103,7 +104,7 @@ def test_demo_hands_on_choices_and_status(
     text.write_text("Words.")
     shutil.copytree(checkpoint, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(text))
+    monkeypatch.setenv("REATTENTION_HAYSTACK", str(text))
     result = invoke(
         "demo", "--model", "model", "--lengths", "600,700", "--repeats", "2", "--work-dir", "out"
     )
@@ -111,10 +112,10 @@ def test_demo_hands_on_choices_and_status(
     run = tmp_path / "out" / "20260101_000000"
     given, cwd = json.loads((run / "given.json").read_text())
     assert given == {
-        "REATTENTION_DEMO_MODEL": str(tmp_path / "model"),
-        "REATTENTION_DEMO_LENGTHS": "600,700",
-        "REATTENTION_DEMO_REPEATS": "2",
-        "REATTENTION_DEMO_HAYSTACK": str(text),
+        "REATTENTION_RUN_MODEL": str(tmp_path / "model"),
+        "REATTENTION_LENGTHS": "600,700",
+        "REATTENTION_REPEATS": "2",
+        "REATTENTION_HAYSTACK": str(text),
     }
     assert Path(cwd) != tmp_path  # opencompass leaves files where it is started
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["20260101_000000"]
@@ -153,7 +154,7 @@ def test_demo_shows_why_nothing_began(
         demo, "command", lambda config, work: [sys.executable, "-c", "raise SystemExit('no such')"]
     )
     (tmp_path / "text.txt").write_text("Words.")
-    monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(tmp_path / "text.txt"))
+    monkeypatch.setenv("REATTENTION_HAYSTACK", str(tmp_path / "text.txt"))
     result = invoke("demo", "--model", str(checkpoint), "--work-dir", str(tmp_path / "out"))
     assert result.exit_code == 1
     assert "no such" in result.output

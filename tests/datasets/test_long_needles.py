@@ -13,7 +13,7 @@ from real_model import real_tokenizer
 from test_needle import HAYSTACK, prose, unigram_tokenizer
 from tiny_tokenizers import tiny_tokenizer
 
-from reattention_eval.datasets import fitting, needle_samples, parallel_samples, token_index
+from reattention_eval.datasets import exact_length, needle_samples, parallel_samples, token_index
 from reattention_eval.datasets import haystack as haystack_module
 from reattention_eval.datasets.haystack import Haystack, check_haystack, iter_haystack
 from reattention_eval.datasets.token_index import enough_text, index_haystack
@@ -51,14 +51,14 @@ def test_counts_without_the_inside_are_exact(
 ) -> None:
     """Small limits bring the way of prompts of a million characters into a test."""
     tokenizer = TOKENIZERS[name]()
-    monkeypatch.setattr(fitting, "_WHOLE", 20_000)
-    monkeypatch.setattr(fitting, "_KEPT", 1000)
+    monkeypatch.setattr(exact_length, "_WHOLE", 20_000)
+    monkeypatch.setattr(exact_length, "_KEPT", 1000)
     monkeypatch.setattr(token_index, "_PIECE", 30_000)
     index_haystack.cache_clear()
     source = "+".join(map(str, texts))
     holes = []
-    hole = fitting._hole
-    monkeypatch.setattr(fitting, "_hole", lambda *a: holes.append(hole(*a)) or holes[-1])
+    hole = exact_length._hole
+    monkeypatch.setattr(exact_length, "_hole", lambda *a: holes.append(hole(*a)) or holes[-1])
     for length in (9_000, 40_000):
         for chat in [False, True] if tokenizer.chat_template else [False]:
             ask: dict[str, Any] = dict(length=length, seed=length, chat_template=chat)

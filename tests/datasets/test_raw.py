@@ -7,14 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_benchmarks import write_benchmarks
+from tiny_benchmarks import RAW_BENCHMARKS, load_rows, write_benchmarks
 
-from reattention_eval.datasets.raw import (
-    RAW_BENCHMARKS,
-    joined_predictions,
-    load_rows,
-    raw_benchmark,
-)
+from reattention_eval.benchmarks.base import Answer
 from reattention_eval.errors import ConfigError, DataError
 
 TASKS = [(b.name, task) for b in RAW_BENCHMARKS.values() for task in b.tasks]
@@ -37,11 +32,11 @@ def test_the_benchmarks_are_whole() -> None:
     assert {name: len(b.tasks) for name, b in RAW_BENCHMARKS.items()} == {
         "longbench": 21, "leval": 20, "infinitebench": 12,
     }  # fmt: skip
-    assert len(raw_benchmark("leval").groups()["paper"]) == 18
-    assert raw_benchmark("infinitebench").groups()["paper"] == [
+    assert len(RAW_BENCHMARKS["leval"].groups()["paper"]) == 18
+    assert RAW_BENCHMARKS["infinitebench"].groups()["paper"] == [
         "longbook_choice_eng", "longbook_qa_eng", "longbook_sum_eng",
     ]  # fmt: skip
-    assert len(raw_benchmark("infinitebench").groups()["other"]) == 9
+    assert len(RAW_BENCHMARKS["infinitebench"].groups()["other"]) == 9
 
 
 @pytest.mark.parametrize(("benchmark", "task"), TASKS)
@@ -84,9 +79,10 @@ def test_science_fiction_asks_twice_and_joins(data: Path) -> None:
     assert "Document 0" not in fact
     assert fact.endswith("\nAnswer:")
     answers = [f"{row['sample']}{'sf'[row['part']]}" for row in rows]
-    assert joined_predictions("leval", "sci_fi", rows, answers) == {
-        n: f"{n}s [fact: {n}f]" for n in range(4)
-    }
+    found = RAW_BENCHMARKS["leval"].result(
+        "sci_fi", rows, [Answer(text, 1) for text in answers], "official"
+    )
+    assert [d["prediction"] for d in found["details"]] == [f"{n}s [fact: {n}f]" for n in range(4)]
 
 
 def test_options_and_calls_are_filled_in(data: Path) -> None:

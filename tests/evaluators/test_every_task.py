@@ -65,7 +65,7 @@ def test_main_metric_is_one_of_the_figures_under_both_rules(samples):
 def test_tasks_that_opencompass_leaves_out(task):
     with pytest.raises(ConfigError, match="use 'official'"):
         score("leval", task, ["a"], ["a"], scoring="opencompass")
-    with pytest.raises(ConfigError, match=f"for '{task}'; choose from coursera"):
+    with pytest.raises(ConfigError, match=f"leval/{task} has no scoring 'opencompass'"):
         main_metric("leval", task, "opencompass")
 
 

@@ -13,14 +13,14 @@ from opencompass.utils import text_postprocessors as released
 from opencompass_peer import dataset_config, opencompass_score, references_of
 from task_samples import prediction, reference
 
+from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.evaluators import leval_opencompass, main_metric, opencompass_rules, score
 from reattention_eval.evaluators.opencompass_options import first_option
-from reattention_eval.evaluators.registry import BENCHMARKS
 
 TASKS = [
     (benchmark, task)
     for benchmark in ("longbench", "leval", "infinitebench")
-    for task in BENCHMARKS[benchmark].main["opencompass"]
+    for task in find_benchmark(benchmark).rules["opencompass"]
 ]
 
 

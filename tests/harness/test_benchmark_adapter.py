@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_benchmarks import perfect, write_benchmarks
+from tiny_benchmarks import RAW_BENCHMARKS, load_rows, perfect, write_benchmarks
 
-from reattention_eval.datasets.raw import RAW_BENCHMARKS, load_rows
+from reattention_eval.benchmarks.base import Answer
+from reattention_eval.benchmarks.scored import rules_for
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import BenchmarkDataset, BenchmarkEvaluator, LongContextLM, Sample
-from reattention_eval.harness.benchmark_rows import benchmark_result, rules_for
 
 TASKS = [(b.name, task) for b in RAW_BENCHMARKS.values() for task in b.tasks]
 
@@ -31,8 +31,8 @@ def result(
     benchmark: str, task: str, predictions: list[str], scoring: str = "official"
 ) -> dict[str, Any]:
     rows = load_rows(benchmark, task)
-    same = [7] * len(rows)
-    return benchmark_result(benchmark, task, rows, predictions, same, same, scoring)
+    answers = [Answer(text, 7, 7) for text in predictions]
+    return RAW_BENCHMARKS[benchmark].result(task, rows, answers, scoring)
 
 
 def perfect_predictions(benchmark: str, task: str) -> list[str]:
@@ -73,8 +73,8 @@ def test_one_scoring_never_stands_under_the_others_name() -> None:
     assert set(result("longbench", "qasper", right, "opencompass")) == {
         "opencompass_score", "n", "details",
     }  # fmt: skip
-    assert rules_for("leval", "codeU", "opencompass") == ["official"]
-    assert rules_for("leval", "tpo", "both") == ["official", "opencompass"]
+    assert rules_for(RAW_BENCHMARKS["leval"], "codeU", "opencompass") == ["official"]
+    assert rules_for(RAW_BENCHMARKS["leval"], "tpo", "both") == ["official", "opencompass"]
 
 
 def test_half_right_is_half() -> None:
@@ -103,7 +103,7 @@ def test_the_dataset_keeps_references_of_any_shape() -> None:
         found = BenchmarkEvaluator(benchmark, task).evaluate(
             1, 1, dataset.test,
             predictions=perfect_predictions(benchmark, task), test_set=dataset.test,
-            n_tokens=[9] * len(rows), n_cut=[0] * len(rows),
+            answer_nll=[None] * len(rows), n_tokens=[9] * len(rows), n_cut=[0] * len(rows),
         )  # fmt: skip
         assert found["score"] == 100.0
     with pytest.raises(ConfigError, match="n=2"):

@@ -12,9 +12,9 @@ from tiny_benchmarks import write_benchmarks
 
 from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError, DataError
-from reattention_eval.harness.compose import benchmark_datasets, cross, evaluation
-from reattention_eval.harness.compose.subset import DRY_RUN
-from reattention_eval.harness.jobs import main as list_jobs
+from reattention_eval.harness.compose import evaluation, model_method_pairs
+from reattention_eval.harness.compose.run_variables import DRY_RUN
+from reattention_eval.harness.list_jobs import main as list_jobs
 
 NAMES = {"longbench": 21, "leval": 20, "infinitebench": 9}
 FULL, REATTENTION = dict(type="full"), dict(type="reattention")
@@ -39,6 +39,11 @@ def load(benchmark: str) -> Config:
 
 def names(datasets: list[dict[str, Any]]) -> list[str]:
     return [dataset["abbr"].rsplit("-", 1)[0] for dataset in datasets]
+
+
+def datasets(model: dict[str, Any], plan: dict[str, Any]) -> list[dict[str, Any]]:
+    run = evaluation([model], [FULL], [{**plan, "cut_at_window": False}])
+    return list(run["datasets"])
 
 
 def plan(benchmark: str = "longbench", **options: Any) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def test_a_missing_file_is_found_while_the_configuration_is_read(data: Path) -> 
 
 def test_datasets_are_asked_as_the_benchmark_says() -> None:
     def inferencer(model: dict[str, Any], task: str) -> dict[str, Any]:
-        dataset = benchmark_datasets(model, "longbench", [31500], tasks=[task])[0]
+        dataset = datasets(model, plan(tasks=[task]))[0]
         return dict(dataset["infer_cfg"]["inferencer"])
 
     assert inferencer(LARGE, "qasper")["chat_template"] is True
@@ -100,7 +105,7 @@ def test_the_name_changes_with_all_that_changes_an_answer(
 ) -> None:
     def name(model: dict[str, Any] = SMALL, benchmark: str = "infinitebench", **change: Any) -> str:
         options = {"lengths": [31500], "tasks": ["longbook_qa_eng"], **change}
-        return str(benchmark_datasets(model, benchmark, **options)[0]["abbr"])
+        return str(datasets(model, plan(benchmark, **options))[0]["abbr"])
 
     found = [name(), name(LARGE), name(lengths=[7500]), name(prompts="yarn-mistral")]
     monkeypatch.setenv("REATTENTION_SAMPLES", "1")
@@ -198,13 +203,13 @@ def test_a_model_of_ones_own_gets_a_scope_that_fits(
 def test_a_cut_needs_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = {"abbr": "x", "path": "org/x", "dtype": "float32"}
     with pytest.raises(ConfigError, match="window="):
-        cross([unknown], [FULL], cut_at_window=True)
-    assert cross([unknown], [REATTENTION], cut_at_window=True)
-    assert "max_prompt_tokens" not in cross([SMALL], [FULL])[0]
+        model_method_pairs([unknown], [FULL], cut_at_window=True)
+    assert model_method_pairs([unknown], [REATTENTION], cut_at_window=True)
+    assert "max_prompt_tokens" not in model_method_pairs([SMALL], [FULL])[0]
 
 
 def test_unknown_benchmarks_and_groups() -> None:
-    with pytest.raises(ConfigError, match="longbench, leval, infinitebench"):
+    with pytest.raises(ConfigError, match="longbench, longbench_v2, leval"):
         evaluation([SMALL], [FULL], [plan("longbunch")])
     with pytest.raises(ConfigError, match="the groups all"):
         evaluation([SMALL], [FULL], [plan(tasks="best")])

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from mmengine.config import Config
-from tiny_benchmarks import write_benchmarks
+from tiny_benchmarks import RAW_BENCHMARKS, write_benchmarks
 
 from reattention_eval.cli.configs import config_path
-from reattention_eval.datasets.raw import RAW_BENCHMARKS
 from reattention_eval.harness.compose import evaluation
-from reattention_eval.harness.jobs import main as list_jobs
+from reattention_eval.harness.list_jobs import main as list_jobs
 from reattention_eval.harness.tasks import LongContextEvalTask, LongContextInferTask
 from reattention_eval.report import build_report
 

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from reattention_eval.errors import ConfigError, DataError
-from reattention_eval.harness.compose import cross, embedded_model, needle_datasets, needle_run
+from reattention_eval.harness.compose import (
+    embedded_model,
+    evaluation,
+    model_method_pairs,
+    plan_jobs,
+)
 
 FULL = dict(type="full")
 REATTENTION = dict(type="reattention", local_size=1024, max_spans=95)
@@ -21,11 +26,11 @@ def model(checkpoint: Path, **settings: Any) -> dict[str, Any]:
 
 
 def abbr(checkpoint: Path, method: dict[str, Any] = REATTENTION, **settings: Any) -> str:
-    return cross([model(checkpoint, **settings)], [method])[0]["abbr"]
+    return model_method_pairs([model(checkpoint, **settings)], [method])[0]["abbr"]
 
 
 def test_models_times_methods(checkpoint: Path) -> None:
-    crossed = cross([model(checkpoint)], [FULL, REATTENTION])
+    crossed = model_method_pairs([model(checkpoint)], [FULL, REATTENTION])
     assert [m["method"]["type"] for m in crossed] == ["full", "reattention"]
     assert re.fullmatch(r"tiny-llama-full-[0-9a-f]{8}", crossed[0]["abbr"])
     assert re.fullmatch(r"tiny-llama-reattention-4096-[0-9a-f]{8}", crossed[1]["abbr"])
@@ -43,7 +48,7 @@ def test_the_name_changes_with_all_that_changes_a_prediction(
         abbr(checkpoint, stop_words=["\n"]),
         abbr(checkpoint, {**REATTENTION, "top_k": 2}),
         abbr(checkpoint, {**REATTENTION, "selection": "block_max"}),
-        cross([{**model(checkpoint), "dtype": "bfloat16"}], [REATTENTION])[0]["abbr"],
+        model_method_pairs([{**model(checkpoint), "dtype": "bfloat16"}], [REATTENTION])[0]["abbr"],
     ]
     assert len(set(names)) == len(names)
 
@@ -57,7 +62,7 @@ def test_the_name_stays_with_what_does_not(checkpoint: Path, tmp_path: Path) -> 
 
 
 def test_auto_dtype_is_written_down(checkpoint: Path) -> None:
-    made = cross([{**model(checkpoint), "dtype": "auto"}], [FULL])[0]
+    made = model_method_pairs([{**model(checkpoint), "dtype": "auto"}], [FULL])[0]
     assert made["dtype"] in {"bfloat16", "float16", "float32"}
 
 
@@ -71,13 +76,18 @@ def test_auto_dtype_is_written_down(checkpoint: Path) -> None:
 )
 def test_bad_products(checkpoint: Path, models: list, methods: list, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        cross([{**model(checkpoint), **m} for m in models], methods)
+        model_method_pairs([{**model(checkpoint), **m} for m in models], methods)
+
+
+def needles(checkpoint: Path, **plan: Any) -> list[dict[str, Any]]:
+    known = dict(benchmark="needle", lengths=[600], depths=[0, 50], repeats=2)
+    run = evaluation([model(checkpoint)], [FULL], [{**known, **plan}])
+    return list(run["datasets"])
 
 
 def test_needle_names_carry_the_recipe(checkpoint: Path, haystack: Path) -> None:
     def name(**change: Any) -> str:
-        recipe = dict(lengths=[600], depths=[0, 50], repeats=2, haystack=str(haystack))
-        return needle_datasets(model(checkpoint), **{**recipe, **change})[0]["abbr"]
+        return str(needles(checkpoint, haystack=str(haystack), **change)[0]["abbr"])
 
     names = [
         name(), name(lengths=[700]), name(depths=[0]), name(repeats=3), name(seed=1),
@@ -93,16 +103,16 @@ def test_a_missing_haystack_is_found_before_anything_runs(
 ) -> None:
     monkeypatch.setenv("REATTENTION_CACHE", str(tmp_path))
     with pytest.raises(DataError, match="reattention-eval prepare needle"):
-        needle_datasets(model(checkpoint), [600], [50], 1)
+        needles(checkpoint)
     with pytest.raises(DataError, match=r"no\.txt"):
-        needle_datasets(model(checkpoint), [600], [50], 1, haystack="no.txt")
+        needles(checkpoint, haystack="no.txt")
 
 
 def test_a_missing_embedded_model_says_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REATTENTION_CACHE", str(tmp_path))
-    monkeypatch.delenv("REATTENTION_DEMO_MODEL", raising=False)
+    monkeypatch.delenv("REATTENTION_RUN_MODEL", raising=False)
     with pytest.raises(ConfigError, match="reattention-eval prepare demo"):
         embedded_model()
 
@@ -110,11 +120,9 @@ def test_a_missing_embedded_model_says_the_command(
 def test_two_checkpoints_get_their_own_prompts(
     checkpoint: Path, bos_checkpoint: Path, haystack: Path
 ) -> None:
-    run = needle_run(
-        [model(checkpoint), model(bos_checkpoint)], [FULL], [600, 700], [50], 1,
-        haystack=str(haystack),
-    )  # fmt: skip
-    assert len(run["models"]) == len(run["datasets"]) == 2
+    plan = dict(benchmark="needle", lengths=[600], depths=[50], repeats=1, haystack=str(haystack))
+    run = evaluation([model(checkpoint), model(bos_checkpoint)], [FULL], [plan])
+    assert len(run["models"]) == 2
     for group, path in zip(
         run["model_dataset_combinations"], (checkpoint, bos_checkpoint), strict=True
     ):
@@ -126,11 +134,12 @@ def test_variables_replace_what_the_configuration_says(
     checkpoint: Path, bos_checkpoint: Path, haystack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
-        "MODEL": str(bos_checkpoint), "LENGTHS": "600, 800", "DEPTHS": "0,12.5", "REPEATS": "3",
-        "METHODS": "reattention", "HAYSTACK": str(haystack),
+        "RUN_MODEL": str(bos_checkpoint), "LENGTHS": "600, 800", "DEPTHS": "0,12.5", "REPEATS": "3",
+        "ONLY_METHODS": "reattention", "HAYSTACK": str(haystack),
     }.items():  # fmt: skip
-        monkeypatch.setenv(f"T_{name}", value)
-    run = needle_run([model(checkpoint)], [FULL, REATTENTION], [100], [50], 1, environment="T")
+        monkeypatch.setenv(f"REATTENTION_{name}", value)
+    plan = dict(benchmark="needle", lengths=[100], depths=[50], repeats=1)
+    run = evaluation([model(checkpoint)], [FULL, REATTENTION], [plan])
     assert [m["abbr"].rsplit("-", 1)[0] for m in run["models"]] == ["tiny-bos-reattention-4096"]
     assert [d["length"] for d in run["datasets"]] == [600, 800]
     assert run["datasets"][0]["depths"] == [0.0, 12.5]
@@ -141,18 +150,57 @@ def test_variables_replace_what_the_configuration_says(
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("LENGTHS", "8K", "T_LENGTHS is '8K'"),
-        ("METHODS", "full,magic", "magic; this configuration has full, reattention"),
-        ("MODEL", "./nowhere", "nowhere"),
+        ("LENGTHS", "8K", "REATTENTION_LENGTHS is '8K'"),
+        ("ONLY_METHODS", "full,magic", "magic; this configuration has full, reattention"),
+        ("RUN_MODEL", "./nowhere", "nowhere"),
+        ("DEMO_LENGTHS", "600", "REATTENTION_DEMO_LENGTHS is not read any more; set REATTENTION_L"),
+        ("SWEEP_METHODS", "full", "is not read any more; set REATTENTION_ONLY_METHODS instead"),
     ],
 )
 def test_bad_variables_are_named(
     checkpoint: Path, haystack: Path, monkeypatch: pytest.MonkeyPatch,
     name: str, value: str, says: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv(f"T_{name}", value)
+    monkeypatch.setenv(f"REATTENTION_{name}", value)
+    plan = dict(benchmark="needle", lengths=[600], depths=[50], repeats=1, haystack=str(haystack))
     with pytest.raises(ConfigError, match=re.escape(says)):
-        needle_run(
-            [model(checkpoint)], [FULL, REATTENTION], [600], [50], 1, environment="T",
-            haystack=str(haystack),
-        )  # fmt: skip
+        evaluation([model(checkpoint)], [FULL, REATTENTION], [plan])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"benchmark": "needel"}, "there is no benchmark 'needel'; choose from longbench"),
+        ({"benchmark": None}, "a plan has the benchmark None"),
+        ({"depth": [50]}, "may have benchmark, chat_template, cut_at_window, depths"),
+    ],
+)
+def test_bad_plans_say_what_a_plan_may_have(
+    checkpoint: Path, change: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        needles(checkpoint, **change)
+
+
+def test_jobs_are_one_list_of_which_the_configuration_is_a_form(
+    checkpoint: Path, haystack: Path
+) -> None:
+    plan = dict(benchmark="needle", lengths=[600], depths=[50], repeats=1, haystack=str(haystack))
+    asked = [model(checkpoint)], [FULL, REATTENTION], [plan, {**plan, "lengths": [600, 700]}]
+    jobs, run = plan_jobs(*asked), evaluation(*asked)
+    assert len(jobs) == 4  # what two plans ask is asked once
+    assert {job.asked.length for job in jobs} == {600, 700}
+    pairs = [
+        (m["abbr"], d["abbr"])
+        for group in run["model_dataset_combinations"]
+        for m in group["models"]
+        for d in group["datasets"]
+    ]
+    assert sorted(pairs) == sorted(job.names for job in jobs)
+
+
+def test_what_an_earlier_version_wrote_down_says_what_to_do() -> None:
+    import reattention_eval.harness as harness
+
+    with pytest.raises(AttributeError, match="start its run again from configs"):
+        _ = harness.NeedleDataset

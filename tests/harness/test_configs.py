@@ -11,7 +11,7 @@ from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import build_method
 
-NAMES = {"eval_demo.py": "DEMO", "eval_needle_sweep.py": "SWEEP"}
+NAMES = ("eval_demo.py", "eval_needle_sweep.py")
 
 
 @pytest.fixture
@@ -21,9 +21,8 @@ def surroundings(
     """A model and a text in the place of the embedded ones, an empty cache, another folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REATTENTION_CACHE", str(tmp_path / "cache"))
-    for name in NAMES.values():
-        monkeypatch.setenv(f"REATTENTION_{name}_MODEL", str(checkpoint))
-        monkeypatch.setenv(f"REATTENTION_{name}_HAYSTACK", str(haystack))
+    monkeypatch.setenv("REATTENTION_RUN_MODEL", str(checkpoint))
+    monkeypatch.setenv("REATTENTION_HAYSTACK", str(haystack))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,7 +35,7 @@ def test_what_is_written_out_reads_back_equal(
     again = Config.fromfile(tmp_path / "dump.py", format_python_code=False)
     for key in ("models", "datasets", "infer", "eval", "summarizer"):
         assert again.to_dict()[key] == config.to_dict()[key]
-    assert "needle_run" not in again
+    assert "run" not in again
     assert again.models[0].type == "reattention_eval.harness.LongContextLM"
     assert again.infer.partitioner.num_worker == 1
 
@@ -57,7 +56,6 @@ def test_every_method_fits_the_window_and_budgets_are_shared(name: str, surround
 def test_without_the_model_the_command_that_fetches_it_is_named(
     surroundings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in NAMES.values():
-        monkeypatch.delenv(f"REATTENTION_{name}_MODEL")
+    monkeypatch.delenv("REATTENTION_RUN_MODEL")
     with pytest.raises(ConfigError, match="reattention-eval prepare demo"):
         Config.fromfile(config_path("eval_demo.py"))

@@ -18,11 +18,10 @@ import pytest
 
 if __name__ == "__main__":
     sys.path.insert(0, "tests")
-from tiny_benchmarks import write_benchmarks
+from tiny_benchmarks import RAW_BENCHMARKS, load_rows, write_benchmarks
 from tiny_tokenizers import tiny_tokenizer
 
-from reattention_eval.datasets.prompt_texts import prompt_texts
-from reattention_eval.datasets.raw import RAW_BENCHMARKS, load_rows, raw_benchmark
+from reattention_eval.benchmarks.prompt_texts import prompt_texts
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.samples import Sample
 from reattention_eval.prompts import PreparedPrompt
@@ -70,7 +69,7 @@ def facts(lm: PromptRunner, task: str) -> dict[str, Any]:
     benchmark, name = task.split("/")
     out = {}
     for form in ("base", "chat"):
-        if form == "base" or raw_benchmark(benchmark).task(name).chat:
+        if form == "base" or RAW_BENCHMARKS[benchmark].task(name).chat:
             prompt = prepared(lm, task, form == "chat")
             text = lm.tokenizer.decode(prompt.input_ids)
             out[form] = {"tokens": prompt.n_tokens, "head": text[:EDGE], "tail": text[-EDGE:]}

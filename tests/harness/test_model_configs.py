@@ -14,7 +14,7 @@ from reattention_eval.checkpoints import load_model
 from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import LongContextLM, placement
-from reattention_eval.harness.compose import cross
+from reattention_eval.harness.compose import model_method_pairs
 from reattention_eval.methods import build_method
 
 FOLDER = config_path("eval_demo.py").parent / "models"
@@ -58,7 +58,9 @@ def test_each_model_has_a_base_and_a_chat_form(from_the_hub: None) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_scopes_are_the_papers_and_fit_the_window(name: str, from_the_hub: None) -> None:
     (entry,) = entries(name)
-    crossed = {m["method"]["type"]: build_method(m["method"]) for m in cross([entry], PAPER)}
+    crossed = {
+        m["method"]["type"]: build_method(m["method"]) for m in model_method_pairs([entry], PAPER)
+    }
     eight = entry["abbr"].startswith("LLaMA3-8B")
     method = crossed["reattention"]
     assert (method.global_size, method.span_size, method.top_k) == (32, 32, 4)
@@ -76,7 +78,7 @@ def test_a_base_form_runs_on_a_checkpoint_of_its_shape(hub_id: str, on_miniature
                  global_size=4)  # fmt: skip
     texts = ["the reader never did think about the special number 4821 " * 3]
     expected, _ = load_model(entry["path"], dtype="float32", attn_implementation="eager")
-    for model in cross([{**entry, "dtype": "float32"}], [dict(type="full"), small]):
+    for model in model_method_pairs([{**entry, "dtype": "float32"}], [dict(type="full"), small]):
         kind = model.pop("type")
         assert kind == "reattention_eval.harness.LongContextLM"
         for key in ("abbr", "batch_size", "run_cfg"):
@@ -110,7 +112,7 @@ def test_local_folders_replace_hub_ids(name: str, monkeypatch: pytest.MonkeyPatc
 
 def test_a_methods_own_settings_come_before_the_models(from_the_hub: None) -> None:
     model = dict(path="owner/name", method_settings=dict(reattention=dict(local_size=64, top_k=2)))
-    crossed = cross([model], [dict(type="reattention", local_size=1024)])[0]
+    crossed = model_method_pairs([model], [dict(type="reattention", local_size=1024)])[0]
     assert crossed["method"] == dict(type="reattention", local_size=1024, top_k=2)
     assert "method_settings" not in crossed
 
@@ -119,7 +121,7 @@ def test_a_scope_beyond_the_window_is_found_while_the_configuration_is_read(
     from_the_hub: None,
 ) -> None:
     with pytest.raises(ConfigError, match=r"scope of 8192 tokens is larger .* window of 4096"):
-        cross([dict(path="owner/name", window=4096)], [dict(type="reattention")])
+        model_method_pairs([dict(path="owner/name", window=4096)], [dict(type="reattention")])
 
 
 @pytest.mark.parametrize(

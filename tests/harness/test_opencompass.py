@@ -39,12 +39,12 @@ def demo(
     """The demo configuration on the tiny model, from a strange working directory."""
     cwd = tmp_path_factory.mktemp("somewhere")
     variables = {
-        "REATTENTION_DEMO_MODEL": str(checkpoint),
-        "REATTENTION_DEMO_HAYSTACK": str(haystack),
-        "REATTENTION_DEMO_LENGTHS": "600,4700",
-        "REATTENTION_DEMO_DEPTHS": "20,80",
-        "REATTENTION_DEMO_REPEATS": "1",
-        "REATTENTION_DEMO_METHODS": "full,reattention",
+        "REATTENTION_RUN_MODEL": str(checkpoint),
+        "REATTENTION_HAYSTACK": str(haystack),
+        "REATTENTION_LENGTHS": "600,4700",
+        "REATTENTION_DEPTHS": "20,80",
+        "REATTENTION_REPEATS": "1",
+        "REATTENTION_ONLY_METHODS": "full,reattention",
         # nothing of the real cache may be needed
         "REATTENTION_CACHE": str(cwd / "cache"),
     }

@@ -17,14 +17,7 @@ from tiny_ruler import paragraph, write_ruler
 from reattention_eval.cli.configs import config_path
 from reattention_eval.datasets.ruler import RULER_TASKS
 from reattention_eval.errors import ConfigError, DataError
-from reattention_eval.harness import (
-    LongContextLM,
-    NeedleDataset,
-    NeedleEvaluator,
-    RulerDataset,
-    RulerEvaluator,
-    Sample,
-)
+from reattention_eval.harness import BenchmarkDataset, BenchmarkEvaluator, LongContextLM, Sample
 from reattention_eval.harness.compose import evaluation, real_small_plans
 
 TESTS = Path(__file__).parents[1]
@@ -50,9 +43,9 @@ def cache(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ruler(checkpoint: Path, task: str, **changes: Any) -> Any:
     settings = dict(length=2500, samples=2, chat_template=True, tokenizer=str(checkpoint))
-    return RulerDataset(
+    return BenchmarkDataset(
         reader_cfg=dict(input_columns=["prompt"], output_column="reference"),
-        abbr=task, task=task, **{**settings, **changes},
+        abbr=task, benchmark="ruler", task=task, **{**settings, **changes},
     )  # fmt: skip
 
 
@@ -66,30 +59,36 @@ def test_prompts_run_at_their_length_and_score(checkpoint: Path, cache: Path) ->
         tokens = [record["n_tokens"] for record in records]
         assert all(2500 - 128 - 160 <= n <= 2500 - 30 for n in tokens)
         nll = [record["answer_nll"] for record in records]
-        fields = dict(test_set=dataset.test, answer_nll=nll, n_tokens=tokens)
-        right = [" ".join(row["reference"]) for row in rows]
-        result = RulerEvaluator(task).evaluate(
+        fields = dict(test_set=dataset.test, answer_nll=nll, n_tokens=tokens, n_cut=[0, 0])
+        right = [" ".join(json.loads(row["reference"])) for row in rows]
+        evaluator = BenchmarkEvaluator("ruler", task)
+        result = evaluator.evaluate(
             1, 1, dataset.test, predictions=[right[0].upper(), ""], **fields
         )
         assert result["score"] == 50
         assert result["answer_nll"] == pytest.approx(sum(nll) / 2)
         assert [d["score"] for d in result["details"]] == [100, 0]
         assert [d["n_tokens"] for d in result["details"]] == tokens
-        with pytest.raises(ConfigError, match="1 predictions for 2 samples"):
-            RulerEvaluator(task).evaluate(1, 1, dataset.test, predictions=right[:1], **fields)
+        with pytest.raises(ConfigError, match="1 predictions for 2 prompts"):
+            evaluator.evaluate(1, 1, dataset.test, predictions=right[:1], **fields)
         with pytest.raises(ConfigError, match="more `samples`"):
-            RulerEvaluator(task).evaluate(1, 2, dataset.test, predictions=right, **fields)
+            BenchmarkEvaluator("ruler", task).evaluate(
+                1, 2, dataset.test, predictions=right, **fields
+            )
 
 
 def test_parallel_needles_give_a_figure_a_depth(checkpoint: Path, cache: Path) -> None:
-    dataset = NeedleDataset(
+    dataset = BenchmarkDataset(
         reader_cfg=dict(input_columns=["prompt"], output_column="reference"), abbr="parallel",
-        tokenizer=str(checkpoint), length=4000, depths=[0, 50, 100], repeats=2, style="parallel",
+        benchmark="needle", task="parallel",
+        tokenizer=str(checkpoint), length=4000, depths=[0, 50, 100], repeats=2,
         haystack="essays",
     )  # fmt: skip
-    first = dataset.test["reference"][0].split("#")[0].split("*")
-    fields = dict(test_set=dataset.test, answer_nll=[None, None], n_tokens=[4000, 4000])
-    result = NeedleEvaluator("parallel").evaluate(
+    first = json.loads(dataset.test["reference"][0]).split("#")[0].split("*")
+    fields = dict(
+        test_set=dataset.test, answer_nll=[None, None], n_tokens=[4000, 4000], n_cut=[0, 0]
+    )
+    result = BenchmarkEvaluator("needle", "parallel").evaluate(
         1, 1, dataset.test, predictions=[f"{first[0]}, {first[2]}", ""], **fields
     )
     assert result["score"] == pytest.approx(100 / 3)
@@ -132,8 +131,8 @@ def test_the_needle_configuration_has_the_paper_s_settings(
     config = load(
         "eval_needle_reattn.py", monkeypatch, RUN_MODEL=str(checkpoint), DRY_RUN="1",
     )  # fmt: skip
-    single = [d for d in config.datasets if d.style == "needlebench"]
-    parallel = [d for d in config.datasets if d.style == "parallel"]
+    single = [d for d in config.datasets if d.task == "needlebench"]
+    parallel = [d for d in config.datasets if d.task == "parallel"]
     assert {(len(d.depths), d.repeats, d.chat_template) for d in single} == {(11, 10, False)}
     assert {(len(d.depths), d.repeats) for d in parallel} == {(11, 25)}
     assert (min(d.length for d in single), max(d.length for d in single)) == (32000, 4_000_000)
@@ -146,7 +145,7 @@ def test_the_needle_configuration_has_the_paper_s_settings(
         "eval_needle_reattn.py", monkeypatch, ONLY_TASKS="parallel", ONLY_LENGTHS="20000",
         SAMPLES="2",
     )  # fmt: skip
-    assert [(d.style, d.length, d.samples) for d in few.datasets] == [("parallel", 20000, 2)]
+    assert [(d.task, d.length, d.samples) for d in few.datasets] == [("parallel", 20000, 2)]
 
 
 def test_the_small_real_configuration_grows_with_the_machine(

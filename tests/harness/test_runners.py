@@ -34,8 +34,8 @@ def read(
 ) -> Iterator[Any]:
     """Reads the demo configuration as OpenCompass's main process does."""
     monkeypatch.setenv("REATTENTION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("REATTENTION_DEMO_MODEL", str(checkpoint))
-    monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(haystack))
+    monkeypatch.setenv("REATTENTION_RUN_MODEL", str(checkpoint))
+    monkeypatch.setenv("REATTENTION_HAYSTACK", str(haystack))
     for name in VARIABLES:
         monkeypatch.delenv(f"REATTENTION_{name}", raising=False)
     modules = [dict(registry._module_dict) for registry in (PARTITIONERS, TASKS)]

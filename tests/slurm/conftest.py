@@ -26,12 +26,12 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundi
         yield Surroundings(
             {
                 **variables,
-                "REATTENTION_DEMO_MODEL": str(model),
-                "REATTENTION_DEMO_HAYSTACK": str(haystack),
-                "REATTENTION_DEMO_LENGTHS": "3000,4700",
-                "REATTENTION_DEMO_DEPTHS": "10,50,90",
-                "REATTENTION_DEMO_REPEATS": "6",
-                "REATTENTION_DEMO_METHODS": "full,reattention",
+                "REATTENTION_RUN_MODEL": str(model),
+                "REATTENTION_HAYSTACK": str(haystack),
+                "REATTENTION_LENGTHS": "3000,4700",
+                "REATTENTION_DEPTHS": "10,50,90",
+                "REATTENTION_REPEATS": "6",
+                "REATTENTION_ONLY_METHODS": "full,reattention",
                 "REATTENTION_CACHE": str(folder / "cache"),
                 "OMP_NUM_THREADS": "1",
                 "OMP_WAIT_POLICY": "PASSIVE",

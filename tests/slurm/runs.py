@@ -28,7 +28,7 @@ class Surroundings:
 
     @property
     def lengths(self) -> list[str]:
-        return self.variables["REATTENTION_DEMO_LENGTHS"].split(",")
+        return self.variables["REATTENTION_LENGTHS"].split(",")
 
     def environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(TESTS), **self.variables, **more}

@@ -127,7 +127,7 @@ def test_a_task_that_fails_is_seen_in_the_status_and_the_table(
 ) -> None:
     """One method cannot be run on the model: its scope is beyond the trained window."""
     config = tmp_path / "eval_half.py"
-    config.write_text(HALF.format(path=surroundings.variables["REATTENTION_DEMO_MODEL"]))
+    config.write_text(HALF.format(path=surroundings.variables["REATTENTION_RUN_MODEL"]))
     for way in ("runner", "flag", "array"):
         cwd = tmp_path / way
         cwd.mkdir()

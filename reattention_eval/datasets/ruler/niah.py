@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reattention_eval.datasets.fitting import Insert, Layout, fit_end
+from reattention_eval.datasets.exact_length import Insert, Layout, fit_end
 from reattention_eval.datasets.ruler.tasks import RulerTask
 from reattention_eval.datasets.ruler.units import Question, most_units
 from reattention_eval.datasets.ruler.vocabulary import needle_words

@@ -6,23 +6,18 @@ import os
 
 from reattention_eval.checkpoints import embedded_model_folder
 from reattention_eval.errors import ConfigError
-
-# each replaces the models of some configuration
-_REPLACEMENTS = (
-    "REATTENTION_DEMO_MODEL",
-    "REATTENTION_SWEEP_MODEL",
-    "REATTENTION_RUN_MODEL",
-)
+from reattention_eval.harness.compose.old_variables import check_old_variables
 
 
 def embedded_model() -> str:
     """Folder of the embedded model, which must have been fetched: nothing is downloaded here.
 
     Raises:
-        ConfigError: it is not there (unless a variable names another model).
+        ConfigError: it is not there (unless REATTENTION_RUN_MODEL names another model).
     """
+    check_old_variables()
     folder = embedded_model_folder()
-    replaced = any(os.environ.get(name) for name in _REPLACEMENTS)
+    replaced = os.environ.get("REATTENTION_RUN_MODEL")
     if not (folder / "config.json").is_file() and not replaced:
         raise ConfigError(
             f"the embedded model is not in the cache (looked for {folder}). Fetch it with: "

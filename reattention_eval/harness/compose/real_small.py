@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.datasets.data_dir import data_dir
-from reattention_eval.datasets.raw import raw_benchmark
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose.machine import gpus_per_task
 
@@ -68,7 +68,7 @@ def real_small_plans() -> list[dict[str, Any]]:
 
 def _present(tasks: str | Sequence[str]) -> list[str]:
     """Those of L-Eval's tasks whose files are here."""
-    asked = raw_benchmark("leval").groups()[tasks] if isinstance(tasks, str) else tasks
+    asked = find_benchmark("leval").groups()[tasks] if isinstance(tasks, str) else tasks
     found = [task for task in asked if (data_dir() / "leval" / f"{task}.jsonl").is_file()]
     if absent := [task for task in asked if task not in found]:
         logger.warning(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import FakeHub, serve
-from tiny_benchmarks import write_benchmarks
+from tiny_benchmarks import RAW_BENCHMARKS, load_rows, write_benchmarks
 from tiny_hub import sha256, zipped
 
 from reattention_eval.datasets.data_dir import data_dir
@@ -15,7 +15,6 @@ from reattention_eval.datasets.haystack import check_haystack
 from reattention_eval.datasets.prepare import FETCHED, load_sources, prepare
 from reattention_eval.datasets.prepare.lock import LOCK_FILE
 from reattention_eval.datasets.prepare.run import file_path
-from reattention_eval.datasets.raw import RAW_BENCHMARKS, load_rows
 from reattention_eval.datasets.sources import ruler_file
 from reattention_eval.errors import DataError
 

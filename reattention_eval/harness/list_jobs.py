@@ -1,7 +1,7 @@
 """The jobs of configurations, listed without running or loading anything.
 
-    python -m reattention_eval.harness.jobs configs/eval_paper.py
-    python -m reattention_eval.harness.jobs --check configs/eval_*_reattn.py
+    python -m reattention_eval.harness.list_jobs configs/eval_paper.py
+    python -m reattention_eval.harness.list_jobs --check configs/eval_*_reattn.py
 
 A line a job: model with method, and dataset. `--check` only makes sure that the configurations can
 be read and that their data are there.
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reattention_eval.errors import ReAttentionError
-from reattention_eval.harness.compose.subset import DRY_RUN, variables
+from reattention_eval.harness.compose.run_variables import DRY_RUN, variables
 
 
 def jobs(path: Path) -> Iterator[tuple[str, str]]:

@@ -11,9 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reattention_eval.datasets.prompt_texts import prompt_texts
-from reattention_eval.datasets.tasks import Ask, Question, RawBenchmark, Task
+from reattention_eval.benchmarks.base import Task
+from reattention_eval.benchmarks.prompt_texts import prompt_texts
+from reattention_eval.benchmarks.raw import Ask, Question, RawBenchmark
 from reattention_eval.errors import DataError
+from reattention_eval.evaluators.infinitebench import RULES
 
 _TEXTS = prompt_texts("infinitebench")
 _SETS: dict[str, dict[str, str]] = {name: _TEXTS[name] for name in ("gpt4", "yarn-mistral")}
@@ -80,8 +82,10 @@ def _has_options(task: Task) -> bool:
 
 INFINITEBENCH = RawBenchmark(
     name="infinitebench",
+    source="Zhang et al., 2024, arXiv 2402.13718; github.com/OpenBMB/InfiniteBench",
+    rules=RULES,
     tasks={
-        name: Task("infinitebench", name, group, new_tokens, in_paper=group == "english-books")
+        name: Task(name, group, new_tokens, in_paper=group == "english-books")
         for group, tasks in _GROUPS.items()
         for name, new_tokens in tasks.items()
     },

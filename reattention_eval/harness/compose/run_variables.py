@@ -1,8 +1,9 @@
-"""Variables that choose a part of a configuration, so that nobody edits one for a trial.
+"""Variables that change what a configuration runs, so that nobody edits one for a trial.
 
-REATTENTION_ONLY_MODELS, _ONLY_METHODS, _ONLY_TASKS, _ONLY_LENGTHS: lists separated by commas.
-REATTENTION_SAMPLES: the first so many samples of each task. REATTENTION_SCORING: official,
-opencompass or both. REATTENTION_RUN_MODEL: a folder or hub id instead of the listed models.
+REATTENTION_ONLY_MODELS, _ONLY_METHODS, _ONLY_TASKS, _ONLY_LENGTHS choose a part: lists separated
+by commas. REATTENTION_SAMPLES: the first so many samples of each task. REATTENTION_SCORING:
+official, opencompass or both. REATTENTION_RUN_MODEL: a folder or hub id instead of the models.
+REATTENTION_LENGTHS, _DEPTHS, _REPEATS and _HAYSTACK stand in for what plans say, where they say it.
 An empty variable counts as unset.
 
 With REATTENTION_DRY_RUN configurations can be read, and their jobs listed, without their data.
@@ -14,17 +15,20 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from reattention_eval.datasets.raw import RAW_BENCHMARKS
+from reattention_eval.benchmarks import find_benchmark, list_benchmarks
+from reattention_eval.benchmarks.base import Benchmark
 from reattention_eval.errors import ConfigError, DataError
-from reattention_eval.evaluators import list_tasks
-from reattention_eval.harness.compose.crossing import PAPER_LENGTHS, model_name, trained_window
 from reattention_eval.harness.compose.machine import gpus_per_task
+from reattention_eval.harness.compose.model_method_pairs import (
+    PAPER_LENGTHS,
+    model_name,
+    trained_window,
+)
 
 SCORINGS = ("official", "opencompass", "both")
 DRY_RUN = "REATTENTION_DRY_RUN"
-_T = TypeVar("_T")
 
 
 def words_of(variable: str) -> list[str]:
@@ -47,13 +51,43 @@ def variables(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def required(check: Callable[..., _T], *args: Any) -> _T | None:
-    """`check(*args)`, which raises DataError where data are missing; None then in a dry run."""
+def required(check: Callable[..., None], *args: Any, **options: Any) -> None:
+    """`check(...)`, which raises DataError where data are missing; nothing then in a dry run."""
     if not os.environ.get(DRY_RUN):
-        return check(*args)
+        check(*args, **options)
+        return
     with suppress(DataError):
-        return check(*args)
-    return None
+        check(*args, **options)
+
+
+def replaced(plan: Mapping[str, Any], takes: Iterable[str]) -> dict[str, Any]:
+    """`plan` with what REATTENTION_LENGTHS, _DEPTHS, _REPEATS and _HAYSTACK say of what it
+    `takes`.
+
+    Raises:
+        ConfigError: a variable that is no list of numbers.
+    """
+    new: dict[str, Any] = {}
+    if lengths := _numbers("REATTENTION_LENGTHS", int):
+        new["lengths"] = lengths
+    if depths := _numbers("REATTENTION_DEPTHS", float):
+        new["depths"] = depths
+    if repeats := _numbers("REATTENTION_REPEATS", int):
+        new["repeats"] = repeats[0]
+    if text := os.environ.get("REATTENTION_HAYSTACK", "").strip():
+        local = Path(text).expanduser()
+        new["haystack"] = str(local.resolve()) if local.is_file() else text
+    return {**plan, **{key: value for key, value in new.items() if key in takes}}
+
+
+def _numbers(variable: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(word) for word in words_of(variable)]
+    except ValueError:
+        raise ConfigError(
+            f"{variable} is {os.environ[variable]!r}; give "
+            f"{'whole numbers' if kind is int else 'numbers'} separated by commas."
+        ) from None
 
 
 def chosen_models(
@@ -120,38 +154,44 @@ def length_words(length: int) -> set[str]:
     return words
 
 
-def chosen_tasks(
-    benchmark: str, groups: Mapping[str, Sequence[str]], default: str | Sequence[str]
-) -> list[str]:
+def chosen_tasks(benchmark: Benchmark, default: str | Sequence[str]) -> list[str]:
     """The tasks that REATTENTION_ONLY_TASKS names by themselves or by group, else the default.
 
     Tasks and groups of other benchmarks choose nothing here, so that one variable serves a
     configuration of several benchmarks.
 
     Args:
-        groups: task names by group; "all" holds every task.
         default: a group's name or tasks.
 
     Raises:
         ConfigError: no such task or group.
     """
-    every = list(groups["all"])
+    every, groups = list(benchmark.tasks), benchmark.groups()
+    planned = [default] if isinstance(default, str) else list(default)
     wanted = words_of("REATTENTION_ONLY_TASKS")
-    others: set[str] = set()
+    names = _named(every, groups, planned, ())
     if wanted:
-        others = {word.casefold() for word in _words_elsewhere(benchmark)}
-    else:
-        wanted = [default] if isinstance(default, str) else list(default)
+        asked = _named(every, groups, wanted, _words_elsewhere(benchmark.name))
+        names = names & asked if benchmark.plan_has_tasks else asked
+    return [name for name in every if name in names]
+
+
+def _named(
+    every: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    words: Sequence[str],
+    elsewhere: Iterable[str],
+) -> set[str]:
     fold: dict[str, Sequence[str]] = {name.casefold(): [name] for name in every}
     fold |= {name.casefold(): tasks for name, tasks in groups.items()}
-    unknown = [w for w in wanted if w.casefold() not in fold and w.casefold() not in others]
+    others = {word.casefold() for word in elsewhere}
+    unknown = [w for w in words if w.casefold() not in fold and w.casefold() not in others]
     if unknown:
         raise ConfigError(
             f"there is no task {', '.join(unknown)} here; there are the tasks "
             f"{', '.join(every)} and the groups {', '.join(groups)}."
         )
-    names = {task for word in wanted for task in fold.get(word.casefold(), ())}
-    return [name for name in every if name in names]
+    return {task for word in words for task in fold.get(word.casefold(), ())}
 
 
 def sample_limit() -> int | None:
@@ -211,11 +251,10 @@ def pick(
 
 
 def _words_elsewhere(benchmark: str) -> Iterator[str]:
-    for name, tasks in list_tasks().items():
+    for name in list_benchmarks():
         if name != benchmark:
-            yield from (name, *tasks)
-            if name in RAW_BENCHMARKS:
-                yield from RAW_BENCHMARKS[name].groups()
+            other = find_benchmark(name)
+            yield from (name, *other.tasks, *other.groups())
 
 
 def _replacement(model: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 For machines where OpenCompass cannot be installed:
 
-    python -m reattention_eval.harness.direct --model DIR --methods configs/methods/demo.py \\
+    python -m reattention_eval.harness.standalone --model DIR --methods configs/methods/demo.py \\
         --plans configs/datasets/leval.py configs/datasets/ruler.py
 
-or, with --lengths instead of --plans, the needle test. With --plans the REATTENTION_* variables
-choose a part (harness/compose/subset.py).
+or, with --lengths instead of --plans, the needle test. The REATTENTION_* variables choose a part
+(harness/compose/run_variables.py).
 """
 
 from __future__ import annotations
@@ -15,68 +15,82 @@ import argparse
 import json
 import logging
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.benchmarks import find_benchmark
+from reattention_eval.benchmarks.base import Answer, Row
 from reattention_eval.errors import ConfigError
-from reattention_eval.harness.compose import evaluation, needle_run
-from reattention_eval.harness.compose.crossing import trained_window
-from reattention_eval.harness.direct_datasets import (
-    dataset_result,
-    dataset_rows,
-    dataset_samples,
-)
+from reattention_eval.harness.compose import Job, plan_jobs
+from reattention_eval.harness.compose.model_method_pairs import trained_window
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import write_whole
 from reattention_eval.harness.sample_run import SampleRun
+from reattention_eval.harness.samples import Sample
 from reattention_eval.report import Report, build_report
 
+# what a model's entry says to OpenCompass, or to the list of jobs
 _NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len", "type"}
 
 
-def run_direct(run: Mapping[str, Any], work_dir: Path) -> Report:
-    """Run what `evaluation` or `needle_run` gave; what is in `work_dir` already is not run again.
+def run_standalone(jobs: Sequence[Job], work_dir: Path) -> Report:
+    """Run what `plan_jobs` gave; what is in `work_dir` already is not run again.
 
     A dataset that cannot be made or scored is reported and the next one is taken.
     """
-    whole = [{"models": run["models"], "datasets": run["datasets"]}]
-    wanted = [
-        (model, dataset)
-        for group in run.get("model_dataset_combinations") or whole
-        for model in group["models"]
-        for dataset in group["datasets"]
-    ]
-    for model in {str(model["abbr"]): model for model, _ in wanted}.values():
+    by_model: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_model.setdefault(job.names[0], []).append(job)
+    for own in by_model.values():
+        model = own[0].model
         settings = {key: value for key, value in model.items() if key not in _NOT_RUNNER}
         runner = PromptRunner(str(model["path"]), model["method"], **settings)
-        for own, dataset in wanted:
-            if own["abbr"] == model["abbr"]:
-                try:
-                    _run_one(runner, str(model["abbr"]), dataset, work_dir)
-                except Exception:
-                    logging.exception(f"{model['abbr']}/{dataset['abbr']} failed")
+        for job in own:
+            try:
+                _run_one(runner, job, work_dir)
+            except Exception:
+                logging.exception(f"{'/'.join(job.names)} failed")
         runner.close()
-    return build_report(work_dir, [(str(m["abbr"]), str(d["abbr"])) for m, d in wanted])
+    return build_report(work_dir, [job.names for own in by_model.values() for job in own])
 
 
-def _run_one(runner: PromptRunner, abbr: str, dataset: Mapping[str, Any], work_dir: Path) -> None:
-    ask = dataset["infer_cfg"]["inferencer"]
-    rows = dataset_rows(dataset)
-    samples = dataset_samples(dataset, rows)
-    path = work_dir / "predictions" / abbr / f"{dataset['abbr']}.json"
+def _run_one(runner: PromptRunner, job: Job, work_dir: Path) -> None:
+    model, dataset = job.names
+    asked, benchmark = job.asked, find_benchmark(job.benchmark)
+    rows = benchmark.rows(asked.task, str(job.model["path"]), **asked.recipe)
+    path = work_dir / "predictions" / model / f"{dataset}.json"
     run = SampleRun(
         runner,
-        ask["max_out_len"],
-        stop_words=list(ask.get("stopping_criteria", ())),
-        max_prompt_tokens=ask.get("max_prompt_tokens"),
-        facts={"chat_template": ask["chat_template"], **ask["dataset_facts"]},
+        asked.max_out_len,
+        stop_words=list(asked.stop_words),
+        max_prompt_tokens=asked.max_prompt_tokens,
+        facts={"chat_template": asked.chat_template, **asked.facts},
     )
+    samples = [_sample(row, asked.chat_template) for row in rows]
     if not run(samples, [row["reference"] for row in rows], path):
         return
     saved = json.loads(path.read_text(encoding="ascii"))
-    result = dataset_result(dataset, rows, [saved[str(i)] for i in range(len(rows))])
-    write_whole(work_dir / "results" / abbr / path.name, result)
+    result = benchmark.result(
+        asked.task, rows, [_answer(saved[str(i)]) for i in range(len(rows))], asked.scoring
+    )
+    write_whole(work_dir / "results" / model / path.name, result)
+
+
+def _sample(row: Row, chat_template: bool) -> Sample:
+    return Sample(
+        prompt=row["prompt"],
+        answer_prefix=row.get("answer_prefix") or "",
+        answer=row.get("continuation"),
+        chat_template=chat_template,
+        system=row.get("system") or None,
+    )
+
+
+def _answer(entry: dict[str, Any]) -> Answer:
+    return Answer(
+        entry["prediction"], entry["n_tokens"], entry["n_cut"], answer_nll=entry["answer_nll"]
+    )
 
 
 def read_plans(path: Path) -> list[dict[str, Any]]:
@@ -108,33 +122,25 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--haystack", default="essays")
     parser.add_argument("--style", default="magic_number")
     parser.add_argument("--no-chat-template", action="store_true")
-    parser.add_argument("--work-dir", type=Path, default=Path("outputs/direct"))
+    parser.add_argument("--work-dir", type=Path, default=Path("outputs/standalone"))
     asked = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO)
-    model: dict[str, Any] = {"path": asked.model, "chat_template": not asked.no_chat_template}
-    if asked.name:
-        model["abbr"] = asked.name
+    model: dict[str, Any] = {
+        "path": asked.model,
+        "abbr": asked.name or Path(asked.model.rstrip("/")).name,
+        "chat_template": not asked.no_chat_template,
+    }
     methods = runpy.run_path(str(asked.methods))["methods"]
     if bool(asked.plans) == bool(asked.lengths):
         parser.error("give --plans, or --lengths for the needle test")
-    if asked.plans:
-        if window := trained_window(asked.model):
-            model["window"] = window
-        model["abbr"] = asked.name or Path(asked.model.rstrip("/")).name
-        run = evaluation(
-            [model], methods, [plan for path in asked.plans for plan in read_plans(path)]
-        )
-    else:
-        run = needle_run(
-            [model],
-            methods,
-            asked.lengths,
-            asked.depths,
-            asked.repeats,
-            haystack=asked.haystack,
-            style=asked.style,
-        )
-    report = run_direct(run, asked.work_dir)
+    if window := trained_window(asked.model):
+        model["window"] = window
+    needle = {
+        "benchmark": "needle", "style": asked.style, "lengths": asked.lengths,
+        "depths": asked.depths, "repeats": asked.repeats, "haystack": asked.haystack,
+    }  # fmt: skip
+    plans = [plan for path in asked.plans or () for plan in read_plans(path)] or [needle]
+    report = run_standalone(plan_jobs([model], methods, plans), asked.work_dir)
     print((asked.work_dir / "report" / "table.md").read_text(encoding="utf-8"))
     return 1 if report.problems else 0
 

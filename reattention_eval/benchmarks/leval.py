@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reattention_eval.datasets.prompt_texts import prompt_texts
-from reattention_eval.datasets.tasks import Ask, Question, RawBenchmark, Task
+from reattention_eval.benchmarks.base import Task
+from reattention_eval.benchmarks.prompt_texts import prompt_texts
+from reattention_eval.benchmarks.raw import Ask, Question, RawBenchmark
+from reattention_eval.evaluators.leval import RULES
 
 _TEXT: dict[str, str] = prompt_texts("leval")["prompts"]
 # group -> tasks and their new tokens
@@ -70,8 +72,10 @@ def _join(task: Task, predictions: Sequence[str]) -> str:
 
 LEVAL = RawBenchmark(
     name="leval",
+    source="An et al., 2024, arXiv 2307.11088; github.com/OpenLMLab/LEval",
+    rules=RULES,
     tasks={
-        name: Task("leval", name, group, new_tokens, in_paper=name not in _NOT_IN_PAPER)
+        name: Task(name, group, new_tokens, in_paper=name not in _NOT_IN_PAPER)
         for group, tasks in _GROUPS.items()
         for name, new_tokens in tasks.items()
     },

@@ -13,8 +13,8 @@ import pytest
 from tiny_benchmarks import write_benchmarks
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.harness import LongContextLM, NeedleDataset, Sample
-from reattention_eval.harness.direct import main, read_plans
+from reattention_eval.harness import BenchmarkDataset, LongContextLM, Sample
+from reattention_eval.harness.standalone import main, read_plans
 
 METHODS = """
 methods = [
@@ -47,9 +47,9 @@ def test_it_leaves_what_opencompass_leaves(
     # the very predictions of the OpenCompass side
     path = next(work.glob("predictions/tiny-llama-full-*/needle-magic_number-450-*.json"))
     saved = json.loads(path.read_text())
-    rows = NeedleDataset.load(
-        tokenizer=str(checkpoint), length=450, depths=[0, 90], repeats=2, chat_template=True,
-        haystack=str(haystack),
+    rows = BenchmarkDataset.load(
+        "needle", "magic_number", tokenizer=str(checkpoint), length=450, depths=[0, 90],
+        repeats=2, chat_template=True, haystack=str(haystack),
     )  # fmt: skip
     manifest = json.loads(next(work.glob("records/*full*/*450*.manifest.json")).read_text())
     lm = LongContextLM(path=str(checkpoint), chat_template=True, dtype=manifest["model"]["dtype"])
@@ -85,7 +85,7 @@ def test_a_failure_is_in_the_status(
 def test_it_needs_no_opencompass() -> None:
     code = (
         "import sys; sys.modules['opencompass'] = sys.modules['mmengine'] = None; "
-        "import reattention_eval.harness.direct"
+        "import reattention_eval.harness.standalone"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
@@ -109,9 +109,9 @@ def test_plans_run_as_opencompass_runs_them(
     # the packages are there, but nothing may ask for them
     code = (
         "import sys; sys.modules['opencompass'] = sys.modules['mmengine'] = None\n"
-        "from reattention_eval.harness.direct import main, read_plans\n"
+        "from reattention_eval.harness.standalone import main, read_plans\n"
         f"sys.exit(main(['--model', {str(checkpoint)!r}, '--methods', 'methods.py',"
-        " '--plans', 'plans.py', '--work-dir', 'direct']))"
+        " '--plans', 'plans.py', '--work-dir', 'alone']))"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(
@@ -129,23 +129,23 @@ def test_plans_run_as_opencompass_runs_them(
         )
         LongContextInferTask(config).run()
         LongContextEvalTask(config).run()
-    direct, other = (
+    alone, other = (
         {
             path.relative_to(tmp_path / name): path
             for path in (tmp_path / name).glob("results/*/*.json")
         }
-        for name in ("direct", "oc")
+        for name in ("alone", "oc")
     )
-    results = list(direct)
+    results = list(alone)
     assert len(results) == 2 * 3
     for name in results:
-        ours, theirs = (json.loads(files[name].read_text()) for files in (direct, other))
+        ours, theirs = (json.loads(files[name].read_text()) for files in (alone, other))
         assert ours.pop("details")  # OpenCompass keeps them only if its command line says so
         assert ours == theirs
-    predictions = sorted((tmp_path / "direct" / "predictions").glob("*/*.json"))
+    predictions = sorted((tmp_path / "alone" / "predictions").glob("*/*.json"))
     assert len(predictions) == 2 * 3
     for path in predictions:
-        twin = tmp_path / "oc" / path.relative_to(tmp_path / "direct")
+        twin = tmp_path / "oc" / path.relative_to(tmp_path / "alone")
         assert path.read_bytes() == twin.read_bytes()
 
 

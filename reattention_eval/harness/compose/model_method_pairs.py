@@ -26,7 +26,7 @@ _NEUTRAL = {
 _FACTS = ("method_settings", "window")
 
 
-def cross(
+def model_method_pairs(
     models: Sequence[Mapping[str, Any]],
     methods: Sequence[Mapping[str, Any]],
     *,

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reattention_eval.datasets.prompt_texts import prompt_texts
-from reattention_eval.datasets.tasks import Ask, Question, RawBenchmark, Task
+from reattention_eval.benchmarks.base import Task
+from reattention_eval.benchmarks.prompt_texts import prompt_texts
+from reattention_eval.benchmarks.raw import Ask, Question, RawBenchmark
+from reattention_eval.evaluators.longbench import RULES
 
 _PROMPTS: dict[str, str] = prompt_texts("longbench")["prompts"]
 # group -> tasks and their new tokens
@@ -36,9 +38,10 @@ def _questions(row: Mapping[str, Any], task: Task, prompts: str) -> Sequence[Que
 
 LONGBENCH = RawBenchmark(
     name="longbench",
+    source="Bai et al., 2024, arXiv 2308.14508; github.com/THUDM/LongBench",
+    rules=RULES,
     tasks={
         name: Task(
-            "longbench",
             name,
             group,
             new_tokens,

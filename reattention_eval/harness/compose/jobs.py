@@ -1,0 +1,152 @@
+"""The jobs of an evaluation: a model with method on a task of a benchmark at a length.
+
+One list, of which the configuration of OpenCompass (`evaluation`) and the run without it
+(`standalone`) are two ways to do it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reattention_eval.benchmarks import find_benchmark
+from reattention_eval.benchmarks.base import Asked, Benchmark
+from reattention_eval.errors import ConfigError
+from reattention_eval.harness.compose.model_method_pairs import (
+    HASH_LENGTH,
+    all_different,
+    model_method_pairs,
+    model_name,
+)
+from reattention_eval.harness.compose.old_variables import check_old_variables
+from reattention_eval.harness.compose.run_variables import (
+    check_lengths,
+    chosen_lengths,
+    chosen_methods,
+    chosen_models,
+    chosen_scoring,
+    chosen_tasks,
+    replaced,
+    required,
+    sample_limit,
+)
+from reattention_eval.harness.fingerprint import digest
+
+# what a plan says to this function, and not to its benchmark
+_OWN = ("benchmark", "models", "methods", "lengths", "cut_at_window")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of the tables.
+
+    Args:
+        model: an entry of `model_method_pairs`.
+        benchmark: what `find_benchmark` is asked for.
+        dataset: names what is asked, in every file and folder.
+    """
+
+    model: Mapping[str, Any]
+    benchmark: str
+    asked: Asked
+    dataset: str
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """(model with method, dataset), as tables and folders call them."""
+        return str(self.model["abbr"]), self.dataset
+
+
+def plan_jobs(
+    models: Sequence[Mapping[str, Any]],
+    methods: Sequence[Mapping[str, Any]],
+    plans: Sequence[Mapping[str, Any]],
+) -> list[Job]:
+    """Every job of `plans`, each once, plan by plan and model by model.
+
+    A plan is `dict(benchmark=..., lengths=[...], tasks=...)` with further options of its
+    benchmark's `ask`. Three keys are for here: `models` and `methods` stand in for those of the
+    call, and `cut_at_window` (see `model_method_pairs`) is on where a length is what prompts are
+    cut to, and off where prompts are made to measure.
+
+    The variables of `run_variables` choose a part.
+
+    Raises:
+        ConfigError: a plan, variable or setting that cannot work, or nothing left to run.
+        DataError: a data file is not on this machine.
+    """
+    check_old_variables()
+    plans = [_with_variables(plan) for plan in plans]
+    known_models = [model_name(m) for plan in plans for m in plan.get("models", models)]
+    known_methods = [m["type"] for plan in plans for m in plan.get("methods", methods)]
+    check_lengths(length for plan in plans for length in plan["lengths"])
+    jobs: dict[tuple[str, str], Job] = {}
+    for plan in plans:
+        benchmark = find_benchmark(plan["benchmark"])
+        own = chosen_models(plan.get("models", models), known_models)
+        ways = chosen_methods(plan.get("methods", methods), known_methods)
+        cut = plan.get("cut_at_window", benchmark.cuts)
+        for model in model_method_pairs(own, ways, cut_at_window=cut):
+            jobs |= {job.names: job for job in _of_model(model, benchmark, plan)}
+    if not jobs:
+        raise ConfigError(
+            "nothing is left to run: the REATTENTION_ONLY_* variables choose no model, method, "
+            "task and length that go together; unset one of them."
+        )
+    return list(jobs.values())
+
+
+def _with_variables(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan with what variables put in its place, and nothing in it that nobody reads."""
+    name = plan.get("benchmark")
+    if not isinstance(name, str):
+        raise ConfigError(f"a plan has the benchmark {name!r}; give the name of one.")
+    takes = _options(find_benchmark(name))
+    unknown = [key for key in plan if key not in (*takes, *_OWN)]
+    if unknown or "lengths" not in plan:
+        raise ConfigError(
+            f"a plan of {name} has {', '.join(plan)}; it needs lengths and may have "
+            f"{', '.join(sorted({*takes, *_OWN} - {'lengths'}))}."
+        )
+    return replaced(plan, (*takes, "lengths"))
+
+
+def _options(benchmark: Benchmark) -> list[str]:
+    """What a plan may say to the benchmark."""
+    given = ("task", "length", "scoring")  # by the caller of `ask`
+    taken = [name for name in inspect.signature(benchmark.ask).parameters if name not in given]
+    return [*taken, "style" if benchmark.plan_has_tasks else "tasks"]
+
+
+def _of_model(
+    model: Mapping[str, Any], benchmark: Benchmark, plan: Mapping[str, Any]
+) -> Iterator[Job]:
+    options = {key: value for key, value in plan.items() if key not in _OWN}
+    default = benchmark.default_tasks(options)
+    tasks = chosen_tasks(benchmark, default)
+    lengths = chosen_lengths(plan["lengths"])
+    if benchmark.cuts:
+        lengths = _different(lengths, model.get("max_prompt_tokens"))
+    options["samples"] = sample_limit() or options.get("samples")
+    if options.get("chat_template") is None:
+        options["chat_template"] = bool(model.get("chat_template", False))
+    names = []
+    for length in lengths:
+        for task in tasks:
+            required(benchmark.check, task, length, **options)
+            asked = benchmark.ask(task, length, scoring=chosen_scoring(), **options)
+            mark = digest(asked.identity)[:HASH_LENGTH]
+            names.append(f"{asked.benchmark}-{task}-{length}-{mark}")
+            yield Job(model, str(plan["benchmark"]), asked, names[-1])
+    all_different(names, "task and length")
+
+
+def _different(lengths: Sequence[int], cut: int | None) -> list[int]:
+    """Lengths of which a model's own `max_prompt_tokens` makes none equal to another."""
+    if cut is None:
+        return list(lengths)
+    below = [length for length in lengths if length < cut]
+    beyond = [length for length in lengths if length >= cut]
+    return below + beyond[:1]
