@@ -53,16 +53,22 @@ def _count() -> Callable[[str], int]:
             "MRCR's lengths are counted with tiktoken, which is not installed: pip install "
             '"reattention-eval[mrcr]".'
         ) from missing
-    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    folder = Path(named or Path(tempfile.gettempdir()) / "data-gym-cache")
-    if not (folder / hashlib.sha1(_ENCODING.encode(), usedforsecurity=False).hexdigest()).is_file():
+    file = _encoding_file()
+    if not file.is_file():
         raise DataError(
-            f"MRCR's lengths are counted in tokens of o200k_base, which is not in {folder}. Fetch "
+            f"MRCR's lengths are counted in tokens of o200k_base (looked for {file}). Fetch "
             "it where there is a network, with TIKTOKEN_CACHE_DIR set to a folder that stays: "
             "python -c \"import tiktoken; tiktoken.get_encoding('o200k_base')\""
         )
     encoding = tiktoken.get_encoding("o200k_base")
     return lambda text: len(encoding.encode(text, disallowed_special=()))
+
+
+def _encoding_file() -> Path:
+    """Where tiktoken keeps the encoding."""
+    named = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    folder = Path(named or Path(tempfile.gettempdir()) / "data-gym-cache")
+    return folder / hashlib.sha1(_ENCODING.encode(), usedforsecurity=False).hexdigest()
 
 
 class Mrcr(RawBenchmark):

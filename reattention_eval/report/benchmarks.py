@@ -31,6 +31,8 @@ COLUMNS = ("model", "method", "benchmark", "length", "figure", "average of", "ta
 # a benchmark with more tasks gets its averages in a table of their own
 _FEW = 6
 TASKS, GROUPS = "all tasks", "all groups"
+# a task's official score on a part of its samples: score_easy
+PART = "score_"
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def benchmark_grids(cells: Sequence[Cell]) -> dict[str, Grid]:
     """Tables by heading; `-` for what is missing, and for an average that would lack a task."""
     made = list(sheets(cells))
     several = len({model_name(cell) for cell in cells}) > 1
-    out = _by_length(made, several)
+    out = _by_length(made, several) | _parts(cells, several)
     for sheet in made:
         name = f"{sheet.benchmark}, {sheet.length:,} tokens, {FIGURES[sheet.figure]}"
         tasks, averages = [], []
@@ -173,6 +175,23 @@ def _by_length(made: Sequence[Sheet], with_model: bool) -> dict[str, Grid]:
             ["method", *(f"{length:,}" for length in lengths)],
             [[title, *(cells.get(n, "-") for n in lengths)] for title, cells in rows.items()],
         )
+    return out
+
+
+def _parts(cells: Sequence[Cell], with_model: bool) -> dict[str, Grid]:
+    """For a task that is scored by parts of its samples: a column a part."""
+    where, labels = places(cells), method_labels(cells)
+    out: dict[str, Grid] = {}
+    for cell in cells:
+        own = {k.removeprefix(PART): v for k, v in metrics(cell).items() if k.startswith(PART)}
+        if cell.dataset in where and own:
+            place = where[cell.dataset]
+            name = f"{place.benchmark}, {place.length:,} tokens, {FIGURES['score']}: parts"
+            header, rows = out.setdefault(name, (["method", *own], []))
+            label = labels[cell.model] + _cut(cell, place.length)
+            title = f"{model_name(cell)}: {label}" if with_model else label
+            figures = [own.get(part) for part in header[1:]]
+            rows.append([title, *("-" if v is None else f"{v:.2f}" for v in figures)])
     return out
 
 

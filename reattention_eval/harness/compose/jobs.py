@@ -114,10 +114,15 @@ def _with_variables(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(benchmark: Benchmark) -> list[str]:
-    """What a plan may say to the benchmark."""
-    given = ("task", "length", "scoring")  # by the caller of `ask`
-    taken = [name for name in inspect.signature(benchmark.ask).parameters if name not in given]
-    return [*taken, "style" if benchmark.plan_has_tasks else "tasks"]
+    """What a plan may say to the benchmark: the keywords of its `ask`, and of those it extends."""
+    named = [
+        parameter.name
+        for kind in type(benchmark).__mro__
+        if "ask" in vars(kind)
+        for parameter in inspect.signature(vars(kind)["ask"]).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "scoring"
+    ]
+    return [*dict.fromkeys(named), "style" if benchmark.plan_has_tasks else "tasks"]
 
 
 def _of_model(

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from hub_server import FakeHub, serve
-from tiny_benchmarks import RAW_BENCHMARKS, load_rows, write_benchmarks
+from tiny_benchmarks import load_rows, write_benchmarks
 from tiny_hub import sha256, zipped
+from tiny_raw_files import write_longbench_v2, write_mrcr
 
+from reattention_eval.benchmarks import find_benchmark, list_benchmarks, mrcr
 from reattention_eval.datasets.data_dir import data_dir
 from reattention_eval.datasets.haystack import check_haystack
 from reattention_eval.datasets.prepare import FETCHED, load_sources, prepare
@@ -18,13 +20,15 @@ from reattention_eval.datasets.prepare.run import file_path
 from reattention_eval.datasets.sources import ruler_file
 from reattention_eval.errors import DataError
 
-RAW = ("longbench", "leval", "infinitebench")
+RAW = ("longbench", "leval", "infinitebench", "longbench_v2", "mrcr")
 
 
 def test_every_task_has_its_file_in_the_lock() -> None:
-    for name, benchmark in RAW_BENCHMARKS.items():
+    for name in RAW:
+        benchmark = find_benchmark(name)
         files = {f.name for f in load_sources()[name].files}
-        assert files == {f"{task}.jsonl" for task in benchmark.tasks}
+        assert files == {file for task in benchmark.tasks for file in benchmark.files(task)}
+    assert set(load_sources()) == set(list_benchmarks())
 
 
 def test_texts_lie_where_needle_and_ruler_look(
@@ -48,6 +52,8 @@ def test_every_task_loads_what_was_prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = write_benchmarks(tmp_path / "origin")
+    write_longbench_v2(origin)
+    write_mrcr(origin)
     lock = json.loads(LOCK_FILE.read_text())
     served: dict[str, bytes] = {}
     for name in RAW:
@@ -71,6 +77,8 @@ def test_every_task_loads_what_was_prepared(
         done = prepare([sources[name] for name in RAW], data_dir(), say=lambda line: None)
         findings = [finding for _, found in done for finding in found]
     assert {f.state for f in findings} == {FETCHED}
-    for name, benchmark in RAW_BENCHMARKS.items():
-        for task in benchmark.tasks:
-            assert load_rows(name, task), (name, task)
+    monkeypatch.setattr(mrcr, "_count", lambda: lambda text: len(text.split()))
+    recipes = {"mrcr": {"length": 8192, "chat_template": False}}
+    for name in RAW:
+        for task in find_benchmark(name).tasks:
+            assert load_rows(name, task, **recipes.get(name, {})), (name, task)
