@@ -10,7 +10,6 @@ it answer and random_string_to_prepend.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from reattention_eval.benchmarks.prompt_texts import prompt_texts
 from reattention_eval.benchmarks.raw import Ask, Question, RawBenchmark
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.evaluators.rules import TaskRule
+from reattention_eval.json_text import parse
 
 BINS = tuple(2**power for power in range(13, 21))  # 8,192 to 1,048,576
 _FORMS: dict[str, dict[str, str]] = prompt_texts("mrcr")["prompts"]
@@ -97,11 +97,13 @@ class Mrcr(RawBenchmark):
     ) -> Iterator[Question]:
         count = _count()
         render = _chat(tokenizer) if chat_template else None
-        for row in self.raw_rows(task.name):
-            turns = json.loads(row["prompt"])
-            if _in_bin(row, turns, length, count):
+        for where, row in self.raw_rows(task.name):
+            with self.reading(where, task):
+                if not _in_bin(row, length, count):
+                    continue
                 (question,) = self.read(row, task, prompts)
-                yield replace(question, asks=(Ask(render(turns)),)) if render else question
+                turns = parse(row["prompt"])
+            yield replace(question, asks=(Ask(render(turns)),)) if render else question
 
 
 def _check_bin(length: int) -> int:
@@ -112,13 +114,11 @@ def _check_bin(length: int) -> int:
     return length
 
 
-def _in_bin(
-    row: Mapping[str, Any], turns: Sequence[Mapping[str, str]], length: int, count: Any
-) -> bool:
+def _in_bin(row: Mapping[str, Any], length: int, count: Callable[[str], int]) -> bool:
     """More than half of `length` tokens and no more; the first bin has its lower end too."""
     if not _FEWEST * length / 2 <= int(row["n_chars"]) <= _MOST * length:
         return False
-    tokens = sum(count(turn["content"]) for turn in turns) + count(row["answer"])
+    tokens = sum(count(turn["content"]) for turn in parse(row["prompt"])) + count(row["answer"])
     return length // 2 < tokens <= length or tokens == length // 2 == BINS[0] // 2
 
 
@@ -137,7 +137,7 @@ def _chat(path: str) -> Callable[[Sequence[Any]], str]:
 def _plain(row: Mapping[str, Any], task: Task, prompts: str) -> Sequence[Question]:
     """The conversation as text, for models without turns."""
     form = _FORMS[prompts]
-    turns = [form[t["role"]].format(content=t["content"]) for t in json.loads(row["prompt"])]
+    turns = [form[t["role"]].format(content=t["content"]) for t in parse(row["prompt"])]
     reference = {key: row[key] for key in ("answer", "random_string_to_prepend")}
     ask = Ask("".join(turns) + form["begun"])
     return [Question((ask,), reference, row["prompt"], ("official",))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,11 +182,27 @@ class RawBenchmark(Benchmark):
         self, task: Task, tokenizer: str, prompts: str, *args: Any, **recipe: Any
     ) -> Iterable[Question]:
         """Every question of a task, in the order of its files."""
-        for row in self.raw_rows(task.name):
-            yield from self.read(row, task, prompts)
+        for where, row in self.raw_rows(task.name):
+            with self.reading(where, task):
+                asked = self.read(row, task, prompts)
+                if odd := [q for q in asked if not isinstance(q.document, str)]:
+                    raise TypeError(f"its document is a {type(odd[0].document).__name__}")
+            yield from asked
 
-    def raw_rows(self, task: str) -> Iterator[dict[str, Any]]:
-        """The rows of a task's files, as they are."""
+    @contextmanager
+    def reading(self, where: str, task: Task) -> Iterator[None]:
+        """Raises DataError where a field of a row holds something of another kind."""
+        try:
+            yield
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise DataError(
+                f"{where} is not a row of {self.name}'s {task.name} ({type(error).__name__}: "
+                f"{error}). Give the benchmark's own file, or fetch it with: reattention-eval "
+                f"prepare {self.name}"
+            ) from error
+
+    def raw_rows(self, task: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The rows of a task's files, as they are, each with its place."""
         for name in self.files(task):
             yield from read_rows(data_file(self.name, name), self.fields)
 

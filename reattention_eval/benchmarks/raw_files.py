@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.json_text import parse
 
 
-def read_rows(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The objects of a .jsonl, .json or .parquet file in its order.
+def read_rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a .jsonl, .json or .parquet file in its order, each with its place.
 
     Raises:
         DataError: not such a file, or a row without one of `fields`.
@@ -30,15 +30,15 @@ def read_rows(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
                 f"{where} of {path} has no {', '.join(missing)}; found {', '.join(row)}. Give the "
                 f"benchmark's own file, or fetch it with: {_command(path)}"
             )
-        yield row
+        yield f"{where} of {path}", row
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield f"line {number}", json.loads(line)
+                    yield f"line {number}", parse(line)
                 except ValueError as error:
                     raise DataError(
                         f"line {number} of {path} is not JSON ({error}); the file is damaged. "
@@ -48,7 +48,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _array(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = parse(path.read_bytes())
     except ValueError as error:
         raise DataError(
             f"{path} is not JSON ({error}); the file is damaged. Delete it and fetch it with: "
@@ -71,9 +71,11 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
         ) from missing
     try:
         # a group at a time: prompts of a million tokens
+        number = 0
         for group in parquet.ParquetFile(path).iter_batches(batch_size=16):
             for row in group.to_pylist():
-                yield "a row", row
+                number += 1
+                yield f"row {number}", row
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is not Parquet ({error}); the file is damaged. Delete it and fetch it with: "

@@ -13,7 +13,7 @@ from tiny_tokenizers import tiny_tokenizer
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    model: Any = tiny_model()
+    model: Any = tiny_model(window=8192)  # the demo's scopes fit
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder

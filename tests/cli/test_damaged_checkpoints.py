@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.checkpoints import check_access
 from reattention_eval.checkpoints.folder import check_folder
 from reattention_eval.cli import app
 from reattention_eval.datasets.prepare.record import Record
 from reattention_eval.datasets.prepare.verify import count_samples
-from reattention_eval.datasets.raw import load_rows
 from reattention_eval.efficiency import read_shape
 from reattention_eval.errors import ReAttentionError
 from reattention_eval.harness.preflight import find_problems
@@ -131,7 +131,7 @@ def check_data(folder: Path, data: st.DataObject) -> None:
     with answered():
         count_samples(path)
     with answered():
-        load_rows("longbench", "qasper")
+        find_benchmark("longbench").rows("qasper")
     entry = {"sha256": "0", "bytes": 1, "mtime_ns": 1, "samples": 1, "source": "s"}
     entry[data.draw(st.sampled_from(sorted(entry)))] = data.draw(ODD)
     text = json.dumps({"files": {"longbench/qasper.jsonl": entry}}).encode()

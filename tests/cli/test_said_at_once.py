@@ -43,8 +43,8 @@ def damaged_tokenizer(folder: Path) -> None:
 @pytest.fixture
 def model(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "text.txt").write_text("Words are here. " * 4000)
-    monkeypatch.setenv("REATTENTION_DEMO_HAYSTACK", str(tmp_path / "text.txt"))
-    monkeypatch.setenv("REATTENTION_DEMO_LENGTHS", "2000")
+    monkeypatch.setenv("REATTENTION_HAYSTACK", str(tmp_path / "text.txt"))
+    monkeypatch.setenv("REATTENTION_LENGTHS", "2000")
     # nobody listens there
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     return shutil.copytree(checkpoint, tmp_path / "model")
@@ -121,14 +121,14 @@ def test_a_work_dir_that_is_none_is_said_first(
 
 @pytest.mark.parametrize(
     ("variable", "said"),
-    [("REATTENTION_DEMO_DEPTHS=150", "depths are percent"), ("REATTENTION_RUNNER=my", "slurm")],
+    [("REATTENTION_DEPTHS=150", "depths are percent"), ("REATTENTION_RUNNER=my", "slurm")],
 )
 def test_opencompass_itself_says_it_plainly(
     model: Path, tmp_path: Path, variable: str, said: str
 ) -> None:
     """A process of its own: the partitioner finds the one, the configuration the other."""
     name, value = variable.split("=")
-    environment = {**os.environ, "REATTENTION_DEMO_MODEL": str(model), name: value}
+    environment = {**os.environ, "REATTENTION_RUN_MODEL": str(model), name: value}
     command = demo.command(config_path("eval_demo.py"), tmp_path / "out")
     assert command[0] == sys.executable
     done = subprocess.run(

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import tiktoken
 import tiktoken.load
+from pyarrow import parquet
 from tiktoken_ext import openai_public
 from tiny_raw_files import write_mrcr
 
@@ -53,9 +55,8 @@ def test_a_length_is_a_bin(raw: dict[int, list[dict[str, Any]]]) -> None:
 
 def test_the_edges_of_the_bins() -> None:
     def bins(tokens: int) -> list[int]:
-        row = {"n_chars": 4 * tokens, "answer": ""}
-        turns = [{"content": "x"}]
-        return [n for n in mrcr.BINS if mrcr._in_bin(row, turns, n, {"x": tokens, "": 0}.get)]
+        row = {"n_chars": 4 * tokens, "answer": "", "prompt": '[{"content": "x"}]'}
+        return [n for n in mrcr.BINS if mrcr._in_bin(row, n, {"x": tokens, "": 0}.__getitem__)]
 
     assert [bins(n) for n in (4095, 4096, 8192, 8193, 16384, 2**20, 2**20 + 1)] == [
         [], [8192], [8192], [16384], [16384], [2**20], [],
@@ -146,6 +147,10 @@ def test_damaged_parquet_is_named(raw: dict[int, list[dict[str, Any]]], tmp_path
     path.write_bytes(b"PAR1" + b"no" * 40)
     with pytest.raises(DataError, match=r"2needle_1\.parquet is not Parquet .*prepare mrcr"):
         MRCR.rows("2needle", "", length=8192, chat_template=False)
+    row = {**raw[2][0], "prompt": "no JSON"}
+    parquet.write_table(pa.Table.from_pylist([row]), path)
+    with pytest.raises(DataError, match=r"row 1 of .*2needle_1\.parquet is not a row of mrcr's"):
+        MRCR.rows("2needle", "", length=16384, chat_template=False)
     path.unlink()
     with pytest.raises(DataError, match="reattention-eval prepare mrcr"):
         MRCR.check("2needle", 8192)
