@@ -90,7 +90,7 @@ def fit_end(
         if missing == 0:
             return layout.prompt(index.text, ending), ending.position
         tried.add(ending)
-        layout = _with_room(index, layout, index.shift(ending.position, missing))
+        layout = _with_end_free(index, layout, index.shift(ending.position, missing))
         ending = _better_ending(tokenizer, index, layout, ending, missing, tried)
     raise DataError(
         f"no stretch of the haystack {index.name} makes a prompt of exactly {length} tokens; "
@@ -98,7 +98,7 @@ def fit_end(
     )
 
 
-def _with_room(index: HaystackIndex, layout: Layout, end: int) -> Layout:
+def _with_end_free(index: HaystackIndex, layout: Layout, end: int) -> Layout:
     """`layout` with inserts near or beyond `end` at the last sentence that leaves it free."""
     limit = end - _REACH
     if layout.last <= end or limit <= layout.start:
@@ -174,7 +174,7 @@ def _better_ending(
         tail = layout.tail(text, tail_start, candidate)
         return len(tokenizer(tail, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def taste(candidate: Ending) -> tuple[bool, int, int]:
+    def preference(candidate: Ending) -> tuple[bool, int, int]:
         position, mark = candidate
         return not _between_words(text, position), _MARKS.index(mark), abs(position - guess)
 
@@ -188,7 +188,7 @@ def _better_ending(
         if position > layout.last or not mark
     ]
     candidates = [
-        candidate for candidate in sorted(candidates, key=taste) if candidate not in tried
+        candidate for candidate in sorted(candidates, key=preference) if candidate not in tried
     ]
     for candidate in candidates:
         if tail_tokens(candidate) == wanted:

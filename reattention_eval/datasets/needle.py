@@ -87,9 +87,9 @@ def needle_samples(
             ).n_tokens
 
         fixed = count(_bare(needle))
-        index, start, room = stretch(tokenizer, source, length, fixed, seed, repeat)
+        index, start, space = stretch(tokenizer, source, length, fixed, seed, repeat)
         needle = make_needle(style, seed, repeat, index.text)
-        end = index.shift(start, room)
+        end = index.shift(start, space)
         for depth in depths:
             layout = _layout(index, needle, start, end, depth)
             prompt, end = fit_end(tokenizer, index, layout, end, length, count)
@@ -140,14 +140,14 @@ def check_needles(
     check_asked(tokenizer, length, depths, repeats)
     question = "a" if style == "parallel" else _bare(make_needle(style, 0, 0, ""))
     fixed = prepare_prompt(tokenizer, question, chat_template=chat_template).n_tokens
-    _room(length, fixed)
+    _space(length, fixed)
 
 
 def _bare(needle: Needle) -> str:
     return needle.intro + needle.text + needle.question
 
 
-def _room(length: int, fixed: int) -> int:
+def _space(length: int, fixed: int) -> int:
     """Tokens left for the haystack."""
     if length > fixed:
         return length - fixed
@@ -173,11 +173,11 @@ def stretch(
         ConfigError: no room.
         DataError: the haystack is too small.
     """
-    room = _room(length, fixed)
-    index = enough_text(tokenizer, source, room + _RESERVE)
-    beginnings = index.sentence_starts_before(index.n_tokens - room - _RESERVE)
+    space = _space(length, fixed)
+    index = enough_text(tokenizer, source, space + _RESERVE)
+    beginnings = index.sentence_starts_before(index.n_tokens - space - _RESERVE)
     start = beginnings[random.Random(f"stretch {seed} {repeat}").randrange(len(beginnings))]
-    return index, int(start), room
+    return index, int(start), space
 
 
 def _layout(index: HaystackIndex, needle: Needle, start: int, end: int, depth: float) -> Layout:

@@ -69,8 +69,8 @@ def parallel_samples(
         lines = [f"\n{fact.needle}\n" for fact in facts]
         question = joint_question(facts)
         fixed = count(INTRO + "".join(lines) + question)
-        index, start, room = stretch(tokenizer, source, length, fixed, seed, repeat)
-        end = index.shift(start, room)
+        index, start, space = stretch(tokenizer, source, length, fixed, seed, repeat)
+        end = index.shift(start, space)
         inserts = [
             Insert(at_depth(index, start, end, depth), line)
             for depth, line in zip(depths, lines, strict=True)

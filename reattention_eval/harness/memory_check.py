@@ -17,6 +17,7 @@ from reattention_eval.efficiency import (
     usable,
 )
 from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.fingerprint import plain
 from reattention_eval.methods import build_method
 
@@ -96,11 +97,10 @@ def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
 
 
 def _asked(dataset: Mapping[str, Any]) -> int:
-    ask = dataset.get("infer_cfg", {}).get("inferencer", {})
-    facts = ask.get("dataset_facts") or {}
+    facts = facts_of(dataset)
     prompt = facts.get("length") or dataset.get("length") or 0
-    cut = ask.get("max_prompt_tokens") or prompt
-    return (min(prompt, cut) + int(ask.get("max_out_len") or 0)) if prompt else 0
+    cut = facts["max_prompt_tokens"] or prompt
+    return (min(prompt, cut) + int(facts["max_out_len"] or 0)) if prompt else 0
 
 
 def _place(model: Mapping[str, Any]) -> tuple[Placement, int | None]:

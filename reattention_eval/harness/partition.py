@@ -16,6 +16,7 @@ from opencompass.utils import (
     model_abbr_from_cfg,
 )
 
+from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.preflight import find_problems
 
 # LLaMA3.1-8B's shape on an H100 at 128K: 14 ms a new token, 0.1 ms one of the prompt
@@ -110,10 +111,9 @@ def cost_of(dataset: Mapping[str, Any]) -> float:
 
     Where the number of prompts stands in a file, only their length counts.
     """
-    inferencer = dataset.get("infer_cfg", {}).get("inferencer", {})
-    facts = inferencer.get("dataset_facts", {})
+    facts = facts_of(dataset)
     if not facts.get("length"):
         return 1.0
     needles = len(facts.get("depths", [0])) * facts.get("repeats", 1)
-    new = (inferencer.get("max_out_len") or 0) * PROMPT_TOKENS_A_NEW_ONE
+    new = (facts["max_out_len"] or 0) * PROMPT_TOKENS_A_NEW_ONE
     return float(facts.get("samples", needles) * (facts["length"] + new))

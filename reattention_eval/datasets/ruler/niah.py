@@ -141,14 +141,14 @@ def _in_essays(
     def tokens(prompt: str) -> int:
         return count(bare._replace(prompt=prompt))
 
-    room = budget - tokens(intro + " ".join(hidden.needles) + ask)
-    if room < 1:
+    space = budget - tokens(intro + " ".join(hidden.needles) + ask)
+    if space < 1:
         raise ConfigError(
             f"{budget} tokens leave no room for the essays of {task.name}: needles and question "
-            f"alone take {budget - room}; ask for a longer length."
+            f"alone take {budget - space}; ask for a longer length."
         )
-    index = enough_text(tokenizer, haystack, room + _RESERVE)
-    end = index.shift(0, room)
+    index = enough_text(tokenizer, haystack, space + _RESERVE)
+    end = index.shift(0, space)
     # needles keep off the very end, which moves until the length is exact
     reach = index.shift(end, -_RESERVE)
     shares = sorted(rng.sample(_DEPTHS, len(hidden.needles)))

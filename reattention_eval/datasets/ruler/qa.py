@@ -187,22 +187,22 @@ def _sizes(tokenizer: PreTrainedTokenizerBase, source: QuestionSet) -> _Sizes:
     return _Sizes(tokenizer, source.documents)
 
 
-def _fill(sizes: _Sizes, candidates: list[int], room: int) -> list[int] | None:
-    """Candidates in order while they fit, then the best of the next ones for the rest of the room;
-    None if all of them leave room."""
+def _fill(sizes: _Sizes, candidates: list[int], space: int) -> list[int] | None:
+    """Candidates in order while they fit, then the best of the next ones for the rest of the space;
+    None if all of them leave some."""
     chosen: list[int] = []
     at = 0
     while at < len(candidates):
         block = candidates[at : at + _TRIED]
         for step, (index, size) in enumerate(zip(block, sizes.of(block), strict=True)):
-            if size > room:
+            if size > space:
                 rest = candidates[at + step : at + step + _TRIED]
-                fits = [(s, i) for i, s in zip(rest, sizes.of(rest), strict=True) if s <= room]
+                fits = [(s, i) for i, s in zip(rest, sizes.of(rest), strict=True) if s <= space]
                 return [*chosen, max(fits)[1]] if fits else chosen
             chosen.append(index)
-            room -= size
+            space -= size
         at += len(block)
-    return chosen if room < _SLACK else None
+    return chosen if space < _SLACK else None
 
 
 def _too_much(sizes: _Sizes, chosen: list[int], over: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from reattention_eval.benchmarks import find_benchmark
@@ -49,3 +50,13 @@ def opencompass_dataset(job: Job) -> dict[str, Any]:
             }
         },
     }
+
+
+def facts_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a dataset: `Asked.facts`, max_out_len and max_prompt_tokens.
+
+    Of a dataset that is not ours, whatever of these its inferencer names.
+    """
+    inferencer = dataset.get("infer_cfg", {}).get("inferencer", {})
+    limits = {key: inferencer.get(key) for key in ("max_out_len", "max_prompt_tokens")}
+    return {**(inferencer.get("dataset_facts") or {}), **limits}

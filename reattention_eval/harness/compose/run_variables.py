@@ -31,7 +31,7 @@ SCORINGS = ("official", "opencompass", "both")
 DRY_RUN = "REATTENTION_DRY_RUN"
 
 
-def words_of(variable: str) -> list[str]:
+def comma_separated(variable: str) -> list[str]:
     """The words of a variable that are separated by commas."""
     return [word.strip() for word in os.environ.get(variable, "").split(",") if word.strip()]
 
@@ -82,7 +82,7 @@ def replaced(plan: Mapping[str, Any], takes: Iterable[str]) -> dict[str, Any]:
 
 def _numbers(variable: str, kind: Callable[[str], Any]) -> list[Any]:
     try:
-        return [kind(word) for word in words_of(variable)]
+        return [kind(word) for word in comma_separated(variable)]
     except ValueError:
         raise ConfigError(
             f"{variable} is {os.environ[variable]!r}; give "
@@ -123,20 +123,20 @@ def chosen_methods(
 
 
 def chosen_lengths(lengths: Sequence[int]) -> list[int]:
-    """The lengths that REATTENTION_ONLY_LENGTHS names; how, says `length_words`.
+    """The lengths that REATTENTION_ONLY_LENGTHS names; how, says `length_names`.
 
     A word that names none of them chooses nothing here: a configuration has several plans.
     `check_lengths` finds words that name nothing anywhere.
     """
-    wanted = {word.casefold() for word in words_of("REATTENTION_ONLY_LENGTHS")}
-    return [n for n in lengths if not wanted or wanted & length_words(n)]
+    wanted = {word.casefold() for word in comma_separated("REATTENTION_ONLY_LENGTHS")}
+    return [n for n in lengths if not wanted or wanted & length_names(n)]
 
 
 def check_lengths(lengths: Iterable[int]) -> None:
     """Raise ConfigError if REATTENTION_ONLY_LENGTHS has a word that names none of `lengths`."""
     known = sorted(set(lengths))
-    named = {word for length in known for word in length_words(length)}
-    unknown = [w for w in words_of("REATTENTION_ONLY_LENGTHS") if w.casefold() not in named]
+    named = {word for length in known for word in length_names(length)}
+    unknown = [w for w in comma_separated("REATTENTION_ONLY_LENGTHS") if w.casefold() not in named]
     if unknown:
         raise ConfigError(
             f"REATTENTION_ONLY_LENGTHS names {', '.join(unknown)}; this configuration has "
@@ -144,7 +144,7 @@ def check_lengths(lengths: Iterable[int]) -> None:
         )
 
 
-def length_words(length: int) -> set[str]:
+def length_names(length: int) -> set[str]:
     """How a length may be written: 31500 and 32k, 32000 and 32k, 32768 and 32k, 1000000 and 1m."""
     words = {str(length)}
     words |= {label.casefold() for label, tokens in PAPER_LENGTHS.items() if tokens == length}
@@ -168,7 +168,7 @@ def chosen_tasks(benchmark: Benchmark, default: str | Sequence[str]) -> list[str
     """
     every, groups = list(benchmark.tasks), benchmark.groups()
     planned = [default] if isinstance(default, str) else list(default)
-    wanted = words_of("REATTENTION_ONLY_TASKS")
+    wanted = comma_separated("REATTENTION_ONLY_TASKS")
     names = _named(every, groups, planned, ())
     if wanted:
         asked = _named(every, groups, wanted, _words_elsewhere(benchmark.name))
@@ -235,7 +235,7 @@ def pick(
     Raises:
         ConfigError: a name that does not exist; the sentence lists those that do.
     """
-    wanted = words_of(variable)
+    wanted = comma_separated(variable)
     if not wanted:
         return list(known)
     fold = {name.casefold(): name for name in known}
