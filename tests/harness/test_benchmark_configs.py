@@ -1,4 +1,4 @@
-"""The configurations of LongBench, L-Eval and InfiniteBench, and variables that choose parts."""
+"""The configurations of benchmarks of raw files, and variables that choose parts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 from tiny_benchmarks import write_benchmarks
+from tiny_raw_files import write_longbench_v2, write_mrcr
 
+from reattention_eval.benchmarks import mrcr
 from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.harness.compose import evaluation, model_method_pairs
 from reattention_eval.harness.compose.run_variables import DRY_RUN
 from reattention_eval.harness.list_jobs import main as list_jobs
 
-NAMES = {"longbench": 21, "leval": 20, "infinitebench": 9}
+NAMES = {"longbench": 21, "leval": 20, "infinitebench": 9, "longbench_v2": 1, "mrcr": 15}
 FULL, REATTENTION = dict(type="full"), dict(type="reattention")
 SMALL = dict(abbr="small", path="org/small", window=8192, dtype="float32")
 LARGE = dict(
@@ -29,6 +31,9 @@ LARGE = dict(
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = write_benchmarks(tmp_path / "data")
+    write_longbench_v2(folder)
+    write_mrcr(folder)
+    monkeypatch.setattr(mrcr, "_count", lambda: len)  # tiktoken's file is not here
     monkeypatch.setenv("REATTENTION_DATA", str(folder))
     return folder
 
