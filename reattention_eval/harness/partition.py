@@ -64,15 +64,15 @@ class WorkerPartitioner(BasePartitioner):
                 if missing:
                     wanted.append((model, missing))
         check_jobs(wanted)
-        share = max(1, ceil(self.num_worker / max(1, len(wanted))))
+        workers = max(1, ceil(self.num_worker / max(1, len(wanted))))
         tasks: list[Config] = []
         for model, datasets in wanted:
-            hands = deal(datasets, share)
-            for i, hand in enumerate(hands):
-                names = ", ".join(dataset_abbr_from_cfg(dataset) for dataset in hand)
+            shares = split_by_cost(datasets, workers)
+            for i, own in enumerate(shares):
+                names = ", ".join(dataset_abbr_from_cfg(dataset) for dataset in own)
                 self.logger.info(f"task {len(tasks)}: {model_abbr_from_cfg(model)} on {names}")
-                task = {"models": [model], "datasets": [hand], "work_dir": work_dir}
-                others = of_others(hands, i)
+                task = {"models": [model], "datasets": [own], "work_dir": work_dir}
+                others = datasets_of_others(shares, i)
                 tasks.append(Config({**task, "others": others, **(add_cfg or {})}))
         return tasks
 
@@ -84,14 +84,14 @@ def check_jobs(wanted: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, A
         raise SystemExit("\n".join(f"error: {problem}" for problem in problems))
 
 
-def deal(datasets: Sequence[Any], hands: int) -> list[list[Any]]:
-    """`datasets` over at most `hands` lists of about the same work, none of them empty.
+def split_by_cost(datasets: Sequence[Any], workers: int) -> list[list[Any]]:
+    """`datasets` over at most `workers` lists of about the same work, none of them empty.
 
-    The largest first, each to the list that has least; what costs the same is dealt like cards.
+    The largest first, each to the list that has least; what costs the same goes round in turn.
     A list keeps the order of the configuration.
     """
     costs = [cost_of(dataset) for dataset in datasets]
-    lists: list[list[int]] = [[] for _ in range(min(hands, len(datasets)))]
+    lists: list[list[int]] = [[] for _ in range(min(workers, len(datasets)))]
     loads = [0.0] * len(lists)
     for i in sorted(range(len(datasets)), key=lambda i: -costs[i]):
         least = loads.index(min(loads))
@@ -100,9 +100,9 @@ def deal(datasets: Sequence[Any], hands: int) -> list[list[Any]]:
     return [[datasets[i] for i in sorted(found)] for found in lists]
 
 
-def of_others(hands: Sequence[Sequence[Any]], own: int) -> list[Any]:
-    """What the other hands hold, those first that their holders come to last."""
-    lists = [hand[::-1] for hand in (*hands[own + 1 :], *hands[:own])]
+def datasets_of_others(shares: Sequence[Sequence[Any]], own: int) -> list[Any]:
+    """What the other workers have, those first that their owners come to last."""
+    lists = [share[::-1] for share in (*shares[own + 1 :], *shares[:own])]
     return [dataset for turn in zip_longest(*lists) for dataset in turn if dataset is not None]
 
 

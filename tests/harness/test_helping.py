@@ -18,7 +18,7 @@ Rows = Callable[..., Any]
 
 
 @pytest.fixture
-def dealt(task_config: Rows) -> Callable[[str, str], Any]:
+def task_of(task_config: Rows) -> Callable[[str, str], Any]:
     """A task with datasets of its own and those of others, by their names, a letter each."""
 
     def make(own: str, others: str, **rows: list[dict[str, Any]]) -> Any:
@@ -42,8 +42,8 @@ def records(config: Any, name: str) -> Path:
     return Path(config.work_dir) / f"records/tiny/{name}.jsonl"
 
 
-def test_what_nobody_began_is_taken_over_and_what_somebody_does_is_left(dealt: Any) -> None:
-    early, late = dealt("a", "dcb"), dealt("bcd", "a")
+def test_what_nobody_began_is_taken_over_and_what_somebody_does_is_left(task_of: Any) -> None:
+    early, late = task_of("a", "dcb"), task_of("bcd", "a")
     lock = records(early, "b").with_suffix(".lock")
     lock.parent.mkdir(parents=True)
     with FileLock(lock):  # the other task is at its first dataset
@@ -57,15 +57,15 @@ def test_what_nobody_began_is_taken_over_and_what_somebody_does_is_left(dealt: A
 
 
 def test_a_task_whose_datasets_were_all_taken_loads_no_model(
-    dealt: Any, monkeypatch: pytest.MonkeyPatch
+    task_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    LongContextInferTask(dealt("a", "b")).run()
+    LongContextInferTask(task_of("a", "b")).run()
     monkeypatch.setattr("opencompass.tasks.openicl_infer.build_model_from_cfg", None)
-    LongContextInferTask(dealt("b", "a")).run()
+    LongContextInferTask(task_of("b", "a")).run()
 
 
-def test_a_task_waits_for_those_who_took_its_datasets(dealt: Any) -> None:
-    config = dealt("ab", "c")
+def test_a_task_waits_for_those_who_took_its_datasets(task_of: Any) -> None:
+    config = task_of("ab", "c")
     lock = FileLock(records(config, "a").with_suffix(".lock"), thread_local=False)
     records(config, "a").parent.mkdir(parents=True)
     lock.acquire()
@@ -86,9 +86,9 @@ def test_a_task_waits_for_those_who_took_its_datasets(dealt: Any) -> None:
     assert not records(config, "a").exists()  # nothing of it ran here
 
 
-def test_a_helper_that_dies_leaves_the_rest_to_the_owner(dealt: Any) -> None:
-    config = dealt("ab", "c")
-    LongContextInferTask(dealt("a", "c")).run()
+def test_a_helper_that_dies_leaves_the_rest_to_the_owner(task_of: Any) -> None:
+    config = task_of("ab", "c")
+    LongContextInferTask(task_of("a", "c")).run()
     kept = records(config, "a").read_text().splitlines()[:1]
     records(config, "a").write_text(kept[0] + "\n")  # ended in the middle
     (Path(config.work_dir) / "predictions/tiny/a.json").unlink()
@@ -97,10 +97,10 @@ def test_a_helper_that_dies_leaves_the_rest_to_the_owner(dealt: Any) -> None:
     assert lines[0] == kept[0] and [json.loads(line)["index"] for line in lines] == [0, 1]
 
 
-def test_what_failed_elsewhere_is_not_tried_by_everybody(dealt: Any) -> None:
+def test_what_failed_elsewhere_is_not_tried_by_everybody(task_of: Any) -> None:
     broken = {"b": [{"prompt": "", "answer": "fox"}]}  # an empty prompt is an error
     with pytest.raises(SystemExit, match="no predictions written"):
-        LongContextInferTask(dealt("b", "a", **broken)).run()
-    before = records(dealt("b", "a"), "b").read_text()
-    LongContextInferTask(dealt("a", "b", **broken)).run()
-    assert records(dealt("b", "a"), "b").read_text() == before
+        LongContextInferTask(task_of("b", "a", **broken)).run()
+    before = records(task_of("b", "a"), "b").read_text()
+    LongContextInferTask(task_of("a", "b", **broken)).run()
+    assert records(task_of("b", "a"), "b").read_text() == before

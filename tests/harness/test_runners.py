@@ -21,7 +21,7 @@ from opencompass.utils.run import fill_eval_cfg, fill_infer_cfg
 from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import LongContextLM
-from reattention_eval.harness.partition import WorkerPartitioner, cost_of, deal
+from reattention_eval.harness.partition import WorkerPartitioner, cost_of, split_by_cost
 from reattention_eval.harness.placement import placement
 from reattention_eval.harness.tasks import LongContextEvalTask, LongContextInferTask, infer_task
 
@@ -148,8 +148,8 @@ def test_a_variable_that_cannot_be_read_is_named(
 
 def test_datasets_are_dealt_out_evenly_and_finished_ones_left_out(tmp_path: Path) -> None:
     plain = [{"abbr": name} for name in "abcde"]  # nothing says what they take: like cards
-    assert deal(plain, 2) == [plain[0::2], plain[1::2]]
-    assert deal(plain[:2], 5) == [plain[:1], plain[1:2]]
+    assert split_by_cost(plain, 2) == [plain[0::2], plain[1::2]]
+    assert split_by_cost(plain[:2], 5) == [plain[:1], plain[1:2]]
     models = [{"abbr": "m"}, {"abbr": "n"}]
     datasets = [{"abbr": name} for name in "abcd"]
     (tmp_path / "m").mkdir()
@@ -177,11 +177,11 @@ def test_datasets_are_dealt_out_by_what_they_take() -> None:
         for power in range(12, 18)
         for new in (128,) * 8 + (30, 120, 50, 32, 32)
     ]
-    hands = deal(ruler, 8)
+    shares = split_by_cost(ruler, 8)
     loads = [sum(map(cost_of, hand)) for hand in hands]
     assert max(loads) < 1.02 * sum(loads) / 8
-    assert sorted(map(ruler.index, hands[0])) == list(map(ruler.index, hands[0]))
-    assert sum(map(len, hands)) == len(ruler)
+    assert sorted(map(ruler.index, shares[0])) == list(map(ruler.index, shares[0]))
+    assert sum(map(len, shares)) == len(ruler)
 
 
 def test_models_that_cannot_be_had_are_all_named_before_anything_runs(
