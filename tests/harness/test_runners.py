@@ -178,7 +178,7 @@ def test_datasets_are_dealt_out_by_what_they_take() -> None:
         for new in (128,) * 8 + (30, 120, 50, 32, 32)
     ]
     shares = split_by_cost(ruler, 8)
-    loads = [sum(map(cost_of, hand)) for hand in hands]
+    loads = [sum(map(cost_of, share)) for share in shares]
     assert max(loads) < 1.02 * sum(loads) / 8
     assert sorted(map(ruler.index, shares[0])) == list(map(ruler.index, shares[0]))
     assert sum(map(len, shares)) == len(ruler)
