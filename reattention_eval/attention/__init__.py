@@ -4,7 +4,6 @@ from reattention_eval.attention.hook import Hook, RowStep
 from reattention_eval.attention.policy import Selection, ViewPolicy
 from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.survey import short_prompt, watched
-from reattention_eval.attention.window import trained_window
 
 __all__ = [
     "Hook",
@@ -13,6 +12,5 @@ __all__ = [
     "ViewPolicy",
     "check_model",
     "short_prompt",
-    "trained_window",
     "watched",
 ]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from reattention_eval.attention.calls import check_calls
@@ -26,8 +25,8 @@ from reattention_eval.attention.rope import IdentityRotary, ViewRope, is_rotary
 from reattention_eval.attention.rope_of_layer import RopeFinder
 from reattention_eval.attention.swap import Exchange
 from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.versions import check_transformers
 
-SUPPORTED = ((4, 57), (6, 0))
 TOKENS = 16  # of the recorded prompt
 
 
@@ -91,18 +90,6 @@ def survey(model: Any) -> Survey:
         )
     direct = {call.module: _group(call) for call in turned.calls if call.direct}
     return Survey(_owner(model, layers), exchanges, layers, direct)
-
-
-def check_transformers(version: str = transformers.__version__) -> None:
-    """Raise ConfigError unless transformers is in the tested range."""
-    major, minor = (int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2])
-    low, high = SUPPORTED
-    if not low <= (major, minor) < high:
-        raise ConfigError(
-            f"transformers {version} is {'older' if (major, minor) < low else 'newer'} than this "
-            f"hook was tested with; install one with: pip install 'transformers>={low[0]}.{low[1]},"
-            f"<{high[0]}'."
-        )
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from reattention_eval.checkpoints.hub import first_line, from_hub, hub_error, hu
 from reattention_eval.checkpoints.sentencepiece_bpe import MODEL_FILE, load_sentencepiece
 from reattention_eval.checkpoints.streaming import build_streaming
 from reattention_eval.errors import CheckpointError, ConfigError
+from reattention_eval.versions import check_transformers
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # first version that is tried, first that is not
-OLDEST, BEYOND = (4, 57), (6, 0)
 # tensors of old checkpoints that models compute by themselves
 COMPUTED = (".inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")
 _INTERNLM2_TOKENIZER = "InternLM2Tokenizer"
@@ -127,19 +127,6 @@ def load_model(
             " which would stay random; fetch the model again."
         )
     return model.eval(), tokenizer
-
-
-def check_transformers() -> None:
-    """Raises CheckpointError unless the installed transformers is one that this package knows."""
-    import transformers
-
-    found = transformers.__version__
-    version = tuple(int(number) for number in re.findall(r"\d+", found)[:2])
-    if not OLDEST <= version < BEYOND:
-        raise CheckpointError(
-            f"transformers {found} is too {'old' if version < OLDEST else 'new'}; "
-            'install one that works: pip install "transformers>=4.57,<6"'
-        )
 
 
 def pick_dtype(dtype: str | torch.dtype) -> torch.dtype:

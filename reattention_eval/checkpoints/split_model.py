@@ -12,6 +12,7 @@ from reattention_eval.checkpoints.hub import hub_folder
 from reattention_eval.checkpoints.shards import read_tensors
 from reattention_eval.errors import ConfigError
 from reattention_eval.parallel import build_split, check_split, fill, join
+from reattention_eval.versions import check_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,7 @@ def load_split_model(
             f"tensor_parallel={tensor_parallel} and device_map={device_map!r} are two ways to use "
             "several GPUs; leave one of them out."
         )
-    load.check_transformers()
+    check_transformers()
     source = load.local_or_hub(path)
     if isinstance(source, Path):
         check_folder(source)

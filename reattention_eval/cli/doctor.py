@@ -17,12 +17,12 @@ from importlib.util import find_spec
 from rich.table import Table
 from rich.text import Text
 
-from reattention_eval.checkpoints.load import check_transformers
 from reattention_eval.cli.configs import config_path
 from reattention_eval.cli.console import out
 from reattention_eval.cli.findings import BAD, GOOD, OPTIONAL, Finding
 from reattention_eval.cli.inventory import cached, data, models
 from reattention_eval.errors import ReAttentionError
+from reattention_eval.versions import check_transformers
 
 _STYLES = {GOOD: "green", OPTIONAL: "yellow", BAD: "red"}
 _PYTHONS = ((3, 10), (3, 13))  # first that works, first that does not

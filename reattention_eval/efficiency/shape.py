@@ -12,6 +12,7 @@ from typing import Any
 from reattention_eval.checkpoints import model_path
 from reattention_eval.checkpoints.access import fetch_config
 from reattention_eval.checkpoints.miniature import CONFIGS
+from reattention_eval.context_length import context_length
 from reattention_eval.errors import CheckpointError, ConfigError
 from reattention_eval.json_text import read_object
 
@@ -86,7 +87,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         vocabulary=vocabulary,
         tied=bool(config.get("tie_word_embeddings", False)),
         layer_parameters=hidden * (2 * q + 2 * kv) + 3 * hidden * mlp + biases + norms,
-        window=_size(config, "max_position_embeddings", 0) or None,
+        window=context_length(config),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from reattention_eval.attention import Hook, check_model, short_prompt, trained_window, watched
+from reattention_eval.attention import Hook, check_model, short_prompt, watched
+from reattention_eval.context_length import known_context_length
 from reattention_eval.engine.session import Session
 from reattention_eval.methods import Method, build_method
 
@@ -35,7 +36,7 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
     """
     method = build_method(method)
     check_model(model)
-    method.check(trained_window(model.config))
+    method.check(known_context_length(model.config))
     hook = Hook(model, method)
     hook.install()
     try:

@@ -23,7 +23,7 @@ from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Answer, Row
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose import Job, plan_jobs
-from reattention_eval.harness.compose.model_method_pairs import trained_window
+from reattention_eval.harness.compose.model_method_pairs import folder_context_length
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import write_whole
 from reattention_eval.harness.sample_run import SampleRun
@@ -133,7 +133,7 @@ def main(words: Sequence[str] | None = None) -> int:
     methods = runpy.run_path(str(asked.methods))["methods"]
     if bool(asked.plans) == bool(asked.lengths):
         parser.error("give --plans, or --lengths for the needle test")
-    if window := trained_window(asked.model):
+    if window := folder_context_length(asked.model):
         model["window"] = window
     needle = {
         "benchmark": "needle", "style": asked.style, "lengths": asked.lengths,

@@ -10,8 +10,7 @@ from tiny_models import random_prompt, tiny_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from reattention_eval import FullAttention, ReAttention, attach
-from reattention_eval.attention import trained_window
-from reattention_eval.attention.survey import check_transformers
+from reattention_eval.context_length import context_length
 from reattention_eval.errors import ConfigError, SelectionError
 
 SMALL = dict(global_size=2, local_size=8, span_size=4, max_spans=2, top_k=2, chunk_size=8)
@@ -104,17 +103,6 @@ def test_scope_beyond_the_window():
         session.prefill(random_prompt(100))
 
 
-@pytest.mark.parametrize(("version", "word"), [("4.56.2", "older"), ("6.0.0", "newer")])
-def test_transformers_out_of_range(version, word):
-    with pytest.raises(ConfigError, match=f"{version} is {word}.*pip install"):
-        check_transformers(version)
-
-
-def test_transformers_in_range():
-    for version in ("4.57.6", "5.23.0", "5.0.0rc1"):
-        check_transformers(version)
-
-
 def test_selecting_run_that_does_not_select(monkeypatch):
     """The commonest silent fault of this field: the hook is there and full attention ran."""
     model = tiny_model()
@@ -164,6 +152,7 @@ def test_rotary_that_is_not_the_models(monkeypatch):
     ],
     ids=["default", "linear", "yarn-original", "yarn-product"],
 )
-def test_trained_window(rope, window):
+def test_context_length(rope, window):
     settings = {"rope_scaling": rope} if rope else {}
-    assert trained_window(tiny_model(**settings).config) == window
+    config = tiny_model(**settings).config
+    assert context_length(config) == context_length(config.to_dict()) == window

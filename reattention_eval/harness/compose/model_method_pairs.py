@@ -8,10 +8,10 @@ from typing import Any
 
 from reattention_eval.checkpoints.folder import read_json
 from reattention_eval.checkpoints.load import pick_dtype
-from reattention_eval.errors import CheckpointError, ConfigError
+from reattention_eval.context_length import context_length
+from reattention_eval.errors import ConfigError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
 from reattention_eval.methods import Method, build_method
-from reattention_eval.report.fields import is_count
 
 HASH_LENGTH = 8
 # prompts the paper cuts to, in the model's own tokens: 4K, 8K, 32K, 64K and 128K less the answer
@@ -82,24 +82,15 @@ def model_name(model: Mapping[str, Any]) -> str:
     return str(model.get("abbr") or Path(str(model["path"]).rstrip("/")).name)
 
 
-def trained_window(path: str) -> int | None:
+def folder_context_length(path: str) -> int | None:
     """The trained window that a checkpoint folder's config.json tells; None for a hub id.
 
     Raises:
         CheckpointError: a config.json that cannot be read.
+        ConfigError: it says something that counts no tokens.
     """
     file = Path(path).expanduser() / "config.json"
-    if not file.is_file():
-        return None
-    window = read_json(file).get("max_position_embeddings")
-    if window is None:
-        return None
-    if not is_count(window) or not window:
-        raise CheckpointError(
-            f"{file} says max_position_embeddings {window!r:.60}, which counts no tokens; fetch "
-            "the model again."
-        )
-    return int(window)
+    return context_length(read_json(file)) if file.is_file() else None
 
 
 def all_different(names: Sequence[str], what: str) -> None:
@@ -118,7 +109,7 @@ def _cut(model: Mapping[str, Any], method: Method) -> int | None:
     """Prompt tokens that a method which keeps the model's own positions may be given."""
     if method.renumbers:
         return None
-    window = model.get("window") or trained_window(str(model["path"]))
+    window = model.get("window") or folder_context_length(str(model["path"]))
     if not window:
         raise ConfigError(
             f"how far {model['path']} can read is not known, so {method.name} cannot be cut to "

@@ -23,8 +23,8 @@ from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.harness.compose.machine import gpus_per_task
 from reattention_eval.harness.compose.model_method_pairs import (
     PAPER_LENGTHS,
+    folder_context_length,
     model_name,
-    trained_window,
 )
 
 SCORINGS = ("official", "opencompass", "both")
@@ -260,7 +260,7 @@ def _words_elsewhere(benchmark: str) -> Iterator[str]:
 def _replacement(model: Mapping[str, Any], path: str) -> dict[str, Any]:
     local = Path(path).expanduser()
     path = str(local.resolve()) if local.is_dir() else path
-    window = trained_window(path) or model.get("window")
+    window = folder_context_length(path) or model.get("window")
     placed = ("device_map", "tensor_parallel", "window")
     kept = {key: value for key, value in model.items() if key not in placed}
     return {
