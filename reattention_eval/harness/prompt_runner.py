@@ -24,7 +24,7 @@ from reattention_eval.harness.text import (
     cut_beginning,
     stop_rule,
 )
-from reattention_eval.methods import build_method
+from reattention_eval.methods import build_method, method_settings
 from reattention_eval.parallel import ranks_of
 from reattention_eval.prompts import PreparedPrompt, prepare_prompt
 
@@ -240,7 +240,7 @@ class PromptRunner:
         return {
             "path": self.path,
             "abbr": self.name,
-            "method": {"type": self.method.name, **self.method.settings()},
+            "method": method_settings(self.method),
             "dtype": str(self.model.dtype),
             "device_map": getattr(self.model, "hf_device_map", None),
             "batch_size": rows,
