@@ -14,7 +14,7 @@ from inspect import isabstract
 from typing import Any
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods.base import Method
+from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
 from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.reattention import ReAttention
@@ -140,7 +140,8 @@ def _by_path(path: str, what: str) -> type[Method]:
 
 
 def _checked(cls: Any, what: str) -> type[Method]:
-    if not isinstance(cls, type) or not issubclass(cls, Method) or isabstract(cls):
+    kinds = (ViewMethod, NativeMethod)
+    if not isinstance(cls, type) or not issubclass(cls, kinds) or isabstract(cls):
         raise ConfigError(
             f"{what} is no long-context method; it must be a class below "
             "reattention_eval.methods.ViewMethod or NativeMethod that says all that these ask for."

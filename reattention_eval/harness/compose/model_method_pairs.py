@@ -42,9 +42,10 @@ def model_method_pairs(
     `window`, the tokens it was trained on, which the method must fit.
 
     Args:
-        cut_at_window: methods that read no further than the model's trained `window`, or some
-            other length (`Method.reach`): their prompts lose their middle beyond the longest of
-            the paper's lengths that fits (7,500 tokens for 8,192), and `cut7500` stands in the name.
+        cut_at_window: methods that do not read any length (`Method.reach`; full attention reads no
+            further than the model's trained `window`): their prompts lose their middle beyond the
+            longest of the paper's lengths that fits (7,500 tokens for 8,192), and `cut7500` stands
+            in the name.
 
     Raises:
         ConfigError: an unknown method or setting, a method that does not fit the window, a folder
