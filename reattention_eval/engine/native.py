@@ -78,7 +78,7 @@ class NativeSession(Session):
 
     @contextmanager
     def _returning(self) -> Iterator[None]:
-        before = self._cache, self._lengths, self._real, self._lost_rows
+        before = self._cache, list(self._lengths), self._real, self._lost_rows
         self._cache = copy.deepcopy(self._cache)
         yield
         self._cache, self._lengths, self._real, self._lost_rows = before
