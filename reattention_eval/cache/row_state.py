@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 
@@ -55,6 +56,7 @@ class Kept:
     state: RowState
     length: int = 0
 
+    @torch.inference_mode()  # as in a session, so that states may write in place what they hold
     def catch_up(self, keys: Tensor) -> None:
         """keys [Hkv, length, D]."""
         if self.length < keys.shape[1]:
@@ -75,10 +77,12 @@ class RowStates:
     def clear(self) -> None:
         self._kept.clear()
 
+    @torch.inference_mode()
     def reserve(self, capacity: int) -> None:
         for kept in self._kept.values():
             kept.state.reserve(capacity)
 
+    @torch.inference_mode()
     def rewind(self, lengths: list[int]) -> None:
         """Hold nothing of what lies behind the first lengths[r] tokens of a row, nor of others."""
         self._kept = {at: kept for at, kept in self._kept.items() if at[0] < len(lengths)}
@@ -87,6 +91,7 @@ class RowStates:
                 kept.state.rewind(lengths[row])
                 kept.length = lengths[row]
 
+    @torch.inference_mode()
     def find(self, row: int, factory: Factory[Any], capacity: int) -> Kept:
         found = self._kept.get((row, factory))
         if found is None:
@@ -100,6 +105,7 @@ class RowStates:
         kept.catch_up(keys)
         return cast("State", kept.state)
 
+    @torch.inference_mode()
     def get_repeated(
         self,
         row: int,

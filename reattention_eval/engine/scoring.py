@@ -18,7 +18,8 @@ def token_nll(session: Session, input_ids: Tensor) -> Tensor:
     """Negative log-likelihood (nats) of every token behind the first, float64 [T - 1].
 
     The text is read as a prompt is: by a view method chunk by chunk, so that a token is predicted
-    from the view of its predecessor's chunk; by a native method in one forward. Afterwards the session is empty.
+    from the view of its predecessor's chunk; by a native method in one forward. Afterwards the
+    session is empty.
 
     Args:
         session: an attached session.
