@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from naive_reattention import Naive
+from naive_views import NaiveViews, whole
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import attach
@@ -80,40 +80,6 @@ def query_steps(query):
     return torch.arange(query.shape[1])
 
 
-class NaiveViews(Naive):
-    """Attention as loops; `seen` says for a KV head which keys, at which places, and where the
-    queries are."""
-
-    def __init__(self, model, seen):
-        super().__init__(model, 0, 0, 0, 0, 0, chunk_size=CHUNK)
-        self.seen = seen
-
-    def attention(self, index, module, x):
-        config = self.model.config
-        heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, 16
-        query = module.q_proj(x).view(len(x), heads, dim)
-        keys, values = self.keys.setdefault(index, []), self.values.setdefault(index, [])
-        keys.extend(module.k_proj(x).view(len(x), kv_heads, dim))
-        values.extend(module.v_proj(x).view(len(x), kv_heads, dim))
-        out = torch.zeros(len(x), heads, dim, dtype=x.dtype)
-        for h in range(heads):
-            kv = h // (heads // kv_heads)
-            positions, places, at = self.seen([key[kv] for key in keys], kv, len(x))
-            turned = [self.rope(keys[j][kv], p) for j, p in zip(positions, places, strict=True)]
-            for t in range(len(x)):
-                visible = len(positions) - (len(x) - 1 - t)
-                q = self.rope(query[t, h], at[t])
-                scores = [float(q @ k) / math.sqrt(dim) for k in turned[:visible]]
-                weights = [math.exp(score - max(scores)) for score in scores]
-                for weight, j in zip(weights, positions, strict=False):
-                    out[t, h] += weight / sum(weights) * values[j][kv]
-        return module.o_proj(out.flatten(1))
-
-
-def whole(n, t):
-    return list(range(n)), list(range(n)), list(range(n - t, n))
-
-
 def seen_longest(keys, kv, t):
     n = len(keys)
     if n <= 6 + CHUNK:
@@ -160,7 +126,7 @@ def close(found, expected):
 def test_against_loops(method, seen, heads, kv_heads):
     model = tiny_model(heads=heads, kv_heads=kv_heads)
     prompt = random_prompt(33)
-    naive = NaiveViews(model, seen)
+    naive = NaiveViews(model, seen, CHUNK)
     with attach(model, method) as session:
         close(session.prefill(prompt)[0], naive.prefill(prompt[0].tolist()))
         for token in (5, 71):
@@ -185,7 +151,7 @@ def test_batch_with_padding(method, seen):
         found = session.prefill(prompts, attention_mask=mask)
         after = session.decode(torch.tensor([[5], [6], [7]]))
     for row, n in enumerate(lengths):
-        naive = NaiveViews(model, seen)
+        naive = NaiveViews(model, seen, CHUNK)
         close(found[row], naive.prefill(prompts[row, 28 - n :].tolist()))
         close(after[row], naive.chunk([5 + row]))
 
@@ -205,7 +171,7 @@ def test_scaling_that_follows_the_length_takes_the_extent_for_it():
             cos, sin = rotary(torch.zeros(1, dtype=torch.float64), told)
             return cos[0, 0, :half], sin[0, 0, :half]
 
-    close(found, Told(model, seen_own).prefill(prompt[0].tolist()))
+    close(found, Told(model, seen_own, CHUNK).prefill(prompt[0].tolist()))
 
 
 def broken(view):
