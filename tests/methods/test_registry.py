@@ -78,11 +78,11 @@ def test_from_an_installed_package(examples, monkeypatch):
     method = build_method("every_third")
     assert method_settings(method)["type"] == "every_third"
     with pytest.raises(
-        ConfigError, match="unknown method 'x'; there are: reattention, .*every_third"
+        ConfigError, match=r"unknown method 'x'; there are: reattention, .*every_third"
     ):
         build_method("x")
     with pytest.raises(
-        ConfigError, match="'another' of the package .* example_methods has no Gone"
+        ConfigError, match=r"'another' of the package .* example_methods has no Gone"
     ):
         build_method("another")
     console = Console(record=True, width=200)

@@ -17,6 +17,10 @@ class EveryThird(ViewMethod):
     source = "docs/examples/example_methods"
     recent: int = 512
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(self.chunk_size <= self.recent, "chunk_size must fit into recent")
+
     @property
     def budget(self):
         return 100 + self.recent
