@@ -20,16 +20,15 @@ def repeat_without_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Makes float64 models on a CPU repeat their steps; the rooms that are captured."""
     rooms: list[int] = []
 
-    def capture(self: Any, forward: Any) -> _Captured:
-        step = self._hook.layers[0].repeated
+    def capture(self: Any, step: Any, forward: Any) -> _Captured:
         logits = forward().clone()
 
         def replay() -> None:
             with self._hook.repeating(step):
                 logits.copy_(forward())
 
-        rooms.append(step.room)
-        return _Captured(replay, logits, [])
+        rooms.append(step.capacity)
+        return _Captured(step, replay, logits, [])
 
     monkeypatch.setattr(RepeatedDecode, "_capture", capture)
     monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float64,))  # to compare exactly
@@ -40,5 +39,5 @@ def repeat_without_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         self._able = self._hook.repeatable
 
     monkeypatch.setattr(RepeatedDecode, "__init__", able)
-    monkeypatch.setattr(decode_graph, "LEAST_ROOM", 16)
+    monkeypatch.setattr(decode_graph, "LEAST_CAPACITY", 16)
     return rooms

@@ -1,7 +1,7 @@
 """The hook on transformers, RoPE of a view, attention over a view."""
 
 from reattention_eval.attention.hook import Hook, RowStep
-from reattention_eval.attention.policy import Selection, ViewPolicy
+from reattention_eval.attention.policy import Selection, View, ViewPolicy
 from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.survey import short_prompt, watched
 
@@ -9,6 +9,7 @@ __all__ = [
     "Hook",
     "RowStep",
     "Selection",
+    "View",
     "ViewPolicy",
     "check_model",
     "short_prompt",

@@ -38,17 +38,17 @@ class ViewAttention:
         key: Tensor,
         value: Tensor,
         scale: float,
-        held: Tensor | None = None,
+        device_length: Tensor | None = None,
     ) -> Tensor:
         """query [H, T, D], key and value [Hkv, n, D] -> [H, T, D].
 
-        held: int32 [1], only the first so many of the n keys exist.
+        device_length: int32 [1], only the first so many of the n keys exist.
         """
         if query.dtype in FLASH_DTYPES and takes_whole(query, key) and use_triton(query):
             with torch.cuda.device_of(query):
-                return attend_whole(query[None], key[None], value[None], scale, held)[0]
-        if held is not None:
-            key, value = key[:, : int(held)], value[:, : int(held)]
+                return attend_whole(query[None], key[None], value[None], scale, device_length)[0]
+        if device_length is not None:
+            key, value = key[:, : int(device_length)], value[:, : int(device_length)]
         if flash_attn_func is not None and query.is_cuda and query.dtype in FLASH_DTYPES:
             q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))  # [1, T, H, D]
             out = flash_attn_func(q, k, v, softmax_scale=scale, causal=True)

@@ -84,15 +84,15 @@ class DeviceView:
         """
         if query.shape[1] != 1 or query.dtype not in FLASH_DTYPES or not use_triton(query):
             return None
-        tables = rope.device_tables(row.length, row.length, query, prompt)
+        tables = rope.device_tables(row.capacity, row.capacity, query, prompt)
         if tables is None:
             return None
         # every token but the new one is chosen, so that a repeated step finds how many there are
-        if row.held is None:
+        if row.device_length is None:
             chosen = query.new_full((1,), row.length - 1, dtype=torch.int32)
         else:
-            chosen = row.held - 1
-        view = Selection(self._all_places(row.length, query.device), chosen, 0, 1)
+            chosen = row.device_length - 1
+        view = Selection(self._all_places(row.capacity, query.device), chosen, 0, 1)
         return _attend(view, row, query, tables, scale)
 
     def held_places(self) -> list[Tensor]:
@@ -102,9 +102,9 @@ class DeviceView:
     def _all_places(self, tokens: int, device: torch.device) -> Tensor:
         held = self._places.get(device)
         if held is None or held.shape[1] < tokens:
-            room = 1 << max(LEAST_PLACES, tokens - 1).bit_length()
+            size = 1 << max(LEAST_PLACES, tokens - 1).bit_length()
             with torch.inference_mode(False):
-                held = torch.arange(room, dtype=torch.int32, device=device)[None]
+                held = torch.arange(size, dtype=torch.int32, device=device)[None]
             self._places[device] = held
         return held
 
@@ -123,5 +123,5 @@ def _attend(
             view.global_size,
             view.local_size,
             scale,
-            row.held,
+            row.device_length,
         )[0]

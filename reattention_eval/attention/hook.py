@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from reattention_eval.attention.attend import FLASH_DTYPES, ViewAttention
 from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.device_view import DeviceView
-from reattention_eval.attention.policy import Selection, ViewPolicy
+from reattention_eval.attention.policy import Selection, View, ViewPolicy
+from reattention_eval.attention.rope import ViewRope
 from reattention_eval.attention.survey import survey
 from reattention_eval.attention.swap import Swap
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
 from reattention_eval.attention.windowed import attend_windowed
-from reattention_eval.cache import LayerCache, RepeatedStep
-from reattention_eval.errors import SelectionError
+from reattention_eval.cache import LayerCache, RepeatedStep, RowCache
+from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.parallel import ranks_of
 
 NAME = "reattention_view"  # must not contain the names transformers treats specially
@@ -183,14 +184,14 @@ class Hook:
         for layer in self.layers:
             layer.prepare_repeat(0)
 
-    def count_repeat(self, fixed_view: int) -> None:
-        """A repeated step has added a token to row 0; it selects in every layer or in none.
+    def count_repeat(self, step: RepeatedStep, fixed_view: int) -> None:
+        """The step has added a token to row 0; it selects in every layer or in none.
 
         fixed_view: keys it attended besides those counted on the device.
         """
         self._tokens[0] += 1
         for layer in self.layers:
-            layer.advance(0)
+            layer.advance(0, step)
         layers = len(self.layers)
         selecting = layers * self.policy.selects(self._tokens[0])
         self.layer_steps += layers
@@ -309,28 +310,52 @@ class Hook:
             if step is None:
                 query, key = rope.rotate_at(query, key, cache.lengths[row], whole)
             else:
-                query, key = rope.rotate_slot(query, key, step.slot, step.room, whole)
+                query, key = rope.rotate_slot(query, key, step.slot, step.capacity, whole)
             held = cache.append(row, key, value, rows)
-            self._view_tokens += rows * held.length
-            return self._attend(query, held.key, held.value, scale, held.held)
+            self._view_tokens += rows * held.capacity
+            return self._attend(query, held.key, held.value, scale, held.device_length)
         held = cache.append(row, key, value, rows)
-        view = self.policy.view(held, query) if rows == 1 else None
-        if view is None:
-            answer = self._device.attend_all(rope, held, query, scale, whole)
+        if self.policy.selects(held.capacity):
+            answer = self._own_view(rope, held, query, scale, whole)
             if answer is not None:
-                self._view_tokens += rows * held.length
+                self.selected += 1
                 return answer
-            key, value = held.key[:, : held.tokens], held.value[:, : held.tokens]
-        else:
-            self.selected += 1
-            if isinstance(view, Selection):
-                answer = self._device.attend(rope, view, held, query, scale)
-                if answer is not None:
-                    return answer
-                view = view.positions(held.tokens)
-            key, value = held.gather(view)
+        answer = self._device.attend_all(rope, held, query, scale, whole)
+        if answer is not None:
+            self._view_tokens += rows * held.capacity
+            return answer
+        key, value = held.key[:, : held.length], held.value[:, : held.length]
         self._view_tokens += rows * key.shape[1]
         query, key = rope.rotate_view(query, key, whole)
+        return self._attend(query, key, value, scale)
+
+    def _own_view(
+        self, rope: ViewRope, row: RowCache, query: Tensor, scale: float, whole: int
+    ) -> Tensor | None:
+        """query [H, T, D] -> [H, T, D]; None where the policy has no view after all."""
+        view = self.policy.view(row, query)
+        if view is None:
+            return None
+        if isinstance(view, Selection):
+            answer = self._device.attend(rope, view, row, query, scale)
+            if answer is not None:
+                return answer
+            view = View(view.positions(row.length))
+        elif isinstance(view, View):
+            view.check(self.policy.name, row, query)
+        else:
+            raise ConfigError(
+                f"{self.policy.name}: view must give a View or a Selection, found "
+                f"{type(view).__name__}."
+            )
+        key, value = row.gather(view.positions)
+        self._view_tokens += key.shape[1]
+        if view.places is None or view.query_places is None or view.extent is None:
+            query, key = rope.rotate_view(query, key, whole)
+        else:
+            query, key = rope.rotate_places(
+                query, key, view.places, view.query_places, view.extent, whole
+            )
         return self._attend(query, key, value, scale)
 
     def check_selected(self) -> None:

@@ -3,12 +3,85 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from reattention_eval.cache import RowCache
+from reattention_eval.errors import ConfigError
 from reattention_kernels.view import view_rows
+
+
+class View(NamedTuple):
+    """What a chunk of T tokens attends to, and where RoPE counts it.
+
+    Attention is causal and aligned to the lower right: the last T of the n positions are the chunk
+    itself, query t sees all but the T - 1 - t last of them, whatever their places.
+
+    positions: int64 [n], ascending, for all heads; or [Hkv, n], for each KV head its own.
+    places: int64 [n] or [Hkv, n], not negative, in any order and as often as you like: where RoPE
+        counts each key. None: at 0..n-1, and the queries at the last T of them.
+    query_places: int64 [T], where RoPE counts the queries; given with `places`.
+    extent: all places are below it, so that nothing waits for the device; given with `places`.
+        RoPE scaling that depends on the length takes it for the view's.
+    """
+
+    positions: Tensor
+    places: Tensor | None = None
+    query_places: Tensor | None = None
+    extent: int | None = None
+
+    def check(self, name: str, row: RowCache, query: Tensor) -> None:
+        """Raise ConfigError, naming the method, for a view that is not as said above.
+
+        Shapes always; values where reading them does not wait for a device.
+        """
+        problem = self._problem(row, query)
+        if problem:
+            raise ConfigError(
+                f"{name}: the view of layer {row.layer} {problem} "
+                "(see reattention_eval.attention.View)."
+            )
+
+    def _problem(self, row: RowCache, query: Tensor) -> str | None:
+        heads, tokens, n = row.key.shape[0], query.shape[1], self.positions.shape[-1]
+        shapes = ([n], [heads, n])
+        if self.positions.dtype != torch.int64 or list(self.positions.shape) not in shapes:
+            return (
+                f"has positions {self.positions.dtype} {list(self.positions.shape)}, "
+                f"not int64 [n] or [{heads}, n]"
+            )
+        if not tokens <= n <= row.length:
+            return f"has {n} positions, of {row.length} tokens and for a chunk of {tokens}"
+        if self.positions.device.type == "cpu":
+            chunk = torch.arange(row.length - tokens, row.length)
+            if not bool((self.positions[..., n - tokens :] == chunk).all()):
+                return f"does not end with the chunk's own positions, the last {tokens}"
+            if bool((self.positions.diff(dim=-1) <= 0).any()) or int(self.positions.min()) < 0:
+                return "has positions that do not ascend from 0 or more"
+        given = [part is not None for part in self[1:]]
+        if any(given) and not all(given):
+            return "must give places, query_places and extent together"
+        return self._problem_of_places(shapes, tokens)
+
+    def _problem_of_places(self, shapes: tuple[list[int], ...], tokens: int) -> str | None:
+        if self.places is None or self.query_places is None or self.extent is None:
+            return None
+        if list(self.places.shape) not in shapes or list(self.query_places.shape) != [tokens]:
+            return (
+                f"has places {list(self.places.shape)} and query_places "
+                f"{list(self.query_places.shape)}, not {' or '.join(map(str, shapes))} and "
+                f"[{tokens}]"
+            )
+        both = (self.places, self.query_places)
+        if any(part.dtype != torch.int64 for part in both):
+            return "has places that are not int64"
+        if self.places.device.type == "cpu" and any(
+            int(part.min()) < 0 or int(part.max()) >= self.extent for part in both
+        ):
+            return f"has places outside 0..{self.extent - 1}, its extent"
+        return None
 
 
 @dataclass(frozen=True)
@@ -33,6 +106,8 @@ class Selection:
 class ViewPolicy(Protocol):
     """One question per layer and chunk; no knowledge of models, RoPE or attention kernels."""
 
+    name: ClassVar[str]
+
     @property
     def chunk_size(self) -> int:
         """Tokens whose queries are answered together."""
@@ -43,19 +118,18 @@ class ViewPolicy(Protocol):
         """False: the view is always the whole cache, so RoPE is applied once, on append."""
         ...
 
-    def view(self, row: RowCache, query: Tensor) -> Tensor | Selection | None:
-        """Positions the chunk attends to; the chunk's own keys are already in the cache.
+    def view(self, row: RowCache, query: Tensor) -> View | Selection | None:
+        """What the chunk attends to; its own keys are already in the cache.
+
+        Asked where `selects` holds; otherwise the view is the whole cache at 0..n-1. None, where
+        it is asked, counts as a step that should have selected and did not.
 
         Args:
-            row: un-rotated keys and values of one row, `row.length` tokens.
+            row: un-rotated keys and values of one row.
             query: [H, T, D], the chunk's un-rotated queries: the last T of the row's tokens.
-
-        Returns:
-            ascending int64 [n], the last T of them the chunk itself; or a `Selection`, which needs
-            no waiting for the device; or None for the whole cache.
         """
         ...
 
     def selects(self, length: int) -> bool:
-        """Whether a cache of `length` tokens must be answered by a part of it."""
+        """Whether the method has a view of its own of a cache of `length` tokens."""
         ...

@@ -124,6 +124,27 @@ class ViewRope:
             self._one(key, cos, sin),
         )
 
+    def rotate_places(
+        self,
+        query: Tensor,
+        key: Tensor,
+        places: Tensor,
+        query_places: Tensor,
+        extent: int,
+        length: int = 0,
+    ) -> tuple[Tensor, Tensor]:
+        """query [H, T, D] at `query_places` [T], key [Hkv, n, D] at `places` [n] or [Hkv, n].
+
+        All places lie below `extent`; the frequencies are those of max(extent, length) tokens.
+        """
+        cos, sin = (x[0] for x in self._table(extent, max(extent, length), key))
+        query = self._one(query, cos[query_places][None], sin[query_places][None])
+        if places.ndim == 1:
+            return query, self._one(key, cos[places][None], sin[places][None])
+        by_head = key[:, None]  # each KV head as a batch entry of its own: [Hkv, 1, n, D]
+        rotated, _ = self._rotate(by_head, by_head[:, :0], cos[places], sin[places])
+        return query, rotated[:, 0]
+
     def rotate_at(
         self, query: Tensor, key: Tensor, start: int, length: int = 0
     ) -> tuple[Tensor, Tensor]:
@@ -138,13 +159,14 @@ class ViewRope:
         return self._both(query, key, *self._last[1])
 
     def rotate_slot(
-        self, query: Tensor, key: Tensor, slot: Tensor, room: int, length: int
+        self, query: Tensor, key: Tensor, slot: Tensor, capacity: int, length: int
     ) -> tuple[Tensor, Tensor]:
-        """query [H, 1, D] and key [Hkv, 1, D], both at position `slot` (int64 [1]) below `room`.
+        """query [H, 1, D] and key [Hkv, 1, D], both at position `slot` (int64 [1]), which is
+        below `capacity`.
 
-        The frequencies are those of max(room, length) tokens.
+        The frequencies are those of max(capacity, length) tokens.
         """
-        tables = self._table(room, max(room, length), key)
+        tables = self._table(capacity, max(capacity, length), key)
         cos, sin = (table.index_select(1, slot) for table in tables)
         return self._both(query, key, cos, sin)
 

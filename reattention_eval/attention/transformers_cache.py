@@ -48,7 +48,7 @@ class HookCacheLayer(CacheLayerMixin):
     get_max_length = get_max_cache_shape
 
     def reset(self) -> None:
-        self._layer.lengths = [0] * len(self._layer.lengths)
+        self._layer.rewind([0] * len(self._layer.lengths))
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ConfigError(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from reattention_eval.cache.key_index import KeyIndexes
-
-if TYPE_CHECKING:
-    from reattention_kernels.topk_keys.int8_index import Int8Index
+from reattention_eval.cache.row_state import Factory, Kept, RowStates, State
 
 GROWTH_TOKENS = 4096
 JoinHeads = Callable[[Tensor, int], Tensor]  # (this process's heads, their dim) -> all heads
@@ -22,53 +19,70 @@ JoinHeads = Callable[[Tensor, int], Tensor]  # (this process's heads, their dim)
 class RowCache:
     """One row's part of a layer: views into the storage, not copies.
 
-    key, value: [Hkv, length, D], in the order the tokens came; row r of a batch sees only its own.
+    key, value: [Hkv, capacity, D], in the order the tokens came; row r of a batch sees only its
+    own. Ordinarily they end with the row's last token, and `capacity` is `length`.
     join_heads: set where other processes hold the rest of the layer's heads.
-    held: int32 [1], only the first so many of `length` tokens exist (a step that a CUDA graph
-    repeats while the cache grows).
+    device_length: int32 [1], only so many of the tokens exist; set in a step whose length only the
+    device knows, which a CUDA graph repeats while the cache grows.
     """
 
     key: Tensor
     value: Tensor
     join_heads: JoinHeads | None = None
-    held: Tensor | None = None
+    device_length: Tensor | None = None
     layer: int = 0
-    indexes: Callable[[int, int], Int8Index] | None = None
+    states: Callable[[Factory[Any]], Any] | None = None
 
     @property
-    def length(self) -> int:
+    def capacity(self) -> int:
+        """Tokens that key and value have room for."""
         return self.key.shape[1]
 
     @property
-    def tokens(self) -> int:
+    def length(self) -> int:
         """How many tokens there are; waits for the device where only it knows."""
-        return self.length if self.held is None else int(self.held)
+        return self.capacity if self.device_length is None else int(self.device_length)
 
-    def index(self, first: int, last: int) -> Int8Index:
-        """The 8-bit index of keys first..last-1, brought up to date."""
-        assert self.indexes is not None
-        return self.indexes(first, last)
+    def state(self, factory: Factory[State]) -> State:
+        """What a method keeps beside this layer's keys of this row, up to date.
+
+        factory: makes it, without arguments (a subclass of `RowState` does); an equal one finds
+        the same state again. It is rewound with the cache and counted in its bytes.
+        """
+        if self.states is None:  # outside a cache: made for this question
+            made = Kept(factory())
+            made.state.reserve(self.capacity)
+            made.catch_up(self.key)
+            return made.state  # type: ignore[return-value]
+        return self.states(factory)  # type: ignore[no-any-return]
 
     def all_heads(self, x: Tensor, dim: int) -> Tensor:
         """What was computed for the heads held here -> the same for all heads, in their order."""
         return x if self.join_heads is None else self.join_heads(x, dim)
 
     def gather(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Key and value at `positions` (int64 [n]): two [Hkv, n, D] copies."""
-        return self.key.index_select(1, positions), self.value.index_select(1, positions)
+        """Key and value at `positions`: two [Hkv, n, D] copies.
+
+        positions: int64 [n] for all heads, or [Hkv, n] for each KV head its own.
+        """
+        if positions.ndim == 1:
+            return self.key.index_select(1, positions), self.value.index_select(1, positions)
+        index = positions[..., None]
+        return self.key.take_along_dim(index, 1), self.value.take_along_dim(index, 1)
 
 
 @dataclass(frozen=True)
 class RepeatedStep:
     """Where a decode step that a CUDA graph repeats puts its token: known on the device only.
 
-    room: tokens the step may see at most; held: int32 [1], the tokens with the new one; slot:
-    int64 [1], the new one's place.
+    capacity: tokens the step may see at most; device_length: int32 [1], the tokens with the new
+    one; slot: int64 [1], the new one's position; asked: the states that the step brings up to date.
     """
 
-    room: int
-    held: Tensor
+    capacity: int
+    device_length: Tensor
     slot: Tensor
+    asked: list[Kept] = field(default_factory=list, compare=False)
 
 
 class LayerCache:
@@ -81,7 +95,7 @@ class LayerCache:
     def __init__(self, layer: int = 0, join_heads: JoinHeads | None = None) -> None:
         self._layer = layer
         self._join_heads = join_heads
-        self._indexes = KeyIndexes()
+        self._states = RowStates()
         self.repeated: RepeatedStep | None = None
         self.moves = 0  # how often the storage was made anew; alike in processes that share heads
         self.lengths: list[int] = []
@@ -93,7 +107,7 @@ class LayerCache:
     def nbytes(self) -> int:
         """Bytes of storage held, used or not."""
         held = [part for part in (self._key, self._value) if part is not None]
-        return sum(part.numel() * part.element_size() for part in held) + self._indexes.nbytes
+        return sum(part.numel() * part.element_size() for part in held) + self._states.nbytes
 
     @property
     def capacity(self) -> int:
@@ -104,8 +118,8 @@ class LayerCache:
         """Start empty with room for `rows` rows of `capacity` tokens; storage that fits is kept."""
         if self._key is not None and (self._key.shape[0] != rows or self._key.shape[2] < capacity):
             self._key = self._value = None
-            self._indexes.clear()
-        self._indexes.forget([0] * rows)
+            self._states.clear()
+        self._states.rewind([0] * rows)
         self._capacity = capacity
         self.lengths = [0] * rows
 
@@ -136,16 +150,20 @@ class LayerCache:
         """What a row holds now."""
         return self._view(row, self.lengths[row], None)
 
-    def _view(self, row: int, length: int, held: Tensor | None, rows: int = 1) -> RowCache:
+    def _view(self, row: int, capacity: int, step: RepeatedStep | None, rows: int = 1) -> RowCache:
         assert self._key is not None and self._value is not None
-        keys = self._key
-
-        def index(first: int, last: int) -> Int8Index:
-            return self._indexes.upto(row, keys, first, last, held, length - last)
-
         some = slice(row, row + rows)  # rows lie one behind another: no copy is made
-        key, value = (x[some, :, :length].flatten(0, 1) for x in (keys, self._value))
-        return RowCache(key, value, self._join_heads, held, self._layer, index)
+        key, value = (x[some, :, :capacity].flatten(0, 1) for x in (self._key, self._value))
+
+        def state(factory: Factory[State]) -> State:
+            if step is None:
+                return self._states.get(row, factory, key, self.capacity)
+            return self._states.get_repeated(
+                row, factory, key, step.device_length, self.capacity, step.asked
+            )
+
+        length = None if step is None else step.device_length
+        return RowCache(key, value, self._join_heads, length, self._layer, state)
 
     def _append_repeated(
         self, row: int, key: Tensor, value: Tensor, step: RepeatedStep
@@ -154,17 +172,17 @@ class LayerCache:
         assert self._key is not None and self._value is not None
         self._key[row].index_copy_(1, step.slot, key)
         self._value[row].index_copy_(1, step.slot, value)
-        return self._view(row, step.room, step.held)
+        return self._view(row, step.capacity, step)
 
     def prepare_repeat(self, row: int) -> None:
         """Bring up to date what a repeated step only adds to."""
         if self._key is not None:
-            self._indexes.catch_up(row, self._key, self.lengths[row])
+            self._states.catch_up(row, self._key[row, :, : self.lengths[row]])
 
-    def advance(self, row: int) -> None:
+    def advance(self, row: int, step: RepeatedStep) -> None:
         """A repeated step has added a token."""
         self.lengths[row] += 1
-        self._indexes.advance(row)
+        self._states.advance(row, step.asked)
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Forget everything behind the first lengths[r] tokens of each row."""
@@ -174,7 +192,7 @@ class LayerCache:
                     f"row {row} holds {self.lengths[row]} tokens and cannot go back to {length}."
                 )
         self.lengths = list(lengths)
-        self._indexes.forget(lengths)
+        self._states.rewind(list(lengths))
 
     def _make_room(self, length: int, like: Tensor) -> None:
         if self._key is None:
@@ -186,9 +204,9 @@ class LayerCache:
 
     def _grow(self, capacity: int) -> None:
         assert self._key is not None and self._value is not None
-        self._indexes.clear()
         self._key = self._grown(self._key, capacity)
         self._value = self._grown(self._value, capacity)
+        self._states.reserve(capacity)
         self.moves += 1
 
     def _grown(self, storage: Tensor, capacity: int) -> Tensor:

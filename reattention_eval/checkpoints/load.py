@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -36,6 +37,7 @@ def load_model(
     device_map: Any = ...,
     tokenizer_only: Literal[False] = ...,
     attn_implementation: str = ...,
+    configure: Callable[[Any], Any] | None = ...,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]: ...
 @overload
 def load_model(
@@ -44,6 +46,7 @@ def load_model(
     device_map: Any = ...,
     tokenizer_only: bool = ...,
     attn_implementation: str = ...,
+    configure: Callable[[Any], Any] | None = ...,
 ) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]: ...
 def load_model(
     path: str | os.PathLike[str],
@@ -51,6 +54,7 @@ def load_model(
     device_map: Any = None,
     tokenizer_only: bool = False,
     attn_implementation: str = "sdpa",
+    configure: Callable[[Any], Any] | None = None,
 ) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
     """The model, in eval mode, and its tokenizer; with `tokenizer_only` the model is None.
 
@@ -61,6 +65,8 @@ def load_model(
         dtype: "auto" is bfloat16 where the hardware computes in it, else float32 (float16 on a GPU
             without bfloat16); or a dtype or its name.
         device_map: as transformers takes it; None loads to the CPU.
+        configure: gives the configuration to load with from the checkpoint's own, as
+            `NativeMethod.configure` does.
 
     Raises:
         CheckpointError: folder, config, a shard or the tokenizer missing; a truncated file;
@@ -78,6 +84,8 @@ def load_model(
     if settings.get("model_type") == internlm2.MODEL_TYPE and isinstance(source, str):
         source = hub_folder(source, weights=not tokenizer_only)
     config = read_config(source, settings)
+    if configure is not None:
+        config = configure(config)
     tokenizer = read_tokenizer(source)
     if tokenizer_only:
         return None, tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,14 @@ def load_split_model(
     tensor_parallel: int,
     dtype: str | torch.dtype = "auto",
     device_map: Any = None,
+    configure: Callable[[Any], Any] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """This process's part of the model, on its GPU (or CPU), and the tokenizer.
 
     Tensors are mapped from disk, and a process copies only what it keeps.
 
     Args:
-        path, dtype: as for `load_model`.
+        path, dtype, configure: as for `load_model`.
         tensor_parallel: processes that share the model; torchrun started as many.
         device_map: must be left out: every process has one device.
 
@@ -49,6 +51,8 @@ def load_split_model(
         check_folder(source)
     settings = load.read_settings(source)
     config = load.read_config(source, settings)
+    if configure is not None:
+        config = configure(config)
     check_split(config, tensor_parallel)
     ranks = join(tensor_parallel)
     tokenizer = load.read_tokenizer(source)

@@ -11,7 +11,7 @@ from math import ceil
 
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import Method
+from reattention_eval.methods import Method, forward_tokens, gathers, index_bytes
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 # cuBLAS's own workspace on Hopper; less elsewhere
@@ -98,7 +98,7 @@ def plan_memory(
         weights=weights,
         cache=rows
         * layers
-        * (token * tokens + kv_heads * method.index_bytes(tokens, shape.head_dim)),
+        * (token * tokens + kv_heads * index_bytes(method, tokens, shape.head_dim)),
         workspace=_workspace(shape, method, tokens, placement, rows),
     )
 
@@ -123,7 +123,7 @@ def _workspace(
     shape: ModelShape, method: Method, tokens: int, placement: Placement, rows: int
 ) -> int:
     size, parts = placement.itemsize, placement.tensor_parallel
-    chunk = min(method.chunk_size, tokens) * rows
+    chunk = forward_tokens(method, tokens) * rows
     heads, kv_heads = shape.heads // parts, shape.kv_heads // parts
     wide = (heads + 2 * kv_heads) * shape.head_dim
     per_token = (
@@ -132,8 +132,7 @@ def _workspace(
         + _HEAD_COPIES * wide
     )
     view = min(method.budget or tokens, tokens)
-    # full attention reads the cache where it lies
-    gathered = 0 if method.budget is None else view * kv_heads * shape.head_dim * _VIEW_COPIES
+    gathered = view * kv_heads * shape.head_dim * _VIEW_COPIES if gathers(method) else 0
     mask = 0 if placement.on_gpu else chunk * (view + view // 4)
     top_k = int(method.settings().get("top_k", 0))
     candidates = top_k * chunk * heads * _CANDIDATE_BYTES

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 
 from reattention_eval.attention import Hook, check_model, short_prompt, watched
 from reattention_eval.context_length import known_context_length
+from reattention_eval.engine.hooked import HookedSession
+from reattention_eval.engine.native import NativeSession
 from reattention_eval.engine.session import Session
-from reattention_eval.methods import Method, build_method
+from reattention_eval.errors import ConfigError
+from reattention_eval.methods import Method, NativeMethod, ViewMethod, build_method
+
+_NATIVE: WeakSet[nn.Module] = WeakSet()  # models that a native method is attached to
 
 
 @contextmanager
@@ -29,23 +36,63 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
 
     Raises:
         ConfigError: the method does not exist or does not fit the model (a scope beyond its
-            trained window, one that already carries a method), or the model is no decoder that
-            can be hooked: every layer must attend causally, in full or within a sliding window,
-            by RoPE or no position at all (`reattention_eval.attention.survey`).
+            trained window, one that already carries a method, a native method whose configuration
+            the model was not loaded with), or the model is no decoder that can be hooked: every
+            layer must attend causally, in full or within a sliding window, by RoPE or no position
+            at all (`reattention_eval.attention.survey`).
         SelectionError: on leaving the block, a run that had to select did not.
     """
     method = build_method(method)
     check_model(model)
+    if model in _NATIVE:
+        raise ConfigError(
+            f"this {type(model).__name__} already has a method attached; leave that "
+            "`with attach(...)` block before attaching another."
+        )
     method.check(known_context_length(model.config))
+    with _session(model, method) as session:
+        with watched(type(model).__name__):
+            session.prefill(short_prompt(model))
+        session.reset()
+        session.reset_stats()
+        yield session
+        session.check_selected()
+
+
+def _session(model: nn.Module, method: Method) -> AbstractContextManager[Session]:
+    if isinstance(method, ViewMethod):
+        return _hooked(model, method)
+    if isinstance(method, NativeMethod):
+        return _native(model, method)
+    raise ConfigError(
+        f"{method.name} is neither a ViewMethod nor a NativeMethod; build it on one of them."
+    )
+
+
+@contextmanager
+def _hooked(model: nn.Module, method: ViewMethod) -> Iterator[Session]:
     hook = Hook(model, method)
     hook.install()
     try:
-        with closing(Session(model, hook, method)) as session:
-            with watched(type(model).__name__):
-                session.prefill(short_prompt(model))
-            session.reset()
-            session.reset_stats()
+        with closing(HookedSession(model, hook, method)) as session:
             yield session
-            session.check_selected()
     finally:
         hook.remove()
+
+
+@contextmanager
+def _native(model: Any, method: NativeMethod) -> Iterator[Session]:
+    own = model.config.to_dict()
+    wanted = method.configure(copy.deepcopy(model.config)).to_dict()
+    changed = sorted(name for name in {*own, *wanted} if own.get(name) != wanted.get(name))
+    if changed:
+        raise ConfigError(
+            f"{method.name} changes the model's configuration ({', '.join(changed)}), which has to "
+            "happen before it is loaded; load it with load_model(path, configure=method.configure)."
+        )
+    _NATIVE.add(model)
+    try:
+        with method.applied(model), closing(NativeSession(model, method)) as session:
+            yield session
+    finally:
+        _NATIVE.discard(model)

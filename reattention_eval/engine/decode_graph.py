@@ -1,6 +1,6 @@
 """Decode steps as CUDA graphs: the launches of a step cost more than its work at short contexts.
 
-A captured step serves every length up to its `room`: where the new token goes and how many tokens
+A captured step serves every length up to its capacity: where the new token goes and how many tokens
 there are stands on the device. The same positions and the same kernels as without.
 """
 
@@ -17,19 +17,20 @@ from torch import Tensor, nn
 
 from reattention_eval.attention import Hook, RowStep
 from reattention_eval.cache import RepeatedStep
-from reattention_eval.methods import Method
+from reattention_eval.methods import Method, fixed_view, repeats_until
 from reattention_eval.parallel import ranks_of
 
 STEPS_BEFORE_CAPTURE = 3  # a capture takes about as long as three steps
-LEAST_ROOM = 1024
+LEAST_CAPACITY = 1024
 GRAPHS_KEPT = 4
 
 
-_Key = tuple[int, int, tuple[int, ...]]  # room, how often the storage moved, frequencies
+_Key = tuple[int, int, tuple[int, ...]]  # capacity, how often the storage moved, frequencies
 
 
 @dataclass
 class _Captured:
+    step: RepeatedStep
     replay: Callable[[], None]
     logits: Tensor  # [1, 1, vocab], written by replay
     kept: list[Tensor]  # read by the graph
@@ -62,42 +63,42 @@ class RepeatedDecode:
         length = self._hook.layers[0].lengths[0]
         if not self._able:
             return None
-        room = min(self._room(length + 1), self._method.repeats_until(length + 1))
+        capacity = min(self._capacity(length + 1), repeats_until(self._method, length + 1))
         frequencies = self._hook.frequencies(length + 1)
-        if room <= length or self._hook.frequencies(room) != frequencies:
+        if capacity <= length or self._hook.frequencies(capacity) != frequencies:
             return None  # not the same work; the storage grows first; RoPE changes on the way
-        place = room, self._hook.layers[0].moves, frequencies
+        place = capacity, self._hook.layers[0].moves, frequencies
         captured = self._graphs.get(place)
         if captured is None:
             self._steps[place] = self._steps.get(place, 0) + 1
             if self._steps[place] <= STEPS_BEFORE_CAPTURE:
                 return None
-        ids, held, slot = self._static_inputs()
+        ids, device_length, slot = self._static_inputs()
         ids.fill_(tokens[0])
-        held.fill_(length + 1)
+        device_length.fill_(length + 1)
         slot.fill_(length)
         self._hook.prepare_repeat()
         if captured is None:
-            captured = self._try_capture(RepeatedStep(room, held, slot), ids)
+            captured = self._try_capture(RepeatedStep(capacity, device_length, slot), ids)
             if captured is None:
                 return None
             while len(self._graphs) >= GRAPHS_KEPT:
                 del self._graphs[next(iter(self._graphs))]
             self._graphs[place] = captured
         captured.replay()
-        self._hook.count_repeat(self._method.fixed_view(length + 1))
+        self._hook.count_repeat(captured.step, fixed_view(self._method, length + 1))
         return captured.logits[:, -1].clone()
 
-    def _room(self, tokens: int) -> int:
+    def _capacity(self, tokens: int) -> int:
         """Tokens that the graph for a cache of `tokens` may see: at most an eighth more."""
-        step = max(LEAST_ROOM, 1 << max(0, tokens.bit_length() - 4))
+        step = max(LEAST_CAPACITY, 1 << max(0, tokens.bit_length() - 4))
         return min(-(-tokens // step) * step, self._hook.layers[0].capacity)
 
     def _static_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         if self._inputs is None:
             ids = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
-            held = torch.zeros(1, dtype=torch.int32, device=self._device)
-            self._inputs = ids, held, torch.zeros(1, dtype=torch.int64, device=self._device)
+            length = torch.zeros(1, dtype=torch.int32, device=self._device)
+            self._inputs = ids, length, torch.zeros(1, dtype=torch.int64, device=self._device)
         return self._inputs
 
     @property
@@ -114,7 +115,7 @@ class RepeatedDecode:
         captured, reason = None, "in another process"
         try:
             with self._hook.repeating(step):
-                captured = self._capture(lambda: self._forward(ids))
+                captured = self._capture(step, lambda: self._forward(ids))
         except RuntimeError as error:
             if self._ranks is not None and isinstance(error, torch.OutOfMemoryError):
                 raise  # the others may be waiting in the middle of a forward
@@ -140,7 +141,7 @@ class RepeatedDecode:
         logits: Tensor = self._model(input_ids=ids, logits_to_keep=1).logits
         return logits
 
-    def _capture(self, forward: Callable[[], Tensor]) -> _Captured:
+    def _capture(self, step: RepeatedStep, forward: Callable[[], Tensor]) -> _Captured:
         side = torch.cuda.Stream(self._device)
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
@@ -154,7 +155,7 @@ class RepeatedDecode:
         # other threads, as the one that watches over NCCL, may go on meanwhile
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             logits = forward()
-        return _Captured(graph.replay, logits, self._hook.tables())
+        return _Captured(step, graph.replay, logits, self._hook.tables())
 
 
 @contextmanager

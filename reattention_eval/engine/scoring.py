@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from reattention_eval.attention import RowStep
 from reattention_eval.errors import ConfigError, NonFiniteLogitsError
 
 if TYPE_CHECKING:
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
 def token_nll(session: Session, input_ids: Tensor) -> Tensor:
     """Negative log-likelihood (nats) of every token behind the first, float64 [T - 1].
 
-    The text is read chunk by chunk as a prompt is, so a token is predicted from the view of its
-    predecessor's chunk. Afterwards the session is empty.
+    The text is read as a prompt is: by a view method chunk by chunk, so that a token is predicted
+    from the view of its predecessor's chunk; by a native method in one forward. Afterwards the
+    session is empty.
 
     Args:
         session: an attached session.
@@ -34,16 +34,14 @@ def token_nll(session: Session, input_ids: Tensor) -> Tensor:
             f"a text is scored alone, input_ids [1, tokens]; found {list(input_ids.shape)}."
         )
     session.reset()  # raises where the session is closed
-    hook, tokens, chunk = session._hook, input_ids.shape[1], session.method.chunk_size
-    hook.start(1, tokens)
-    hook.expect([tokens])
+    tokens, start = input_ids.shape[1], 0
+    session._start(1, tokens)
+    session._expect([tokens])
     found: list[Tensor] = []
     with session._timed("prefill_seconds"):
-        for start in range(0, tokens, chunk):
-            part = input_ids[:, start : start + chunk].to(session._device)
-            hook.drive([RowStep(0, 0, part.shape[1])])
-            logits = session.model(input_ids=part, logits_to_keep=0).logits[0]  # [t, vocab]
+        for logits in session._read_all(input_ids[0].tolist()):
             following = input_ids[0, start + 1 : start + 1 + len(logits)].to(logits.device)
+            start += len(logits)
             scores = logits[: len(following)].float()
             likely = scores.log_softmax(-1).gather(1, following[:, None])[:, 0]
             found.append(torch.where(scores.isfinite().all(-1), -likely, torch.nan))

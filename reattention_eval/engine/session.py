@@ -1,46 +1,42 @@
-"""The session: prompts through a hooked model, in chunks, and tokens out of it."""
+"""The session: prompts through a model under a method, and tokens out of it."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from reattention_eval.attention import Hook, RowStep
 from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.token_ids import finite, non_finite, vocabulary
 from reattention_eval.engine.arguments import next_tokens, token_list, token_rows, whole_number
-from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.engine.generation import Sampler, StopRule, Stream, fill
-from reattention_eval.engine.progress import prompt_progress
-from reattention_eval.engine.read_counts import ReadCounts
-from reattention_eval.engine.stats import SessionStats, input_device, peak_bytes
+from reattention_eval.engine.stats import SessionStats, input_device
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method
 
 
-class Session:
+class Session(ABC):
     """What `attach` yields. One batch of prompts at a time lives in its cache.
+
+    The same for every method; what differs between those on the hook and those on the model's own
+    attention are the few steps at the end of this class (`hooked`, `native`).
 
     Every call that reads tokens raises ConfigError for input it cannot take, before anything is
     computed, and once the `with` block has ended; and NonFiniteLogitsError where the logits that
     it answers with, or takes a token or a likelihood from, are not all numbers.
     """
 
-    def __init__(self, model: nn.Module, hook: Hook, method: Method) -> None:
+    def __init__(self, model: nn.Module, method: Method) -> None:
         self.model = model
-        self.method = method
-        self._hook = hook
+        self.method: Method = method
         self._device = input_device(model)
-        self._repeats = RepeatedDecode(model, hook, method, self._device)
         self._logits: Tensor | None = None  # [B, vocab] after the last token of every row
         self._unread: list[int] = []  # the last token of every row, where generate chose it
-        self._read_counts = ReadCounts(hook)
         self._prompt: list[int] = []  # of a single row: what of the cache came by prefill
         self._vocabulary = vocabulary(model)
         self._closed = False
@@ -50,43 +46,28 @@ class Session:
     # -- state -----------------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def stats(self) -> SessionStats:
-        """Counters and times since the session began or `reset_stats`, `model.generate` too."""
-        hook, own = self._hook, self._stats
-        users = hook.user
-        return replace(
-            own,
-            layer_steps=hook.layer_steps,
-            layer_steps_selected=hook.selected,
-            mean_view=hook.view_tokens / hook.layer_steps if hook.layer_steps else 0.0,
-            prefill_tokens=own.prefill_tokens + users.prefill_tokens,
-            decode_tokens=own.decode_tokens + users.decode_tokens,
-            prefill_seconds=own.prefill_seconds + users.prefill_seconds,
-            decode_seconds=own.decode_seconds + users.decode_seconds,
-            cache_bytes=sum(layer.nbytes for layer in hook.layers),
-            peak_bytes=peak_bytes(self._device),
-        )
+        """Counters and times since the session began or `reset_stats`."""
 
     @property
     def reused(self) -> Counts:
         """What reading the prefixes that were still in the cache had taken, since `reset_stats`."""
-        return self._read_counts.reused
+        return Counts()
 
     @property
+    @abstractmethod
     def lengths(self) -> list[int]:
-        """Tokens that each row of the cache holds."""
-        return list(self._hook.layers[0].lengths)
+        """Tokens that each row has read."""
 
     def reset(self) -> None:
-        """Forget the cache's contents; its storage is kept for the next prompt."""
+        """Forget the cache's contents; storage that can be is kept for the next prompt."""
         self._require_open()
-        self._hook.rewind([0] * len(self.lengths))
+        self._empty()
         self._forget()
 
     def reset_stats(self) -> None:
         """Start counting anew."""
-        self._hook.reset_counters()
-        self._read_counts.reset()
         self._stats = SessionStats()
         if self._device.type == "cuda":
             for device in range(torch.cuda.device_count()):
@@ -96,11 +77,10 @@ class Session:
         """Give back what only the attached model can use; nothing can be read any more."""
         self._count_users()
         self._closed = True
-        self._repeats.close()
 
+    @abstractmethod
     def check_selected(self) -> None:
         """Raise SelectionError if a step that had to select keys did not."""
-        self._hook.check_selected()
 
     # -- prompts and tokens ----------------------------------------------------------------------
 
@@ -168,11 +148,11 @@ class Session:
             )
         unread = bool(self._unread)
         lengths = [held + unread + len(row) for held, row in zip(self.lengths, rows, strict=True)]
-        self._hook.reserve_more(max(lengths) + room)
+        self._reserve(max(lengths) + room)
         self._read_unread()
         prompt = self._prompt
         self._forget()
-        self._hook.expect(lengths)
+        self._expect(lengths)
         self._logits = self._prefilled(rows, 0)
         self._prompt = prompt  # still the cache's beginning
         return self._logits
@@ -280,15 +260,14 @@ class Session:
                 "with a single prompt first."
             )
         self._read_unread()
-        before, length = self._logits, self.lengths
-        assert before is not None
-        logits, found = before, []
-        for i, token in enumerate(answer):
-            chance = logits.double().log_softmax(-1)[0, token]
-            found.append(torch.stack((chance, finite(logits)[0].double())))
-            if i + 1 < len(answer):
-                logits = self._step([token], [0])
-        self._hook.rewind(length)
+        assert self._logits is not None
+        logits, found = self._logits, []
+        with self._returning():
+            for i, token in enumerate(answer):
+                chance = logits.double().log_softmax(-1)[0, token]
+                found.append(torch.stack((chance, finite(logits)[0].double())))
+                if i + 1 < len(answer):
+                    logits = self._step([token], [0])
         chances, numbers = torch.stack(found, 1).tolist()  # waits for the device, once
         if not all(numbers):
             self._forget()
@@ -311,11 +290,11 @@ class Session:
 
     def _forget(self) -> None:
         self._logits, self._unread, self._prompt = None, [], []
-        self._users_forwards = self._hook.user.forwards
+        self._users_forwards = self._user_forwards()
 
     def _count_users(self) -> None:
         """Forwards of the user's own, model.generate's too, have taken the cache."""
-        if self._users_forwards != self._hook.user.forwards:
+        if self._users_forwards != self._user_forwards():
             self._forget()
 
     def _read_unread(self) -> None:
@@ -335,10 +314,10 @@ class Session:
     def _prefill(self, rows: list[list[int]], reuse_prefix: bool, room: int) -> Tensor:
         kept = self._keep_prefix(rows, room) if reuse_prefix else 0
         if not kept:
-            self._hook.start(len(rows), max(map(len, rows)) + room)
-        self._hook.expect([len(row) for row in rows])
+            self._start(len(rows), max(map(len, rows)) + room)
+        self._expect([len(row) for row in rows])
         self._forget()  # a prefill that is cut short leaves nothing to reuse
-        self._read_counts.begin(kept)
+        self._begin(kept)
         self._logits = self._prefilled(rows, kept)
         self._stats.reused_tokens += kept
         if len(rows) == 1:
@@ -351,60 +330,11 @@ class Session:
         self._stats.prefill_tokens += sum(map(len, rows)) - done * len(rows)
         return self._checked(logits)
 
-    def _keep_prefix(self, rows: list[list[int]], max_new_tokens: int) -> int:
-        """Go back to the last chunk boundary that the new prompt shares; tokens kept."""
-        self._count_users()
-        if len(rows) != 1 or not self._prompt:
-            return 0
-        new, old = rows[0], self._prompt
-        if not self._hook.same_rope(len(new), len(old)):
-            return 0
-        limit = min(len(new) - 1, len(old))  # the last token is always computed: for its logits
-        shared = next((i for i in range(limit) if new[i] != old[i]), limit)
-        shared -= shared % self.method.chunk_size
-        if shared:
-            self._hook.rewind([shared])
-            self._hook.reserve_more(len(new) + max_new_tokens)
-        return shared
-
-    def _read(self, rows: list[list[int]], done: int) -> Tensor:
-        chunk = self.method.chunk_size
-        logits: list[Tensor | None] = [None] * len(rows)
-        longest = max(map(len, rows))
-        with prompt_progress(longest - done, chunk) as advance:
-            for start in range(done, longest, chunk):
-                active = [row for row, ids in enumerate(rows) if len(ids) > start]
-                parts = [rows[row][start : start + chunk] for row in active]
-                last = self._forward(parts, active)
-                for row, part, row_logits in zip(active, parts, last, strict=True):
-                    if start + len(part) == len(rows[row]):
-                        logits[row] = row_logits
-                if len(rows) == 1:
-                    self._read_counts.mark(self.lengths[0])
-                advance(max(map(len, parts)))
-        return torch.stack([row for row in logits if row is not None])
-
     def _step(self, tokens: list[int], rows: list[int]) -> Tensor:
         with self._timed("decode_seconds"):
-            logits = self._repeats(tokens) if len(self.lengths) == 1 else None
-            if logits is None:
-                logits = self._forward([[token] for token in tokens], rows)
+            logits = self._next(tokens, rows)
         self._stats.decode_tokens += len(tokens)
         return logits
-
-    def _forward(self, parts: list[list[int]], rows: list[int]) -> Tensor:
-        """The model over a part of each of `rows`: logits [rows, vocab] at their ends."""
-        width = max(map(len, parts))
-        ids = torch.tensor([part + [0] * (width - len(part)) for part in parts])
-        ends = torch.tensor([len(part) - 1 for part in parts])
-        wanted, index = ends.unique(return_inverse=True)
-        together = len(wanted) == 1
-        self._hook.drive([RowStep(row, 0, len(p)) for row, p in zip(rows, parts, strict=True)])
-        # a list, not a tensor: the last layer may lie on another GPU than the ids
-        logits = self.model(
-            input_ids=ids.to(self._device), logits_to_keep=1 if together else wanted.tolist()
-        ).logits  # [rows, wanted, vocab]
-        return logits[:, 0] if together else logits[torch.arange(len(parts)), index]
 
     @contextmanager
     def _timed(self, field: str) -> Iterator[None]:
@@ -417,3 +347,47 @@ class Session:
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
+
+    # -- what the kinds of methods do in their own ways -------------------------------------------
+
+    @abstractmethod
+    def _empty(self) -> None:
+        """Hold nothing of any row."""
+
+    @abstractmethod
+    def _start(self, rows: int, capacity: int) -> None:
+        """Empty rows with room for so many tokens each."""
+
+    @abstractmethod
+    def _read(self, rows: list[list[int]], done: int) -> Tensor:
+        """Read each row's tokens from `done` on behind what it holds: logits [B, vocab]."""
+
+    @abstractmethod
+    def _next(self, tokens: list[int], rows: list[int]) -> Tensor:
+        """One token more of each of `rows` (those still going): logits [rows, vocab]."""
+
+    @abstractmethod
+    def _read_all(self, tokens: list[int]) -> Iterator[Tensor]:
+        """The only row's first tokens, part by part as a prompt is read: logits [t, vocab] behind
+        every one of them."""
+
+    @abstractmethod
+    def _returning(self) -> AbstractContextManager[None]:
+        """What is read inside the block is forgotten behind it."""
+
+    def _keep_prefix(self, rows: list[list[int]], room: int) -> int:
+        """Go back to what the new prompts share with the old ones; tokens kept."""
+        return 0
+
+    def _reserve(self, capacity: int) -> None:  # noqa: B027
+        """Make room for `capacity` tokens a row, keeping what is there."""
+
+    def _expect(self, lengths: list[int]) -> None:  # noqa: B027
+        """Each row's prompt will have so many tokens."""
+
+    def _begin(self, kept: int) -> None:  # noqa: B027
+        """A prompt is going to be read of which `kept` tokens are there already."""
+
+    def _user_forwards(self) -> int:
+        """How many forwards of the user's own took the cache."""
+        return 0

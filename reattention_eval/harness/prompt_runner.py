@@ -24,7 +24,7 @@ from reattention_eval.harness.text import (
     cut_beginning,
     stop_rule,
 )
-from reattention_eval.methods import build_method
+from reattention_eval.methods import NativeMethod, build_method, method_settings
 from reattention_eval.parallel import ranks_of
 from reattention_eval.prompts import PreparedPrompt, prepare_prompt
 
@@ -82,11 +82,18 @@ class PromptRunner:
         self._stack = ExitStack()
         self.model: Any
         self.tokenizer: Any
+        configure = self.method.configure if isinstance(self.method, NativeMethod) else None
         if tensor_parallel > 1 and not tokenizer_only:
-            self.model, self.tokenizer = load_split_model(path, tensor_parallel, dtype, device_map)
+            self.model, self.tokenizer = load_split_model(
+                path, tensor_parallel, dtype, device_map, configure
+            )
         else:
             self.model, self.tokenizer = load_model(
-                path, dtype=dtype, device_map=device_map, tokenizer_only=tokenizer_only
+                path,
+                dtype=dtype,
+                device_map=device_map,
+                tokenizer_only=tokenizer_only,
+                configure=configure,
             )
         self.ranks = None if self.model is None else ranks_of(self.model)
         self.session: Any = None
@@ -240,7 +247,7 @@ class PromptRunner:
         return {
             "path": self.path,
             "abbr": self.name,
-            "method": {"type": self.method.name, **self.method.settings()},
+            "method": method_settings(self.method),
             "dtype": str(self.model.dtype),
             "device_map": getattr(self.model, "hf_device_map", None),
             "batch_size": rows,

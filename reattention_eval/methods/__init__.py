@@ -1,17 +1,36 @@
 """Long-context methods, one small file each, by name."""
 
-from reattention_eval.methods.base import Method
+from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
 from reattention_eval.methods.full import FullAttention
+from reattention_eval.methods.memory import KeepsIndex, forward_tokens, gathers, index_bytes
+from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.reattention import ReAttention
-from reattention_eval.methods.registry import build_method, list_methods, method_class
+from reattention_eval.methods.registry import (
+    build_method,
+    list_methods,
+    method_class,
+    method_settings,
+)
+from reattention_eval.methods.repeats import Repeats, fixed_view, repeats_until
 from reattention_eval.methods.streaming_llm import StreamingLLM
 
 __all__ = [
     "FullAttention",
+    "KeepsIndex",
     "Method",
+    "NativeFull",
+    "NativeMethod",
     "ReAttention",
+    "Repeats",
     "StreamingLLM",
+    "ViewMethod",
     "build_method",
+    "fixed_view",
+    "forward_tokens",
+    "gathers",
+    "index_bytes",
     "list_methods",
     "method_class",
+    "method_settings",
+    "repeats_until",
 ]

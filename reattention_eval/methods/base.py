@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from reattention_eval.attention import Selection
+from reattention_eval.attention import Selection, View
 from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
 
@@ -23,22 +24,17 @@ MOST = 2**31 - 1  # positions are counted in 32 bits
 
 @dataclasses.dataclass(frozen=True)
 class Method(ABC):
-    """A view method (`reattention_eval.attention.ViewPolicy`): settings are its fields.
+    """A long-context method: settings are its fields. Write a `ViewMethod` or a `NativeMethod`.
 
-    Class attributes: `name`, the key in configurations; `source`, where it was published.
+    Class attributes: `name`, what tables call it; `source`, where it was published.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
-    ANY_LENGTH: ClassVar[int] = sys.maxsize
-    chunk_size: int = dataclasses.field(
-        default=512, kw_only=True, metadata={"help": "prompt tokens answered together"}
-    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check_kind(field.name, str(field.type))
-        self.require(self.chunk_size >= 1, f"chunk_size must be >= 1, found {self.chunk_size}")
 
     def _check_kind(self, name: str, kind: str) -> None:
         """A setting's type, as its field is annotated; True is not taken for 1."""
@@ -53,43 +49,26 @@ class Method(ABC):
         )
 
     @property
-    def renumbers(self) -> bool:
-        return True
-
-    @property
     @abstractmethod
     def budget(self) -> int | None:
         """Keys a query attends to at most; None for the whole cache."""
 
-    def repeats_until(self, length: int) -> int:
-        """Tokens up to which decode steps, with a cache of `length` tokens and more, are one and
-        the same work that a CUDA graph may repeat; 0 where they are not."""
-        return 0
-
-    def index_bytes(self, tokens: int, head_dim: int) -> int:
-        """Bytes kept beside the keys of one KV head, for a cache of `tokens` tokens."""
-        return 0
-
-    def fixed_view(self, length: int) -> int:
-        """Keys of a repeated step's view, of a cache of `length` tokens, besides those that the
-        device counts."""
-        return 0
-
-    @abstractmethod
-    def view(self, row: RowCache, query: Tensor) -> Tensor | Selection | None:
-        """See `reattention_eval.attention.ViewPolicy.view`."""
-
     @property
     def whole_until(self) -> int | None:
-        """Tokens of the largest cache that is attended as a whole; None for any."""
+        """Tokens of the largest cache that is attended as a whole, as full attention does; None
+        for any."""
         return self.budget
 
     def selects(self, length: int) -> bool:
-        """Whether a cache of `length` tokens must be answered by a part of it."""
+        """Whether the method does with a cache of `length` tokens what full attention does not."""
         return self.whole_until is not None and length > self.whole_until
 
-    def check(self, window: int) -> None:  # noqa: B027  (most methods fit any model)
-        """Raise ConfigError where the method cannot serve a model trained to `window` tokens."""
+    @abstractmethod
+    def reach(self, window: int) -> int | None:
+        """Tokens it may read on a model trained to `window` tokens; None for any number."""
+
+    def check(self, context_length: int) -> None:  # noqa: B027  (most methods fit any model)
+        """Raise ConfigError where the method cannot serve a model trained to so many tokens."""
 
     def settings(self) -> dict[str, Any]:
         """Every field that, with the method's name, defines its predictions."""
@@ -103,3 +82,57 @@ class Method(ABC):
         """Raise ConfigError with `problem` unless the condition holds."""
         if not condition:
             raise ConfigError(f"{self.name}: {problem}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewMethod(Method):
+    """Chooses what each chunk attends to, and at which places RoPE counts it, layer by layer.
+
+    Keys are kept un-rotated, all of them (`reattention_eval.attention.ViewPolicy`).
+    """
+
+    chunk_size: int = dataclasses.field(
+        default=512, kw_only=True, metadata={"help": "prompt tokens answered together"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.chunk_size >= 1, f"chunk_size must be >= 1, found {self.chunk_size}")
+
+    @property
+    def renumbers(self) -> bool:
+        """False: always the whole cache at its own positions, and `view` is never asked."""
+        return True
+
+    def reach(self, window: int) -> int | None:
+        return None if self.renumbers else window
+
+    @abstractmethod
+    def view(self, row: RowCache, query: Tensor) -> View | Selection:
+        """What a chunk attends to; asked for a cache of more than `whole_until` tokens.
+
+        Args:
+            row: the un-rotated keys and values of one row in one layer, the chunk's included, and
+                what the method keeps beside them (`row.state`).
+            query: [H, T, D], the chunk's un-rotated queries: the last T of the row's tokens.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class NativeMethod(Method):
+    """Runs on the model's own attention and on transformers' own cache.
+
+    It may change the configuration before the weights are loaded, or the model while it is
+    attached (patches, hooks that compress the cache), or both. What it keeps of a prompt belongs
+    into the cache: `answer_nll` works on a copy of that.
+    """
+
+    def configure(self, config: Any) -> Any:
+        """The configuration to load the model with, from the checkpoint's own (a copy of it, which
+        may be changed in place). Given its own result, it must change nothing more."""
+        return config
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The model under the method inside the block; as it was behind it."""
+        yield

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from torch import Tensor
 
 from reattention_eval.cache import RowCache
-from reattention_eval.methods.base import Method
+from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
 
 
 @dataclass(frozen=True)
-class FullAttention(Method):
+class FullAttention(ViewMethod, Repeats):
     """Every query attends to every token before it, at its original position."""
 
     name: ClassVar[str] = "full"
@@ -27,10 +28,10 @@ class FullAttention(Method):
         return None
 
     def repeats_until(self, length: int) -> int:
-        return self.ANY_LENGTH
+        return ANY_LENGTH
 
     def fixed_view(self, length: int) -> int:
         return length
 
-    def view(self, row: RowCache, query: Tensor) -> None:
-        return None
+    def view(self, row: RowCache, query: Tensor) -> NoReturn:
+        raise AssertionError("full attention never selects, so it is never asked for a view")

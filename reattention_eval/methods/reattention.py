@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from reattention_eval.attention import Selection
-from reattention_eval.cache import RowCache
-from reattention_eval.methods.base import Method
+from reattention_eval.cache import Int8Factory, RowCache
+from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.memory import KeepsIndex
+from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
 from reattention_kernels import select_positions, topk_keys
 from reattention_kernels.topk_keys import indexable, topk_keys_indexed
 
@@ -22,7 +24,7 @@ NORMS = {"qkv_l1": 1, "qkv_l2": 2}
 
 
 @dataclass(frozen=True)
-class ReAttention(Method):
+class ReAttention(ViewMethod, Repeats, KeepsIndex):
     """Global tokens, selected spans, local tokens (arXiv 2407.15176, section 3).
 
     While the cache fits into the scope, exactly full attention. Beyond it every query of a chunk
@@ -97,14 +99,15 @@ class ReAttention(Method):
     def _fixed(self) -> int:
         return self.global_size + self.local_size
 
-    def view(self, row: RowCache, query: Tensor) -> Selection | None:
-        if not self.selects(row.length):
-            return None
-        first, last = self.global_size, row.length - self.local_size
-        held = None if row.held is None else row.held - (first + self.local_size)
-        winners = self._winners(row, query, first, last, held)
+    def view(self, row: RowCache, query: Tensor) -> Selection:
+        first, last = self.global_size, row.capacity - self.local_size
+        known = row.device_length
+        device_length = None if known is None else known - (first + self.local_size)  # the middle's
+        winners = self._winners(row, query, first, last, device_length)
         winners = row.all_heads(winners, 1)  # every head votes, wherever it lives
-        spans, count = select_positions(winners, last - first, self.max_spans, self.span_size, held)
+        spans, count = select_positions(
+            winners, last - first, self.max_spans, self.span_size, device_length
+        )
         return Selection(spans, count, self.global_size, self.local_size)
 
     def index_bytes(self, tokens: int, head_dim: int) -> int:
@@ -119,17 +122,18 @@ class ReAttention(Method):
     def repeats_until(self, length: int) -> int:
         if not self.selects(length):
             return self.whole_until
-        return self.ANY_LENGTH if self.score == "qk" else 0
+        return ANY_LENGTH if self.score == "qk" else 0
 
     def _winners(
-        self, row: RowCache, query: Tensor, first: int, last: int, held: Tensor | None
+        self, row: RowCache, query: Tensor, first: int, last: int, device_length: Tensor | None
     ) -> Tensor:
         """Positions in the middle, counted from `first`: int32 [1, H, T, k]."""
         q, key = query[None], self._scored_keys(row, first, last)[None]
         wanted = self.candidates == "int8" and row.layer >= INT8_LAYER
         if wanted and last - first >= INT8_KEYS and indexable(q, key, self.top_k):
-            return topk_keys_indexed(q, key, row.index(first, last), self.top_k, held)
-        return topk_keys(q, key, self.top_k, self.selection, held)
+            index = row.state(Int8Factory(first, self.local_size)).index
+            return topk_keys_indexed(q, key, index, self.top_k, device_length)
+        return topk_keys(q, key, self.top_k, self.selection, device_length)
 
     def _scored_keys(self, row: RowCache, first: int, last: int) -> Tensor:
         """Keys of the middle [Hkv, M, D], scaled where the score asks for it."""
@@ -141,11 +145,11 @@ class ReAttention(Method):
         )
         return key * norm
 
-    def check(self, window: int) -> None:
+    def check(self, context_length: int) -> None:
         self.require(
-            self.allow_beyond_window or self.budget <= window,
+            self.allow_beyond_window or self.budget <= context_length,
             f"the scope of {self.budget} tokens is larger than the model's trained window of "
-            f"{window}; lower local_size or max_spans so that {self.global_size} + "
-            f"{self.local_size} + {self.max_spans} x {self.span_size} <= {window}, or set "
+            f"{context_length}; lower local_size or max_spans so that {self.global_size} + "
+            f"{self.local_size} + {self.max_spans} x {self.span_size} <= {context_length}, or set "
             "allow_beyond_window=True",
         )

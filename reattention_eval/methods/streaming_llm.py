@@ -10,11 +10,12 @@ from torch import Tensor
 
 from reattention_eval.attention import Selection
 from reattention_eval.cache import RowCache
-from reattention_eval.methods.base import Method
+from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
 
 
 @dataclass(frozen=True)
-class StreamingLLM(Method):
+class StreamingLLM(ViewMethod, Repeats):
     """The first `sink_size` and the last `window_size` tokens, renumbered inside the view.
 
     Xiao et al., 2024, arXiv 2309.17453, section 3.2.
@@ -40,22 +41,20 @@ class StreamingLLM(Method):
         return self.sink_size + self.window_size
 
     def repeats_until(self, length: int) -> int:
-        return self.ANY_LENGTH if self.selects(length) else self.budget
+        return ANY_LENGTH if self.selects(length) else self.budget
 
     def fixed_view(self, length: int) -> int:
         return min(length, self.budget)
 
-    def view(self, row: RowCache, query: Tensor) -> Selection | None:
-        if not self.selects(row.length):
-            return None
+    def view(self, row: RowCache, query: Tensor) -> Selection:
         nothing = torch.empty(1, 0, dtype=torch.int32, device=query.device)
         count = torch.zeros(1, dtype=torch.int32, device=query.device)
         return Selection(nothing, count, self.sink_size, self.window_size)
 
-    def check(self, window: int) -> None:
+    def check(self, context_length: int) -> None:
         self.require(
-            self.allow_beyond_window or self.budget <= window,
+            self.allow_beyond_window or self.budget <= context_length,
             f"sink_size {self.sink_size} + window_size {self.window_size} = {self.budget} tokens "
-            f"is larger than the model's trained window of {window}; lower window_size to at most "
-            f"{window - self.sink_size}, or set allow_beyond_window=True",
+            f"is larger than the model's trained window of {context_length}; lower window_size to "
+            f"at most {context_length - self.sink_size}, or set allow_beyond_window=True",
         )

@@ -91,7 +91,7 @@ def test_captured_steps_equal_launched_ones(method, tokens, monkeypatch):
 
     monkeypatch.setattr(reattention, "INT8_KEYS", 200)
     monkeypatch.setattr(reattention, "INT8_LAYER", 0)
-    monkeypatch.setattr(decode_graph, "LEAST_ROOM", 16)
+    monkeypatch.setattr(decode_graph, "LEAST_CAPACITY", 16)
     model = tiny_model(dtype=torch.bfloat16, **SHAPE).cuda()
 
     def run_steps():

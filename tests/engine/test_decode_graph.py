@@ -13,6 +13,7 @@ from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.attention import hook
 from reattention_eval.engine import decode_graph
 from reattention_eval.engine.decode_graph import RepeatedDecode
+from reattention_eval.methods.repeats import ANY_LENGTH
 
 METHOD = ReAttention(4, 64, 8, 3, 9, chunk_size=64)
 METHODS = [METHOD, StreamingLLM(4, 64, chunk_size=32), FullAttention(chunk_size=64)]
@@ -109,7 +110,7 @@ def test_what_is_not_the_same_work_is_not_repeated(repeated):
 
 def test_where_selection_begins_with_the_local_part(repeated):
     early = replace(METHOD, select_from="local")
-    assert [early.repeats_until(n) for n in (68, 69)] == [68, early.ANY_LENGTH]
+    assert [early.repeats_until(n) for n in (68, 69)] == [68, ANY_LENGTH]
     prompt = random_prompt(50)
     compare(run(early, prompt), launched(early, prompt), views=False)
     assert 68 in repeated
@@ -129,7 +130,7 @@ def test_a_capture_that_fails_is_said_and_steps_go_on(monkeypatch, repeated):
         original(self, *args)
         self._able = True
 
-    def broken(self, forward):
+    def broken(self, step, forward):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(RepeatedDecode, "__init__", able)

@@ -128,7 +128,7 @@ def captured_steps(model: torch.nn.Module) -> dict[str, Any]:
 def _captured_steps(model: torch.nn.Module, method: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode_graph, "LEAST_ROOM", 16)
+        patch.setattr(decode_graph, "LEAST_CAPACITY", 16)
         for way in ("captured", "launched"):
             with attach(model, method) as session:
                 logits = [session.prefill(random_prompt(700), max_new_tokens=64)]

@@ -42,9 +42,10 @@ def model_method_pairs(
     `window`, the tokens it was trained on, which the method must fit.
 
     Args:
-        cut_at_window: methods that keep the model's own positions read no further than its
-            trained `window`: their prompts lose their middle beyond the longest of the paper's
-            lengths that fits (7,500 tokens for 8,192), and `cut7500` stands in the name.
+        cut_at_window: methods that do not read any length (`Method.reach`; full attention reads no
+            further than the model's trained `window`): their prompts lose their middle beyond the
+            longest of the paper's lengths that fits (7,500 tokens for 8,192), and `cut7500` stands
+            in the name.
 
     Raises:
         ConfigError: an unknown method or setting, a method that does not fit the window, a folder
@@ -106,17 +107,18 @@ def _on_model(model: Mapping[str, Any], method: Mapping[str, Any]) -> dict[str, 
 
 
 def _cut(model: Mapping[str, Any], method: Method) -> int | None:
-    """Prompt tokens that a method which keeps the model's own positions may be given."""
-    if method.renumbers:
-        return None
+    """Prompt tokens that a method which does not read any length may be given."""
     window = model.get("window") or folder_context_length(str(model["path"]))
+    reach = method.reach(int(window or 1))
+    if reach is None:
+        return None
     if not window:
         raise ConfigError(
             f"how far {model['path']} can read is not known, so {method.name} cannot be cut to "
             "it; give the model a window=... (its trained window in tokens)."
         )
-    fitting = [length for length in PAPER_LENGTHS.values() if length < int(window)]
-    return max(fitting) if fitting else int(window) // 2
+    fitting = [length for length in PAPER_LENGTHS.values() if length < reach]
+    return max(fitting) if fitting else reach // 2
 
 
 def _check_path(path: str) -> None:

@@ -1,0 +1,153 @@
+"""Sessions of view methods: the hook answers every layer, prompts are read in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from reattention_eval.attention import Hook, RowStep
+from reattention_eval.attention.counts import Counts
+from reattention_eval.engine.decode_graph import RepeatedDecode
+from reattention_eval.engine.progress import prompt_progress
+from reattention_eval.engine.read_counts import ReadCounts
+from reattention_eval.engine.session import Session
+from reattention_eval.engine.stats import SessionStats, peak_bytes
+from reattention_eval.methods import ViewMethod
+
+
+class HookedSession(Session):
+    """Every token's keys stay in the hook's cache."""
+
+    method: ViewMethod
+
+    def __init__(self, model: nn.Module, hook: Hook, method: ViewMethod) -> None:
+        self._hook = hook
+        self._read_counts = ReadCounts(hook)
+        super().__init__(model, method)
+        self._repeats = RepeatedDecode(model, hook, method, self._device)
+
+    @property
+    def stats(self) -> SessionStats:
+        """As said, `model.generate` too."""
+        hook, own = self._hook, self._stats
+        users = hook.user
+        return replace(
+            own,
+            layer_steps=hook.layer_steps,
+            layer_steps_selected=hook.selected,
+            mean_view=hook.view_tokens / hook.layer_steps if hook.layer_steps else 0.0,
+            prefill_tokens=own.prefill_tokens + users.prefill_tokens,
+            decode_tokens=own.decode_tokens + users.decode_tokens,
+            prefill_seconds=own.prefill_seconds + users.prefill_seconds,
+            decode_seconds=own.decode_seconds + users.decode_seconds,
+            cache_bytes=sum(layer.nbytes for layer in hook.layers),
+            peak_bytes=peak_bytes(self._device),
+        )
+
+    @property
+    def lengths(self) -> list[int]:
+        return list(self._hook.layers[0].lengths)
+
+    @property
+    def reused(self) -> Counts:
+        return self._read_counts.reused
+
+    def reset_stats(self) -> None:
+        self._hook.reset_counters()
+        self._read_counts.reset()
+        super().reset_stats()
+
+    def close(self) -> None:
+        super().close()
+        self._repeats.close()
+
+    def check_selected(self) -> None:
+        self._hook.check_selected()
+
+    def _empty(self) -> None:
+        self._hook.rewind([0] * len(self.lengths))
+
+    def _start(self, rows: int, capacity: int) -> None:
+        self._hook.start(rows, capacity)
+
+    def _reserve(self, capacity: int) -> None:
+        self._hook.reserve_more(capacity)
+
+    def _expect(self, lengths: list[int]) -> None:
+        self._hook.expect(lengths)
+
+    def _begin(self, kept: int) -> None:
+        self._read_counts.begin(kept)
+
+    def _user_forwards(self) -> int:
+        return self._hook.user.forwards
+
+    @contextmanager
+    def _returning(self) -> Iterator[None]:
+        lengths = self.lengths
+        yield
+        self._hook.rewind(lengths)
+
+    def _keep_prefix(self, rows: list[list[int]], max_new_tokens: int) -> int:
+        """Go back to the last chunk boundary that the new prompt shares; tokens kept."""
+        self._count_users()
+        if len(rows) != 1 or not self._prompt:
+            return 0
+        new, old = rows[0], self._prompt
+        if not self._hook.same_rope(len(new), len(old)):
+            return 0
+        limit = min(len(new) - 1, len(old))  # the last token is always computed: for its logits
+        shared = next((i for i in range(limit) if new[i] != old[i]), limit)
+        shared -= shared % self.method.chunk_size
+        if shared:
+            self._hook.rewind([shared])
+            self._hook.reserve_more(len(new) + max_new_tokens)
+        return shared
+
+    def _read(self, rows: list[list[int]], done: int) -> Tensor:
+        chunk = self.method.chunk_size
+        logits: list[Tensor | None] = [None] * len(rows)
+        longest = max(map(len, rows))
+        with prompt_progress(longest - done, chunk) as advance:
+            for start in range(done, longest, chunk):
+                active = [row for row, ids in enumerate(rows) if len(ids) > start]
+                parts = [rows[row][start : start + chunk] for row in active]
+                last = self._forward(parts, active)
+                for row, part, row_logits in zip(active, parts, last, strict=True):
+                    if start + len(part) == len(rows[row]):
+                        logits[row] = row_logits
+                if len(rows) == 1:
+                    self._read_counts.mark(self.lengths[0])
+                advance(max(map(len, parts)))
+        return torch.stack([row for row in logits if row is not None])
+
+    def _read_all(self, tokens: list[int]) -> Iterator[Tensor]:
+        for start in range(0, len(tokens), self.method.chunk_size):
+            part = tokens[start : start + self.method.chunk_size]
+            self._hook.drive([RowStep(0, 0, len(part))])
+            ids = torch.tensor([part], device=self._device)
+            yield self.model(input_ids=ids, logits_to_keep=0).logits[0]
+
+    def _next(self, tokens: list[int], rows: list[int]) -> Tensor:
+        logits = self._repeats(tokens) if len(self.lengths) == 1 else None
+        if logits is None:
+            logits = self._forward([[token] for token in tokens], rows)
+        return logits
+
+    def _forward(self, parts: list[list[int]], rows: list[int]) -> Tensor:
+        """The model over a part of each of `rows`: logits [rows, vocab] at their ends."""
+        width = max(map(len, parts))
+        ids = torch.tensor([part + [0] * (width - len(part)) for part in parts])
+        ends = torch.tensor([len(part) - 1 for part in parts])
+        wanted, index = ends.unique(return_inverse=True)
+        together = len(wanted) == 1
+        self._hook.drive([RowStep(row, 0, len(p)) for row, p in zip(rows, parts, strict=True)])
+        # a list, not a tensor: the last layer may lie on another GPU than the ids
+        logits = self.model(
+            input_ids=ids.to(self._device), logits_to_keep=1 if together else wanted.tolist()
+        ).logits  # [rows, wanted, vocab]
+        return logits[:, 0] if together else logits[torch.arange(len(parts)), index]

@@ -1,0 +1,30 @@
+"""What a method says of the memory it takes, for plans made before anything is loaded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from reattention_eval.methods.base import Method, ViewMethod
+
+
+class KeepsIndex(ABC):
+    """Inherited by a method that keeps more than the keys and values of the cache."""
+
+    @abstractmethod
+    def index_bytes(self, tokens: int, head_dim: int) -> int:
+        """Bytes kept beside the keys of one KV head, for a cache of `tokens` tokens."""
+
+
+def index_bytes(method: Method, tokens: int, head_dim: int) -> int:
+    """See `KeepsIndex.index_bytes`; 0 for a method that keeps none."""
+    return method.index_bytes(tokens, head_dim) if isinstance(method, KeepsIndex) else 0
+
+
+def forward_tokens(method: Method, tokens: int) -> int:
+    """Tokens that one forward of a prompt of `tokens` tokens carries."""
+    return min(method.chunk_size, tokens) if isinstance(method, ViewMethod) else tokens
+
+
+def gathers(method: Method) -> bool:
+    """Whether views are copied out of the cache; others read it where it lies."""
+    return isinstance(method, ViewMethod) and method.renumbers and method.budget is not None
