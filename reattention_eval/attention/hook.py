@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from reattention_eval.attention.attend import FLASH_DTYPES, ViewAttention
 from reattention_eval.attention.counts import Counts
-from reattention_eval.attention.device_view import DeviceView
+from reattention_eval.attention.fused_view_attention import FusedViewAttention
+from reattention_eval.attention.model_parts import find_model_parts
+from reattention_eval.attention.model_patch import ModelPatch
 from reattention_eval.attention.policy import Selection, View, ViewPolicy
 from reattention_eval.attention.rope import ViewRope
-from reattention_eval.attention.survey import survey
-from reattention_eval.attention.swap import Swap
+from reattention_eval.attention.sliding_attention import attend_sliding
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
-from reattention_eval.attention.windowed import attend_windowed
 from reattention_eval.cache import LayerCache, RepeatedStep, RowCache
 from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.parallel import ranks_of
@@ -56,7 +56,7 @@ class Hook:
     def __init__(self, model: nn.Module, policy: ViewPolicy) -> None:
         self.model = model
         self.policy = policy
-        self._parts = survey(model)
+        self._parts = find_model_parts(model)
         ranks = ranks_of(model)
         join = ranks.join if ranks else None
         self.layers = [LayerCache(i, join) for i in range(len(self._parts.layers))]
@@ -65,7 +65,7 @@ class Hook:
         self._kinds = list(dict.fromkeys(self._ropes))
         self._answered = sum(part.window is None for part in self._parts.layers)
         self._attend = ViewAttention()
-        self._device = DeviceView()
+        self._device = FusedViewAttention()
         self.user = UserForwards()
         self._plan: Sequence[RowStep] = ()
         self._driven = False
@@ -93,7 +93,7 @@ class Hook:
 
     def install(self) -> None:
         owner, parts = self._parts.owner, self._parts
-        self._swap = Swap(self.model, parts.exchanges, NAME, _attention, parts.direct)
+        self._patch = ModelPatch(self.model, parts.exchanges, NAME, _attention, parts.direct)
         for i, layer in enumerate(parts.layers):
             _LAYERS[layer.module] = self, i
         self._handles = [
@@ -107,7 +107,7 @@ class Hook:
         """Leave the model as it was before `install`."""
         for handle in self._handles:
             handle.remove()
-        self._swap.undo()
+        self._patch.undo()
         for layer in self._parts.layers:
             _LAYERS.pop(layer.module, None)
 
@@ -302,7 +302,7 @@ class Hook:
         if window is not None:
             query, key = rope.rotate_at(query, key, cache.lengths[row], prompt)
             held = cache.append(row, key, value, rows)
-            return attend_windowed(query, held.key, held.value, scale, window)
+            return attend_sliding(query, held.key, held.value, scale, window)
         self.layer_steps += rows
         whole = self._whole(prompt)
         if not self.policy.renumbers:

@@ -18,7 +18,7 @@ from transformers import AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from reattention_eval.attention.direct_sdpa import SdpaAsRegistered
-from reattention_eval.attention.swap import Exchange, Swap
+from reattention_eval.attention.model_patch import Exchange, ModelPatch
 
 NAME = "reattention_recording"
 
@@ -118,7 +118,7 @@ def record(
     """
     found = Recording()
     AttentionMaskInterface.register(NAME, lambda **how: found.mask(**how))
-    swap = Swap(model, exchanges, NAME, found.attend)
+    patch = ModelPatch(model, exchanges, NAME, found.attend)
     handles: list[Any] = []
     try:
         for module in model.modules():
@@ -133,7 +133,7 @@ def record(
     finally:
         for handle in handles:
             handle.remove()
-        swap.undo()
+        patch.undo()
     return found
 
 

@@ -39,7 +39,7 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
             trained window, one that already carries a method, a native method whose configuration
             the model was not loaded with), or the model is no decoder that can be hooked: every
             layer must attend causally, in full or within a sliding window, by RoPE or no position
-            at all (`reattention_eval.attention.survey`).
+            at all (`reattention_eval.attention.model_parts`).
         SelectionError: on leaving the block, a run that had to select did not.
     """
     method = build_method(method)

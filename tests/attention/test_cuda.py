@@ -61,13 +61,13 @@ def test_bf16_follows_the_cpu(method):
 @pytest.mark.parametrize("head_dim", [64, 80, 128])
 def test_kernels_equal_the_positions_path(head_dim, tokens, monkeypatch):
     """The fused view against gather + RoPE + attention in PyTorch, on the same bf16 model."""
-    from reattention_eval.attention.device_view import DeviceView
+    from reattention_eval.attention.fused_view_attention import FusedViewAttention
 
     shape = {**SMOOTH, "head_dim": head_dim}
     prompt = random_prompt(tokens)
     fused, fast = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")
-    monkeypatch.setattr(DeviceView, "attend", lambda *args: None)
-    monkeypatch.setattr(DeviceView, "attend_all", lambda *args: None)
+    monkeypatch.setattr(FusedViewAttention, "attend", lambda *args: None)
+    monkeypatch.setattr(FusedViewAttention, "attend_all", lambda *args: None)
     plain, slow = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")
     assert (fused - plain).norm() / plain.norm() < 0.05
     assert abs(fast.mean_view - slow.mean_view) < 0.05 * slow.mean_view

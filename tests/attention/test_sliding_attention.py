@@ -28,7 +28,7 @@ def qwen2():
 
 
 def gemma3():
-    """Query scaling, normed queries and keys, and a second RoPE for windowed layers."""
+    """Query scaling, normed queries and keys, and a second RoPE for sliding-window layers."""
     torch.manual_seed(0)
     config = Gemma3TextConfig(
         hidden_size=64,

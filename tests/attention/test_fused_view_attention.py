@@ -12,7 +12,7 @@ from tiny_models import longrope, random_prompt, tiny_model
 pytest.importorskip("triton")
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.attention import attend, device_view, hook
+from reattention_eval.attention import attend, fused_view_attention, hook
 from reattention_kernels.topk_keys.triton import interpreted
 from reattention_kernels.view import launch
 
@@ -41,10 +41,12 @@ def by_kernels(monkeypatch):
 
     for name in ("DECODE_SPLITS", "MORE_SPLITS", "WHOLE_PROGRAMS"):
         monkeypatch.setattr(launch, name, 2)  # the interpreter runs programs one by one
-    for module in (device_view, attend):
+    for module in (fused_view_attention, attend):
         monkeypatch.setattr(module, "FLASH_DTYPES", (torch.float32,))
         monkeypatch.setattr(module, "use_triton", lambda tensor: True)
-    monkeypatch.setattr(device_view, "attend_view", noted("view", launch.attend_view_triton))
+    monkeypatch.setattr(
+        fused_view_attention, "attend_view", noted("view", launch.attend_view_triton)
+    )
     monkeypatch.setattr(attend, "attend_whole", noted("whole", launch.attend_whole_triton))
     return called
 
@@ -71,7 +73,7 @@ def test_as_without_kernels(method, tokens, by_kernels):
     assert len(steps) == STEPS + 2  # the last step is of two rows
     assert set(steps) == {"whole" if method.name == "full" else "view"}
     with pytest.MonkeyPatch.context() as patch:
-        for module in (device_view, attend):
+        for module in (fused_view_attention, attend):
             patch.setattr(module, "use_triton", lambda tensor: False)
         want = run(method, tokens)
     torch.testing.assert_close(got[0], want[0], rtol=1e-4, atol=1e-4)
@@ -87,7 +89,7 @@ def test_frequencies_of_the_prompt(method, rope, by_kernels):
     got = run(wide, 63, **settings)
     assert ("view", 1) in by_kernels
     with pytest.MonkeyPatch.context() as patch:
-        for module in (device_view, attend):
+        for module in (fused_view_attention, attend):
             patch.setattr(module, "use_triton", lambda tensor: False)
         want = run(wide, 63, **settings)
     torch.testing.assert_close(got[0], want[0], rtol=1e-4, atol=1e-4)

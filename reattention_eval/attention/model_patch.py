@@ -22,7 +22,7 @@ class Exchange:
     stand_in: nn.Module
 
 
-class Swap:
+class ModelPatch:
     """Leaves queries and keys un-rotated and has every layer call the attention of this name.
 
     Args:

@@ -18,7 +18,7 @@ from reattention_kernels.view import attend_view
 LEAST_PLACES = 4095
 
 
-class DeviceView:
+class FusedViewAttention:
     """Answers selections on CUDA, and decode steps over a whole cache; counts the keys attended to
     where their number is known."""
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attend_windowed(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int) -> Tensor:
+def attend_sliding(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int) -> Tensor:
     """Each query attends to itself and the window - 1 keys before it.
 
     query [H, T, D], at the last T of the n keys; key and value [Hkv, n, D] -> [H, T, D].

@@ -1,4 +1,4 @@
-"""What the hook needs to know of a transformers model, found by watching it: `survey`.
+"""What the hook needs to know of a transformers model, found by watching it: `find_model_parts`.
 
 Two short forwards with a recording attention, one as the model is, one with identity rotary modules
 at other positions. Of every layer, what it hands over rotated must be the hook's own rotation of
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from reattention_eval.attention.calls import check_calls
 from reattention_eval.attention.masks import FAR, UnknownMask, seen_window
+from reattention_eval.attention.model_patch import Exchange
 from reattention_eval.attention.recording import Call, Recording, record
 from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.rope import IdentityRotary, ViewRope, is_rotary
 from reattention_eval.attention.rope_of_layer import RopeFinder
-from reattention_eval.attention.swap import Exchange
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.versions import check_transformers
 
@@ -40,7 +40,7 @@ class AttentionLayer:
 
 
 @dataclass(frozen=True)
-class Survey:
+class ModelParts:
     """The parts of a model that the hook touches."""
 
     owner: nn.Module  # the decoder: is called once per forward and carries the cache
@@ -49,7 +49,7 @@ class Survey:
     direct: dict[nn.Module, int]  # modules that call PyTorch's attention by themselves
 
 
-def survey(model: Any) -> Survey:
+def find_model_parts(model: Any) -> ModelParts:
     """Find the parts; raises ConfigError with the reason where the hook cannot work."""
     check_transformers()
     check_model(model)
@@ -89,7 +89,7 @@ def survey(model: Any) -> Survey:
             "a view; use a checkpoint without such layers (Mistral: v0.2 or later)."
         )
     direct = {call.module: _group(call) for call in turned.calls if call.direct}
-    return Survey(_owner(model, layers), exchanges, layers, direct)
+    return ModelParts(_owner(model, layers), exchanges, layers, direct)
 
 
 @contextmanager
