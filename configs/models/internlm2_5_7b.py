@@ -1,27 +1,6 @@
-"""InternLM2.5-7B, base form: trained window 32,768.
+"""InternLM2.5-7B: see `reattention_eval.harness.compose.paper_models`."""
 
-Cai et al., 2024, arXiv 2403.17297. Loaded in the Llama layout, without remote code
-(checkpoints/internlm2.py).
-"""
-
-from reattention_eval.checkpoints import model_path
 from reattention_eval.harness import LongContextLM
-from reattention_eval.harness.placement import placement
+from reattention_eval.harness.compose import paper_model
 
-models = [
-    dict(
-        type=LongContextLM,
-        abbr="InternLM2.5-7B",
-        path=model_path.build()("internlm/internlm2_5-7b"),
-        chat_template=False,
-        dtype="bfloat16",
-        window=32768,
-        # the paper's scope, 32 + 8,192 + 256 x 32 = 16,416, and StreamingLLM at the same budget
-        method_settings=dict(
-            reattention=dict(local_size=8192, max_spans=256),
-            streaming_llm=dict(window_size=16384),
-        ),
-        batch_size=1,
-        **placement.build()(7.74),
-    )
-]
+models = [dict(type=LongContextLM, **paper_model.build()("internlm2_5_7b"))]

@@ -1,27 +1,6 @@
-"""LLaMA3.1-8B, base form: trained window 131,072.
+"""LLaMA3.1-8B: see `reattention_eval.harness.compose.paper_models`."""
 
-Grattafiori et al., 2024, arXiv 2407.21783. Gated: accept the licence on the model's page, then `hf
-auth login`.
-"""
-
-from reattention_eval.checkpoints import model_path
 from reattention_eval.harness import LongContextLM
-from reattention_eval.harness.placement import placement
+from reattention_eval.harness.compose import paper_model
 
-models = [
-    dict(
-        type=LongContextLM,
-        abbr="LLaMA3.1-8B",
-        path=model_path.build()("meta-llama/Llama-3.1-8B"),
-        chat_template=False,
-        dtype="bfloat16",
-        window=131072,
-        # the paper's scope, 32 + 8,192 + 256 x 32 = 16,416, and StreamingLLM at the same budget
-        method_settings=dict(
-            reattention=dict(local_size=8192, max_spans=256),
-            streaming_llm=dict(window_size=16384),
-        ),
-        batch_size=1,
-        **placement.build()(8.03),
-    )
-]
+models = [dict(type=LongContextLM, **paper_model.build()("llama3_1_8b"))]

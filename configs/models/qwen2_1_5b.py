@@ -1,26 +1,6 @@
-"""Qwen2-1.5B, base form: trained window 32,768.
+"""Qwen2-1.5B: see `reattention_eval.harness.compose.paper_models`."""
 
-Yang et al., 2024, arXiv 2407.10671. Its config.json says 131,072; the paper counts 32K.
-"""
-
-from reattention_eval.checkpoints import model_path
 from reattention_eval.harness import LongContextLM
-from reattention_eval.harness.placement import placement
+from reattention_eval.harness.compose import paper_model
 
-models = [
-    dict(
-        type=LongContextLM,
-        abbr="Qwen2-1.5B",
-        path=model_path.build()("Qwen/Qwen2-1.5B"),
-        chat_template=False,
-        dtype="bfloat16",
-        window=32768,
-        # the paper's scope, 32 + 8,192 + 256 x 32 = 16,416, and StreamingLLM at the same budget
-        method_settings=dict(
-            reattention=dict(local_size=8192, max_spans=256),
-            streaming_llm=dict(window_size=16384),
-        ),
-        batch_size=1,
-        **placement.build()(1.54),
-    )
-]
+models = [dict(type=LongContextLM, **paper_model.build()("qwen2_1_5b"))]

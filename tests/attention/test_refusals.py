@@ -84,8 +84,11 @@ def test_one_sentence(case):
     assert "\n" not in str(caught.value)
 
 
-def test_no_trained_window():
+@pytest.mark.parametrize(
+    ("named", "words"), [(None, "names no trained window"), (0, "which count no tokens")]
+)
+def test_no_trained_window(named, words):
     model = tiny_model()
-    model.config.max_position_embeddings = 0
-    with pytest.raises(ConfigError, match="names no trained window"):
+    model.config.max_position_embeddings = named
+    with pytest.raises(ConfigError, match=words):
         attach(model, "full").__enter__()

@@ -8,6 +8,7 @@ from reattention_eval.harness.compose.evaluation import evaluation
 from reattention_eval.harness.compose.jobs import Job, plan_jobs
 from reattention_eval.harness.compose.machine import embedded_model, gpus_per_task
 from reattention_eval.harness.compose.model_method_pairs import model_method_pairs
+from reattention_eval.harness.compose.paper_models import paper_model
 from reattention_eval.harness.compose.real_small import real_small_plans
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "evaluation",
     "gpus_per_task",
     "model_method_pairs",
+    "paper_model",
     "plan_jobs",
     "real_small_plans",
 ]
