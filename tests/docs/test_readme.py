@@ -1,4 +1,4 @@
-"""Every command and snippet of README.md runs as it stands there, or docs/commands.md says why not."""
+"""README.md: every command and snippet runs as it stands, or docs/commands.md says why not."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ NAME = re.compile(r"\bREATTENTION_[A-Z0-9_]+")
 
 
 def in_code() -> set[str]:
-    """Names in source files; what other names begin with (REATTENTION_ONLY) is a prefix, no name."""
+    """Names in source files, without what others begin with (REATTENTION_ONLY)."""
     texts = (
         path.read_text(encoding="utf-8")
         for folder in READ_IN
