@@ -42,8 +42,8 @@ format: .venv/installed
 docs: .venv/installed
 	rm -rf build/docs
 	mkdir -p build/docs/source
-	cp -R README.md CONTRIBUTING.md CHANGELOG.md docs results build/docs/source
-	$(BIN)/mkdocs build --quiet --strict
+	cp -R README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff docs results build/docs/source
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/installed: pyproject.toml constraints/transformers-4.txt
 	$(PYTHON) -m venv .venv
