@@ -9,6 +9,8 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 BIN5 := .venv-tf5/bin
 METHOD_TESTS := tests/attention tests/cache tests/engine tests/methods tests/checkpoints tests/parallel
+FAST_TESTS := tests/attention/test_hook.py tests/cache/test_layer.py tests/cli/test_start.py tests/docs/test_examples.py \
+	tests/docs/test_variables.py tests/efficiency tests/engine/test_session.py tests/methods tests/report
 
 # threads that wait must not spin: the tests start processes of their own
 export OMP_WAIT_POLICY ?= PASSIVE

@@ -42,7 +42,11 @@ class EveryOther(Method):
             return None
         last = row.length - self.local_size
         stride = -(-(last - self.sink_size) // self.middle_size)
-        parts = (range(self.sink_size), range(self.sink_size, last, stride), range(last, row.length))
+        parts = (
+            range(self.sink_size),
+            range(self.sink_size, last, stride),
+            range(last, row.length),
+        )
         return torch.tensor([p for part in parts for p in part], device=query.device)
 
     def check(self, window: int) -> None:
