@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from reattention_eval import attach
+from reattention_eval.attention import View
 from reattention_eval.cache import RowCache
-from reattention_eval.methods import Method
+from reattention_eval.methods import ViewMethod
 
 
 @dataclass(frozen=True)
-class EveryOther(Method):
+class EveryOther(ViewMethod):
     """Keeps `sink_size` first and `local_size` last tokens, and thins out what lies between.
 
     The stride is the smallest that lets the middle fit into `middle_size` tokens.
@@ -37,22 +38,17 @@ class EveryOther(Method):
     def budget(self) -> int:
         return self.sink_size + self.middle_size + self.local_size
 
-    def view(self, row: RowCache, query: Tensor) -> Tensor | None:
-        if not self.selects(row.length):
-            return None
+    def view(self, row: RowCache, query: Tensor) -> View:
         last = row.length - self.local_size
         stride = -(-(last - self.sink_size) // self.middle_size)
-        parts = (
-            range(self.sink_size),
-            range(self.sink_size, last, stride),
-            range(last, row.length),
-        )
-        return torch.tensor([p for part in parts for p in part], device=query.device)
+        middle = range(self.sink_size, last, stride)
+        positions = [*range(self.sink_size), *middle, *range(last, row.length)]
+        return View(torch.tensor(positions, device=query.device))
 
-    def check(self, window: int) -> None:
+    def check(self, context_length: int) -> None:
         self.require(
-            self.budget <= window,
-            f"the budget of {self.budget} tokens is larger than the trained window of {window}; "
+            self.budget <= context_length,
+            f"the budget of {self.budget} tokens exceeds the trained window of {context_length}; "
             "lower middle_size or local_size",
         )
 

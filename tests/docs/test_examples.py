@@ -37,20 +37,19 @@ def test_it_runs_as_the_page_says() -> None:
     assert int(selected[1]) == 2 * (29 + 7)
 
 
-@pytest.mark.parametrize("length", [1, 100, 101, 133, 1000])
+@pytest.mark.parametrize("length", [101, 133, 1000])
 def test_views_are_those_of_a_loop(example: ModuleType, length: int) -> None:
     method = example.EveryOther(chunk_size=1)
     cache = LayerCache()
     cache.reserve(1, length)
     row = cache.append(0, *(torch.randn(1, length, 8) for _ in range(2)))
+    assert method.selects(length)
+    assert not method.selects(100)
     view = method.view(row, torch.randn(2, 1, 8))
-    if length <= method.budget:
-        assert view is None
-        return
     last = length - 64
     stride = next(s for s in range(1, length) if len(range(4, last, s)) <= 32)
     expected = [p for p in range(length) if p < 4 or p >= last or (p - 4) % stride == 0]
-    assert view.tolist() == expected
+    assert view.positions.tolist() == expected
     assert len(expected) <= method.budget
 
 
