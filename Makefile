@@ -1,5 +1,7 @@
 # make demo: install, fetch the model and the text, run the needle test, show the table.
-# make test: install, then lint, types, layers and tests on transformers 4.57 and on 5.x.
+# make test: install, then lint, types, layers, docs and tests on transformers 4.57 and on 5.x.
+# make test-fast: the part of the tests that takes under two minutes; make format: ruff's fixes.
+# make docs: the site into build/docs/site, without a network; any warning is an error.
 # make test-slurm: evaluations under a real SLURM on this machine (Debian's slurm-wlm, munge; root).
 # TORCH chooses the build of PyTorch, PYTHON the interpreter (3.10 to 3.12).
 PYTHON ?= python3
@@ -7,11 +9,13 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 BIN5 := .venv-tf5/bin
 METHOD_TESTS := tests/attention tests/cache tests/engine tests/methods tests/checkpoints tests/parallel
+FAST_TESTS := tests/attention/test_hook.py tests/cache/test_layer.py tests/cli/test_start.py tests/docs/test_examples.py \
+	tests/docs/test_variables.py tests/efficiency tests/engine/test_session.py tests/methods tests/report
 
 # threads that wait must not spin: the tests start processes of their own
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slurm lint clean
+.PHONY: demo test test-fast test-slurm lint format docs clean
 
 demo: .venv/installed
 	$(BIN)/reattention-eval demo
@@ -20,20 +24,34 @@ test: .venv/installed .venv-tf5/installed lint
 	$(BIN)/python -m pytest -q
 	$(BIN5)/python -m pytest -q $(METHOD_TESTS)
 
+test-fast: .venv/installed
+	$(BIN)/python -m pytest -q $(FAST_TESTS)
+
 test-slurm: .venv/installed
 	$(BIN)/python -m pytest -q -m slurm tests/slurm
 
-lint: .venv/installed
+lint: .venv/installed docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# a copy, so that links between README, docs and results are the files' own
+docs: .venv/installed
+	rm -rf build/docs
+	mkdir -p build/docs/source
+	cp -R README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff docs results build/docs/source
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .venv/installed: pyproject.toml constraints/transformers-4.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH) -c constraints/transformers-4.txt
-	$(BIN)/pip install --quiet -e '.[demo,opencompass,scoring,report,dev]' -c constraints/transformers-4.txt
+	$(BIN)/pip install --quiet -e '.[demo,opencompass,scoring,report,dev,docs]' -c constraints/transformers-4.txt
 	# only its LongBench metrics are read, by a test
 	$(BIN)/pip install --quiet --no-deps lm_eval -c constraints/transformers-4.txt
 	touch $@

@@ -21,8 +21,9 @@ FloatArray: TypeAlias = NDArray[np.float64]
 class LongContextLM(PromptRunner, BaseModel):
     """A checkpoint and a long-context method behind OpenCompass's model interface.
 
+    `path`, `method`, `max_seq_len`, `tokenizer_only` and further settings are `PromptRunner`'s.
+
     Args:
-        path, method, max_seq_len, tokenizer_only, settings: as in `PromptRunner`.
         meta_template: OpenCompass's own template, instead of `chat_template`.
         generation_kwargs: accepted for OpenCompass; decoding is greedy, anything else is an error.
         sync_rank: OpenCompass's; prompts are then taken from the first rank.

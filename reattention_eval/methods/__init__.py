@@ -1,4 +1,7 @@
-"""Long-context methods, one small file each, by name."""
+"""Long-context methods, one small file each, by name.
+
+To list them costs no import of torch: a method's file imports what computes where it computes.
+"""
 
 from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
 from reattention_eval.methods.full import FullAttention

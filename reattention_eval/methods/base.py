@@ -6,13 +6,15 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
-
-from reattention_eval.attention import Selection, View
-from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reattention_eval.attention import Selection, View
+    from reattention_eval.cache import RowCache
 
 KINDS: dict[str, tuple[type, str]] = {
     "int": (int, "a whole number"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
-from torch import Tensor
-
-from reattention_eval.cache import RowCache
 from reattention_eval.methods.base import ViewMethod
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reattention_eval.cache import RowCache
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from reattention_eval.attention import Selection
-from reattention_eval.cache import Int8Factory, RowCache
 from reattention_eval.methods.base import ViewMethod
 from reattention_eval.methods.memory import KeepsIndex
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
-from reattention_kernels import select_positions, topk_keys
-from reattention_kernels.topk_keys import indexable, topk_keys_indexed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reattention_eval.attention import Selection
+    from reattention_eval.cache import RowCache
 
 # Keys of the first layers repeat with their tokens: ties, which no bound can certify. Below so many
 # keys the index costs more than it saves (docs/kernels.md).
@@ -100,6 +99,9 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex):
         return self.global_size + self.local_size
 
     def view(self, row: RowCache, query: Tensor) -> Selection:
+        from reattention_eval.attention import Selection
+        from reattention_kernels import select_positions
+
         first, last = self.global_size, row.capacity - self.local_size
         known = row.device_length
         device_length = None if known is None else known - (first + self.local_size)  # the middle's
@@ -128,6 +130,9 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex):
         self, row: RowCache, query: Tensor, first: int, last: int, device_length: Tensor | None
     ) -> Tensor:
         """Positions in the middle, counted from `first`: int32 [1, H, T, k]."""
+        from reattention_eval.cache import Int8Factory
+        from reattention_kernels.topk_keys import indexable, topk_keys, topk_keys_indexed
+
         q, key = query[None], self._scored_keys(row, first, last)[None]
         wanted = self.candidates == "int8" and row.layer >= INT8_LAYER
         if wanted and last - first >= INT8_KEYS and indexable(q, key, self.top_k):
@@ -140,6 +145,8 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex):
         key = row.key[:, first:last]
         if self.score == "qk":
             return key
+        import torch
+
         norm = torch.linalg.vector_norm(
             row.value[:, first:last], ord=NORMS[self.score], dim=-1, keepdim=True
         )

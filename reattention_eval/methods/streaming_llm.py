@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from reattention_eval.attention import Selection
-from reattention_eval.cache import RowCache
 from reattention_eval.methods.base import ViewMethod
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reattention_eval.attention import Selection
+    from reattention_eval.cache import RowCache
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class StreamingLLM(ViewMethod, Repeats):
         return min(length, self.budget)
 
     def view(self, row: RowCache, query: Tensor) -> Selection:
+        import torch
+
+        from reattention_eval.attention import Selection
+
         nothing = torch.empty(1, 0, dtype=torch.int32, device=query.device)
         count = torch.zeros(1, dtype=torch.int32, device=query.device)
         return Selection(nothing, count, self.sink_size, self.window_size)

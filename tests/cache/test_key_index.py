@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from tiny_models import random_prompt, tiny_model
@@ -18,14 +20,15 @@ SETTINGS = dict(global_size=4, local_size=32, span_size=4, top_k=3, max_spans=4,
 def indexed(monkeypatch):
     """Serve the index here too, from the first layer on; the sizes it was asked for."""
     sizes = []
-    served = reattention.topk_keys_indexed
+    kernels = import_module("reattention_kernels.topk_keys")  # a function has its name too
+    served = kernels.topk_keys_indexed
 
     def count(query, key, index, *rest):
         sizes.append(index.size)
         return served(query, key, index, *rest)
 
-    monkeypatch.setattr(reattention, "indexable", lambda *args: True)
-    monkeypatch.setattr(reattention, "topk_keys_indexed", count)
+    monkeypatch.setattr(kernels, "indexable", lambda *args: True)
+    monkeypatch.setattr(kernels, "topk_keys_indexed", count)
     monkeypatch.setattr(reattention, "INT8_KEYS", 40)
     monkeypatch.setattr(reattention, "INT8_LAYER", 1)
     return sizes
