@@ -90,8 +90,8 @@ def repeated_steps(model: torch.nn.Module, ranks: Ranks) -> dict[str, Any]:
         found["repeated"] = _steps(model)
         capture = RepeatedDecode._capture
 
-        def fail(self: Any, forward: Any) -> Any:
-            captured = capture(self, forward)
+        def fail(self: Any, step: Any, forward: Any) -> Any:
+            captured = capture(self, step, forward)
             if ranks.rank:
                 raise RuntimeError("no memory for a graph")
             return captured
