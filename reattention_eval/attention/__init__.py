@@ -1,9 +1,10 @@
 """The hook on transformers, RoPE of a view, attention over a view."""
 
-from reattention_eval.attention.hook import Hook, RowStep
+from reattention_eval.attention.hook import Hook
 from reattention_eval.attention.model_parts import short_prompt, watched
 from reattention_eval.attention.policy import Selection, View, ViewPolicy
 from reattention_eval.attention.refusals import check_model
+from reattention_eval.attention.row_lengths import RowStep
 
 __all__ = [
     "Hook",

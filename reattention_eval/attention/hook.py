@@ -1,45 +1,35 @@
 """One hook for every RoPE decoder of transformers: no model is copied.
 
-An identity rotary module leaves queries and keys un-rotated, an own cache layer stores the keys
-so, and a registered attention function asks the policy for the view, rotates it and attends.
+An identity rotary module leaves queries and keys un-rotated (`model_patch`), an own cache layer
+stores the keys so (`transformers_cache`), and a registered attention function asks the policy for
+the view, rotates it and attends (`layer_answers`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from reattention_eval.attention.attend import FLASH_DTYPES, ViewAttention
+from reattention_eval.attention.attend import FLASH_DTYPES
 from reattention_eval.attention.counts import Counts
-from reattention_eval.attention.fused_view_attention import FusedViewAttention
+from reattention_eval.attention.layer_answers import LayerAnswers
 from reattention_eval.attention.model_parts import find_model_parts
 from reattention_eval.attention.model_patch import ModelPatch
-from reattention_eval.attention.policy import Selection, View, ViewPolicy
-from reattention_eval.attention.rope import ViewRope
-from reattention_eval.attention.sliding_attention import attend_sliding
+from reattention_eval.attention.policy import ViewPolicy
+from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
-from reattention_eval.cache import LayerCache, RepeatedStep, RowCache
-from reattention_eval.errors import ConfigError, SelectionError
+from reattention_eval.cache import LayerCache, RepeatedStep
+from reattention_eval.errors import SelectionError
 from reattention_eval.parallel import ranks_of
 
 NAME = "reattention_view"  # must not contain the names transformers treats specially
 _LAYERS: WeakKeyDictionary[nn.Module, tuple[Hook, int]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class RowStep:
-    """Entry b of a forward: its tokens start..start+count-1 are new tokens of cache row `row`."""
-
-    row: int
-    start: int
-    count: int
 
 
 class Hook:
@@ -48,46 +38,52 @@ class Hook:
     Layers that attend within a sliding window keep to it, at their own positions; the policy
     answers the others.
 
-    Counters, of the layers that the policy answers: `layer_steps` (layer x chunk x row answered),
-    `selected` (those answered by a part of the cache), `expected` (those that had to be, known
-    from the lengths alone), `view_tokens`.
+    Counters, of the layers that the policy answers: `layer_steps`, `selected` and `view_tokens`
+    (see `LayerAnswers`), and `expected`: layer-steps that had to select, known from the lengths
+    alone.
     """
 
     def __init__(self, model: nn.Module, policy: ViewPolicy) -> None:
         self.model = model
-        self.policy = policy
         self._parts = find_model_parts(model)
         ranks = ranks_of(model)
         join = ranks.join if ranks else None
         self.layers = [LayerCache(i, join) for i in range(len(self._parts.layers))]
         self.cache = HookCache(self.layers)
-        self._ropes = [part.rope for part in self._parts.layers]
-        self._kinds = list(dict.fromkeys(self._ropes))
+        self._ropes = list(dict.fromkeys(part.rope for part in self._parts.layers))
         self._answered = sum(part.window is None for part in self._parts.layers)
-        self._attend = ViewAttention()
-        self._device = FusedViewAttention()
+        self.rows = RowLengths(lambda length: self.policy.selects(length))
+        self.answers = LayerAnswers(policy, self._parts.layers, self.layers, self.rows)
         self.user = UserForwards()
-        self._plan: Sequence[RowStep] = ()
         self._driven = False
         self._handles: list[Any] = []
-        self._tokens: list[int] = []  # per row, by what the forwards carried
-        self._prompts: list[int] = []  # per row, the length its prompt will have
         self.reset_counters()
 
+    @property
+    def policy(self) -> ViewPolicy:
+        return self.answers.policy
+
     def reset_counters(self) -> None:
-        self.layer_steps = self.selected = self.expected = self._view_tokens = 0
-        self._device.reset_counter()
+        self.expected = 0
+        self.answers.reset_counters()
         self.user.reset_counters()
 
     @property
+    def layer_steps(self) -> int:
+        return self.answers.layer_steps
+
+    @property
+    def selected(self) -> int:
+        return self.answers.selected
+
+    @property
     def view_tokens(self) -> int:
-        """Keys attended, over all layer-steps; waits for the device."""
-        return self._view_tokens + self._device.view_tokens
+        """Waits for the device."""
+        return self.answers.view_tokens
 
     def counts(self) -> Counts:
         """The counters as they are now, without waiting for the device."""
-        host, on_devices = self._device.counts()
-        return Counts(self.layer_steps, self.selected, self._view_tokens + host, on_devices)
+        return self.answers.counts()
 
     # -- on and off ------------------------------------------------------------------------------
 
@@ -115,27 +111,23 @@ class Hook:
 
     def drive(self, plan: Sequence[RowStep]) -> None:
         """Say which rows and tokens the next forward of the model carries (the engine's way)."""
-        self._plan = plan
+        self.rows.plan = plan
         self._driven = True
 
     def start(self, rows: int, capacity: int) -> None:
         """Empty the cache and make room."""
-        self._tokens, self._prompts = [0] * rows, [0] * rows
+        self.rows.start(rows)
         for layer in self.layers:
             layer.reserve(rows, capacity)
 
     def expect(self, prompts: Sequence[int]) -> None:
         """Say how long each row's prompt is, for RoPE scaling that depends on it."""
-        self._prompts = list(prompts)
+        self.rows.prompts = list(prompts)
 
     def same_rope(self, one: int, other: int) -> bool:
         """Whether prompts of these lengths have the same RoPE where they have the same tokens."""
-        one, other = self._whole(one), self._whole(other)
-        return all(rope.regime(one) == rope.regime(other) for rope in self._kinds)
-
-    def _whole(self, prompt: int) -> int:
-        """The prompt's length if all of it is one view, else 0."""
-        return 0 if self.policy.selects(prompt) else prompt
+        one, other = self.rows.whole(one), self.rows.whole(other)
+        return all(rope.regime(one) == rope.regime(other) for rope in self._ropes)
 
     def reserve_more(self, capacity: int) -> None:
         """Make room for `capacity` tokens a row, keeping what is stored."""
@@ -144,7 +136,7 @@ class Hook:
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Forget what lies behind the first lengths[r] tokens of each row."""
-        self._tokens = list(lengths)
+        self.rows.tokens = list(lengths)
         for layer in self.layers:
             layer.rewind(lengths)
 
@@ -162,22 +154,20 @@ class Hook:
         `length` tokens; a selection counts its own positions, and they stay the same."""
         if self.policy.renumbers and self.policy.selects(length):
             return ()
-        length = max(length, self._whole(self._prompts[0]))
-        return tuple(rope.regime(length) for rope in self._kinds)
+        length = max(length, self.rows.whole(self.rows.prompts[0]))
+        return tuple(rope.regime(length) for rope in self._ropes)
 
     @contextmanager
     def repeating(self, step: RepeatedStep) -> Iterator[None]:
         """Forwards inside put one token of row 0 where the device says, and count nothing."""
-        before = self.layer_steps, self.selected, self._view_tokens
         for layer in self.layers:
             layer.repeated = step
         try:
-            with self._device.uncounted():
+            with self.answers.uncounted():
                 yield
         finally:
             for layer in self.layers:
                 layer.repeated = None
-            self.layer_steps, self.selected, self._view_tokens = before
 
     def prepare_repeat(self) -> None:
         """Call before a repeated step of row 0."""
@@ -189,20 +179,18 @@ class Hook:
 
         fixed_view: keys it attended besides those counted on the device.
         """
-        self._tokens[0] += 1
+        self.rows.tokens[0] += 1
         for layer in self.layers:
             layer.advance(0, step)
         layers = len(self.layers)
-        selecting = layers * self.policy.selects(self._tokens[0])
-        self.layer_steps += layers
-        self.selected += selecting
+        selecting = layers * self.policy.selects(self.rows.tokens[0])
         self.expected += selecting
-        self._device.count_fixed(layers * fixed_view)
+        self.answers.count_repeated(layers, selecting, fixed_view)
 
     def tables(self) -> list[Tensor]:
         """Tables in use: a captured graph reads them, so it must keep them alive."""
-        rotations = [table for rope in self._kinds for table in rope.held_tables()]
-        return [*rotations, *self._device.held_places()]
+        rotations = [table for rope in self._ropes for table in rope.held_tables()]
+        return [*rotations, *self.answers.tables()]
 
     def _before_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self._users = not self._driven
@@ -216,10 +204,7 @@ class Hook:
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = named(module, args, kwargs)
         if not self._driven:
-            self._plan = [RowStep(*step) for step in plan_forward(self, kwargs)]
-            for step in self._plan:
-                if self._tokens[step.row] == 0:
-                    self._prompts[step.row] = step.count
+            self.rows.plan_prompts([RowStep(*step) for step in plan_forward(self, kwargs)])
         self._driven = False
         kwargs = {**kwargs, "past_key_values": self.cache, "attention_mask": None}
         return (), {**kwargs, "use_cache": True}
@@ -228,135 +213,14 @@ class Hook:
         """Count what had to be selected from the tokens carried, whatever the layers did."""
         if self.layers[0].repeated is not None:
             return  # counted when the step is repeated
-        for step in self._plan:
-            length = self._tokens[step.row]
-            self._tokens[step.row] = length + step.count
-            for done in range(0, step.count, self.policy.chunk_size):
-                stop = length + min(done + self.policy.chunk_size, step.count)
-                self.expected += self._answered * self.policy.selects(stop)
-        missed = [i for i, layer in enumerate(self.layers) if layer.lengths != self._tokens]
+        self.expected += self._answered * self.rows.carry(self.policy.chunk_size)
+        missed = [i for i, layer in enumerate(self.layers) if layer.lengths != self.rows.tokens]
         if missed:
             raise SelectionError(
                 f"{len(missed)} of {len(self.layers)} layers did not pass through the attached "
                 "method: this model or this version of transformers does not use the registered "
                 "attention. Please report the model and the transformers version."
             )
-
-    def attention(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
-    ) -> Tensor:
-        """query [B, H, T, D], key and value [B, Hkv, T, D], un-rotated -> [B, T, H, D].
-
-        A row's tokens are answered chunk by chunk, so a forward of any length gives what the
-        same tokens give in chunks. Rows whose chunks end at the same length are one call where
-        the view is the whole cache.
-        """
-        b, h, t, d = query.shape
-        out = query.new_zeros(b, t, h, d)
-        for first, last in self._alike(layer):
-            step = self._plan[first]
-            stop = step.start + step.count
-            for start in range(step.start, stop, self.policy.chunk_size):
-                part = slice(start, min(start + self.policy.chunk_size, stop))
-                width = last - first if self._whole_view(layer, step.row, part) else 1
-                for entry in range(first, last, width):
-                    some = slice(entry, entry + width)
-                    q, k, v = (x[some, :, part] for x in (query, key, value))
-                    answer = self._chunk(layer, self._plan[entry].row, q, k, v, scale)
-                    out[some, part] = answer.view(width, h, -1, d).transpose(1, 2)
-        return out
-
-    def _alike(self, layer: int) -> Iterator[tuple[int, int]]:
-        """Runs of entries [first, last): consecutive rows that carry and hold alike."""
-        lengths, first = self.layers[layer].lengths, 0
-        for entry in range(1, len(self._plan) + 1):
-            if entry < len(self._plan):
-                one, other = self._plan[first], self._plan[entry]
-                row = one.row + entry - first
-                alike = other == RowStep(row, one.start, one.count)
-                if alike and lengths[one.row] == lengths[row] and self._same_prompt(one.row, row):
-                    continue
-            yield first, entry
-            first = entry
-
-    def _same_prompt(self, one: int, other: int) -> bool:
-        return self._prompts[one] == self._prompts[other]
-
-    def _whole_view(self, layer: int, row: int, part: slice) -> bool:
-        """Whether the chunk's view is known to be all (or the window) of what the row holds."""
-        if self._parts.layers[layer].window is not None or not self.policy.renumbers:
-            return True
-        length = self.layers[layer].lengths[row] + part.stop - part.start
-        return not self.policy.selects(length)
-
-    def _chunk(
-        self, layer: int, row: int, query: Tensor, key: Tensor, value: Tensor, scale: float
-    ) -> Tensor:
-        """query [R, H, T, D] of R rows that hold alike, `row` the first -> [R*H, T, D].
-
-        More than one only where `_whole_view`: the rows are then so many more KV heads.
-        """
-        cache, rope, prompt = self.layers[layer], self._ropes[layer], self._prompts[row]
-        rows, window = query.shape[0], self._parts.layers[layer].window
-        query, key, value = (x.flatten(0, 1) for x in (query, key, value))
-        if window is not None:
-            query, key = rope.rotate_at(query, key, cache.lengths[row], prompt)
-            held = cache.append(row, key, value, rows)
-            return attend_sliding(query, held.key, held.value, scale, window)
-        self.layer_steps += rows
-        whole = self._whole(prompt)
-        if not self.policy.renumbers:
-            step = cache.repeated
-            if step is None:
-                query, key = rope.rotate_at(query, key, cache.lengths[row], whole)
-            else:
-                query, key = rope.rotate_slot(query, key, step.slot, step.capacity, whole)
-            held = cache.append(row, key, value, rows)
-            self._view_tokens += rows * held.capacity
-            return self._attend(query, held.key, held.value, scale, held.device_length)
-        held = cache.append(row, key, value, rows)
-        if self.policy.selects(held.capacity):
-            answer = self._own_view(rope, held, query, scale, whole)
-            if answer is not None:
-                self.selected += 1
-                return answer
-        answer = self._device.attend_all(rope, held, query, scale, whole)
-        if answer is not None:
-            self._view_tokens += rows * held.capacity
-            return answer
-        key, value = held.key[:, : held.length], held.value[:, : held.length]
-        self._view_tokens += rows * key.shape[1]
-        query, key = rope.rotate_view(query, key, whole)
-        return self._attend(query, key, value, scale)
-
-    def _own_view(
-        self, rope: ViewRope, row: RowCache, query: Tensor, scale: float, whole: int
-    ) -> Tensor | None:
-        """query [H, T, D] -> [H, T, D]; None where the policy has no view after all."""
-        view = self.policy.view(row, query)
-        if view is None:
-            return None
-        if isinstance(view, Selection):
-            answer = self._device.attend(rope, view, row, query, scale)
-            if answer is not None:
-                return answer
-            view = View(view.positions(row.length))
-        elif isinstance(view, View):
-            view.check(self.policy.name, row, query)
-        else:
-            raise ConfigError(
-                f"{self.policy.name}: view must give a View or a Selection, found "
-                f"{type(view).__name__}."
-            )
-        key, value = row.gather(view.positions)
-        self._view_tokens += key.shape[1]
-        if view.places is None or view.query_places is None or view.extent is None:
-            query, key = rope.rotate_view(query, key, whole)
-        else:
-            query, key = rope.rotate_places(
-                query, key, view.places, view.query_places, view.extent, whole
-            )
-        return self._attend(query, key, value, scale)
 
     def check_selected(self) -> None:
         """Raises SelectionError when fewer layer-steps selected than the lengths demand."""
@@ -381,4 +245,4 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.no_grad():
         hook, layer = _LAYERS[module]
-        return hook.attention(layer, query, key, value, scale), None
+        return hook.answers(layer, query, key, value, scale), None

@@ -153,7 +153,7 @@ def test_a_layer_never_waits_for_the_host():
             torch.cuda.synchronize()
             torch.cuda.set_sync_debug_mode("error")
             try:
-                hook._chunk(layer, 0, q, k, k, 0.125)
+                hook.answers._chunk(layer, 0, q, k, k, 0.125)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 

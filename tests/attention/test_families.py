@@ -99,9 +99,9 @@ def test_views_of_layers_without_rope():
         hook = session._hook
         session.prefill(prompt(80))
         query, key = torch.randn(4, 3, 16).double(), torch.randn(2, 40, 16).double()
-        same = hook._ropes[3].rotate_view(query, key)
+        same = hook._parts.layers[3].rope.rotate_view(query, key)
         assert torch.equal(same[0], query) and torch.equal(same[1], key)
-        assert not torch.equal(hook._ropes[0].rotate_view(query, key)[1], key)
+        assert not torch.equal(hook._parts.layers[0].rope.rotate_view(query, key)[1], key)
         assert session.stats.layer_steps_selected > 0
 
 

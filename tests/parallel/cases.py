@@ -147,10 +147,10 @@ class Watched:
 
     def __enter__(self) -> None:
         self._policy = self._hook.policy
-        self._hook.policy = _Noting(self._policy, self._views)
+        self._hook.answers.policy = _Noting(self._policy, self._views)
 
     def __exit__(self, *error: object) -> None:
-        self._hook.policy = self._policy
+        self._hook.answers.policy = self._policy
 
 
 class _Noting:
