@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny_models import tiny_model
@@ -19,6 +21,7 @@ from transformers import (
 )
 
 from reattention_eval import attach
+from reattention_eval.context_length import context_length, known_context_length
 from reattention_eval.errors import ConfigError
 
 
@@ -84,11 +87,11 @@ def test_one_sentence(case):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("named", "words"), [(None, "names no trained window"), (0, "which count no tokens")]
-)
-def test_no_trained_window(named, words):
+def test_no_trained_window():
     model = tiny_model()
-    model.config.max_position_embeddings = named
-    with pytest.raises(ConfigError, match=words):
+    model.config.max_position_embeddings = 0
+    with pytest.raises(ConfigError, match="which count no tokens"):
         attach(model, "full").__enter__()
+    assert context_length({"model_type": "odd"}) is None
+    with pytest.raises(ConfigError, match="this odd model names no trained window"):
+        known_context_length(SimpleNamespace(model_type="odd"))
