@@ -1,4 +1,4 @@
-"""InternLM2.5-7B-Chat-1M: see `reattention_eval.harness.compose.paper_models`."""
+"""InternLM2.5-7B-Chat-1M: see `reattention_eval.checkpoints.paper_models`."""
 
 from reattention_eval.harness import LongContextLM
 from reattention_eval.harness.compose import paper_model

@@ -1,4 +1,4 @@
-"""LLaMA3.1-70B-Instruct: see `reattention_eval.harness.compose.paper_models`."""
+"""LLaMA3.1-70B-Instruct: see `reattention_eval.checkpoints.paper_models`."""
 
 from reattention_eval.harness import LongContextLM
 from reattention_eval.harness.compose import paper_model

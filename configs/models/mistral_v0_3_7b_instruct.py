@@ -1,4 +1,4 @@
-"""Mistral-v0.3-7B-Instruct: see `reattention_eval.harness.compose.paper_models`."""
+"""Mistral-v0.3-7B-Instruct: see `reattention_eval.checkpoints.paper_models`."""
 
 from reattention_eval.harness import LongContextLM
 from reattention_eval.harness.compose import paper_model

@@ -1,4 +1,4 @@
-"""Qwen2-1.5B: see `reattention_eval.harness.compose.paper_models`."""
+"""Qwen2-1.5B: see `reattention_eval.checkpoints.paper_models`."""
 
 from reattention_eval.harness import LongContextLM
 from reattention_eval.harness.compose import paper_model

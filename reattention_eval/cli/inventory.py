@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from reattention_eval.checkpoints import embedded_model_folder
 from reattention_eval.checkpoints.folder import check_folder
 from reattention_eval.checkpoints.local import MODELS_VARIABLE, places
-from reattention_eval.cli.configs import config_path
+from reattention_eval.checkpoints.paper_models import PAPER_MODELS
 from reattention_eval.cli.findings import BAD, GOOD, OPTIONAL, Finding
 from reattention_eval.datasets.data_dir import data_dir
 from reattention_eval.datasets.prepare import READY, WRONG, check, load_sources
 from reattention_eval.errors import ReAttentionError
 
-_ENTRY = re.compile(r'abbr="([^"]+)",\s+path=model_path\.build\(\)\("([^"]+)"\)')
 _DEMO = "reattention-eval prepare demo"
 
 
@@ -39,7 +36,7 @@ def models() -> list[Finding]:
     """The paper's models, base and chat forms: one line each that is here, one for the others."""
     found, absent = [], []
     try:
-        for name, hub_id in listed_models():
+        for name, hub_id, *_ in PAPER_MODELS.values():
             folder = _folder(hub_id)
             if folder is None:
                 absent.append(name)
@@ -55,13 +52,6 @@ def models() -> list[Finding]:
         cure = f"{MODELS_VARIABLE}=/folder/of/checkpoints, or hf download OWNER/NAME"
         found.append(Finding("models", OPTIONAL, f"not here: {', '.join(absent)}", cure))
     return found
-
-
-def listed_models() -> Iterator[tuple[str, str]]:
-    """(name in tables, hub id) of every model in configs/models."""
-    folder = config_path("eval_demo.py").parent / "models"
-    for file in sorted(folder.glob("*.py")):
-        yield from _ENTRY.findall(file.read_text(encoding="utf-8"))
 
 
 def _folder(hub_id: str) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from typer.testing import CliRunner, Result
 
 from reattention_eval.cli import app
 from reattention_eval.cli.configs import config_path
-from reattention_eval.cli.inventory import listed_models
 from reattention_eval.cli.slurm import compact
 from reattention_eval.efficiency import Placement, largest_length, read_shape, usable
 from reattention_eval.methods import build_method, list_methods
@@ -173,12 +171,10 @@ def test_doctor_finds_models_and_names_what_is_broken(
     (folder / "pytorch_model.bin").write_text("")
     result = invoke("doctor")
     assert result.exit_code == 0, result.output
-    # a long path is folded inside its cell
-    assert str(folder) in re.sub(r"[│┃\s]", "", result.output)
+    assert str(folder) in result.output.replace("\n", "")
     assert "0 of 21 files" in result.output
     assert "reattention-eval prepare longbench" in result.output
     (folder / "pytorch_model.bin").unlink()
     result = invoke("doctor")
     assert result.exit_code == 1
     assert "no weights" in result.output and "hf download Qwen/Qwen2-7B" in result.output
-    assert len(dict(listed_models())) == 18
