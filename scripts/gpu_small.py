@@ -7,7 +7,7 @@ import torch
 from reattention_kernels import select_positions, topk_keys
 from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
-from reattention_kernels.view import attend_view, attend_whole
+from reattention_kernels.view import SelectedView, attend_view, attend_whole
 
 
 def main() -> None:
@@ -22,8 +22,8 @@ def main() -> None:
         assert torch.equal(topk_keys_int8(query, middle, index, 4)[0], winners)
         positions, count = select_positions(winners, middle.shape[2], 9, 8)
         angle = torch.randn(4 + 9 * 8 + 64, 128, device="cuda")
-        view = (query, key, value, positions, count, angle.cos(), angle.sin(), 4, 64, 0.1)
-        assert attend_view(*view).isfinite().all()
+        view = SelectedView(positions, count, angle.cos(), angle.sin(), 4, 64)
+        assert attend_view(query, key, value, view, 0.1).isfinite().all()
         assert attend_whole(query[:, :, -1:], key, value, 0.1).isfinite().all()
     torch.cuda.synchronize()
 

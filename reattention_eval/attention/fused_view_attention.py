@@ -13,7 +13,7 @@ from reattention_eval.attention.policy import Selection
 from reattention_eval.attention.rope import ViewRope
 from reattention_eval.cache import RowCache
 from reattention_kernels.backend import use_triton
-from reattention_kernels.view import attend_view
+from reattention_kernels.view import SelectedView, attend_view
 
 LEAST_PLACES = 4095
 
@@ -117,11 +117,7 @@ def _attend(
             query[None],
             row.key[None],
             row.value[None],
-            view.spans,
-            view.count,
-            *tables,
-            view.global_size,
-            view.local_size,
+            SelectedView(view.spans, view.count, *tables, view.global_size, view.local_size),
             scale,
             row.device_length,
         )[0]

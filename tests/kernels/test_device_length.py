@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
 from reattention_kernels.topk_keys.triton import topk_keys_triton
-from reattention_kernels.view import attend_view, attend_view_naive
+from reattention_kernels.view import SelectedView, attend_view, attend_view_naive
 from reattention_kernels.view.launch import attend_view_triton
 from reattention_kernels.votes import select_positions, select_positions_vectorized
 from reattention_kernels.votes.triton import select_positions_triton
@@ -51,9 +51,9 @@ def test_view(form):
     positions = torch.full((1, 64), -1, dtype=torch.int32)
     positions[0, :20] = torch.arange(40, 60)
     angle = torch.randn(200, 32)
-    rest = (positions, device_number(20), angle.cos(), angle.sin(), 8, 64, 0.2)
-    want = attend_view_naive(query, key[:, :, :333], value[:, :, :333], *rest)
-    got = form(query, key, value, *rest, device_number(333))
+    view = SelectedView(positions, device_number(20), angle.cos(), angle.sin(), 8, 64)
+    want = attend_view_naive(query, key[:, :, :333], value[:, :, :333], view, 0.2)
+    got = form(query, key, value, view, 0.2, device_number(333))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 

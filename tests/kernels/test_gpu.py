@@ -9,6 +9,7 @@ from kernels.triton_cases import KINDS, make_inputs
 from reattention_kernels import select_positions, topk_keys
 from reattention_kernels.topk_keys import topk_keys_blockwise, topk_keys_naive
 from reattention_kernels.view import (
+    SelectedView,
     attend_view,
     attend_view_naive,
     attend_whole,
@@ -148,8 +149,9 @@ def test_view_attention(t, dtype):
         positions[b, : 900 + b] = chosen.sort().values.int()
     count = torch.tensor([900, 901], dtype=torch.int32, device="cuda")
     angle = torch.randn(8192, 128, generator=draw, device="cuda")
-    view = (query, key, value, positions, count, angle.cos(), angle.sin(), 32, 4096, 0.05)
-    got, want = attend_view(*view).float(), attend_view_naive(*view).float()
+    view = SelectedView(positions, count, angle.cos(), angle.sin(), 32, 4096)
+    given = (query, key, value, view, 0.05)
+    got, want = attend_view(*given).float(), attend_view_naive(*given).float()
     assert (got - want).norm() <= (1e-5 if dtype == torch.float32 else 1e-2) * want.norm()
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from reattention_kernels.view import (
+    SelectedView,
     attend_view_naive,
     attend_whole,
     attend_whole_naive,
@@ -45,7 +46,8 @@ def make_view(batch, heads, kv_heads, t, n, d, first, last, width, dtype):
         positions[b, :c] = torch.randperm(middle, generator=draw)[:c].sort().values.int()
     angle = torch.outer(torch.arange(first + width + last), 100.0 ** (-torch.arange(0, d, 2) / d))
     angle = torch.cat((angle, angle), 1)
-    return (query, key, value, positions, count, angle.cos(), angle.sin(), first, last, d**-0.5)
+    view = SelectedView(positions, count, angle.cos(), angle.sin(), first, last)
+    return query, key, value, view, d**-0.5
 
 
 @pytest.mark.parametrize(
@@ -60,11 +62,11 @@ def test_equals_the_naive_form(shape, dtype, tolerance):
 
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
 def test_an_empty_selection(shape):
-    view = list(make_view(*shape, torch.float32))
-    view[4] = torch.zeros_like(view[4])
-    torch.testing.assert_close(attend_view_triton(*view), attend_view_naive(*view))
-    view[3] = view[3][:, :0]  # as of a method that never selects
-    torch.testing.assert_close(attend_view_triton(*view), attend_view_naive(*view))
+    *tensors, view, scale = make_view(*shape, torch.float32)
+    view = view._replace(counts=torch.zeros_like(view.counts))
+    for positions in (view.positions, view.positions[:, :0]):  # as of a method that never selects
+        given = (*tensors, view._replace(positions=positions), scale)
+        torch.testing.assert_close(attend_view_triton(*given), attend_view_naive(*given))
 
 
 # batch, heads, KV heads, queries, cache, head_dim: GQA 1, 3, 4, 7, odd lengths, fewer keys than

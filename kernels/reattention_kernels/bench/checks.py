@@ -12,7 +12,7 @@ from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
 from reattention_kernels.topk_keys.triton import topk_keys_triton
 from reattention_kernels.view.launch import attend_view_triton
-from reattention_kernels.view.naive import attend_view_naive
+from reattention_kernels.view.naive import SelectedView, attend_view_naive
 from reattention_kernels.votes.triton import select_positions_triton
 from reattention_kernels.votes.vectorized import select_positions_vectorized
 
@@ -107,8 +107,8 @@ def _check_view() -> None:
         positions = torch.full((1, 4064), -1, dtype=torch.int32, device="cuda")
         positions[0, :1000] = torch.randperm(15_000, device="cuda")[:1000].sort().values.int()
         count = torch.tensor([1000], dtype=torch.int32, device="cuda")
-        rest = (positions, count, *rope_tables(8192, 128), 32, 4096, 128**-0.5)
-        got = attend_view_triton(query, key, value, *rest).float()
-        want = attend_view_naive(query, key, value, *rest).float()
+        view = SelectedView(positions, count, *rope_tables(8192, 128), 32, 4096)
+        got = attend_view_triton(query, key, value, view, 128**-0.5).float()
+        want = attend_view_naive(query, key, value, view, 128**-0.5).float()
         if not (got - want).norm() / want.norm() < 1e-2:
             raise AssertionError(f"the view's attention is off at T={t}")

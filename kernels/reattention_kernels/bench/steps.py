@@ -13,7 +13,7 @@ from reattention_kernels.bench.data import make_keys, make_queries, rope_tables
 from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
 from reattention_kernels.topk_keys.triton import topk_keys_triton
-from reattention_kernels.view import attend_view, attend_whole
+from reattention_kernels.view import SelectedView, attend_view, attend_whole
 from reattention_kernels.votes.triton import select_positions_triton
 
 HEADS, KV_HEADS, HEAD_DIM, TOP_K = 32, 8, 128, 4
@@ -62,10 +62,8 @@ class Layer:
             self.index.size = self.middle.shape[2] - self.t  # as many keys leave the local window
             self.index.update(self.middle)
         positions, count = self.select()
-        return attend_view(
-            self.query, self.key, self.value, positions, count, self.cos, self.sin,
-            GLOBAL, LOCAL, HEAD_DIM**-0.5,
-        )  # fmt: skip
+        view = SelectedView(positions, count, self.cos, self.sin, GLOBAL, LOCAL)
+        return attend_view(self.query, self.key, self.value, view, HEAD_DIM**-0.5)
 
     def full_attention(self, backend: SDPBackend = SDPBackend.CUDNN_ATTENTION) -> Tensor:
         """The same queries over all keys, by the fastest attention PyTorch ships."""

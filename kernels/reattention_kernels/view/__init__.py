@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from reattention_kernels.backend import TRITON_DTYPES, use_triton
-from reattention_kernels.view.naive import attend_view_naive, attend_whole_naive, view_rows
+from reattention_kernels.view.naive import (
+    SelectedView,
+    attend_view_naive,
+    attend_whole_naive,
+    view_rows,
+)
 
 __all__ = [
+    "SelectedView",
     "attend_view",
     "attend_view_naive",
     "attend_whole",
@@ -28,12 +34,7 @@ def attend_view(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    positions: Tensor,
-    count: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    global_size: int,
-    local_size: int,
+    view: SelectedView,
     scale: float,
     device_length: Tensor | None = None,
 ) -> Tensor:
@@ -45,9 +46,7 @@ def attend_view(
     Args:
         query: [B, H, T, D], un-rotated; T <= local_size.
         key, value: [B, Hkv, N, D], the whole cache with the chunk appended, un-rotated.
-        positions: int32 [B, W] as `select_positions` gives them, counted from global_size.
-        count: int32 [B], how many of them are real.
-        cos, sin: [>= n, D] for every n that count can bring about, the model's RoPE tables.
+        view: what is selected, and the RoPE tables.
         scale: factor of the scores.
         device_length: int32 [1], only the first so many keys exist; for calls that a CUDA graph
             repeats.
@@ -55,16 +54,14 @@ def attend_view(
     Returns:
         [B, H, T, D] of query's dtype.
     """
-    sizes = (global_size, local_size, scale)
     if use_triton(query, _refusal(query)):
         from reattention_kernels.view.launch import attend_view_triton
 
-        view = (query, key, value, positions, count, cos, sin, *sizes)
         with torch.cuda.device_of(query):
-            return attend_view_triton(*view, device_length)
+            return attend_view_triton(query, key, value, view, scale, device_length)
     if device_length is not None:
         key, value = key[:, :, : int(device_length)], value[:, :, : int(device_length)]
-    return attend_view_naive(query, key, value, positions, count, cos, sin, *sizes)
+    return attend_view_naive(query, key, value, view, scale)
 
 
 def takes_whole(query: Tensor, key: Tensor) -> bool:

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from reattention_kernels.view import DECODE_ROWS
+from reattention_kernels.view import DECODE_ROWS, SelectedView
 from reattention_kernels.view.triton import (
     DECODE_KEYS,
     DECODE_SPLITS,
@@ -36,29 +36,28 @@ def attend_view_triton(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    positions: Tensor,
-    count: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    global_size: int,
-    local_size: int,
+    view: SelectedView,
     scale: float,
     device_length: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`; never waits for the host."""
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
-    cos, sin, positions = cos.contiguous(), sin.contiguous(), positions.contiguous()
+    positions, cos, sin = (x.contiguous() for x in (view.positions, view.cos, view.sin))
+    view = view._replace(positions=positions, cos=cos, sin=sin)
     group = query.shape[1] // key.shape[1]
     step = _decode if group * query.shape[2] <= DECODE_ROWS else _chunk
     n = key.shape[2] if device_length is None else device_length
-    return step(query, key, value, positions, count, cos, sin, global_size, local_size, scale, n)
+    return step(query, key, value, view, scale, n)
 
 
 def _upcast() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _chunk(query, key, value, positions, count, cos, sin, global_size, local_size, scale, n):  # type: ignore[no-untyped-def]
+def _chunk(
+    query: Tensor, key: Tensor, value: Tensor, view: SelectedView, scale: float, n: int | Tensor
+) -> Tensor:
+    positions, count, cos, sin, global_size, local_size = view
     b, h, t, d = query.shape
     kv_heads = key.shape[1]
     capacity = global_size + positions.shape[1] + local_size
@@ -87,7 +86,10 @@ def _chunk(query, key, value, positions, count, cos, sin, global_size, local_siz
     return out
 
 
-def _decode(query, key, value, positions, count, cos, sin, global_size, local_size, scale, n):  # type: ignore[no-untyped-def]
+def _decode(
+    query: Tensor, key: Tensor, value: Tensor, view: SelectedView, scale: float, n: int | Tensor
+) -> Tensor:
+    positions, count, cos, sin, global_size, local_size = view
     kv_heads = key.shape[1]
     splits = DECODE_SPLITS if key.shape[0] * kv_heads >= FEW_HEADS else MORE_SPLITS
 

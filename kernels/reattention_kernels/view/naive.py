@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class SelectedView(NamedTuple):
+    """A view of global, selected and local keys, and the RoPE tables of its places.
+
+    positions: int32 [B, W] as `select_positions` gives them, counted from global_size;
+    counts: int32 [B], how many of them are real; cos, sin: [>= n, D] for every n = global_size +
+    counts + local_size that counts can bring about.
+    """
+
+    positions: Tensor
+    counts: Tensor
+    cos: Tensor
+    sin: Tensor
+    global_size: int
+    local_size: int
 
 
 def attend_view_naive(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    positions: Tensor,
-    count: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    global_size: int,
-    local_size: int,
+    view: SelectedView,
     scale: float,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`."""
+    positions, count, cos, sin, global_size, local_size = view
     rows = []
     for b in range(query.shape[0]):
         chosen = view_rows(positions[b], int(count[b]), key.shape[2], global_size, local_size)
