@@ -66,29 +66,29 @@ def find_model_parts(model: Any) -> ModelParts:
         input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1
     )
     with watched(name):
-        turned = record(model, rotaries, **forward)
-    check_calls(turned, model.config.num_hidden_layers, name)
-    dims = _rotary_dims(turned, rotaries, name)
+        rotated = record(model, rotaries, **forward)
+    check_calls(rotated, model.config.num_hidden_layers, name)
+    dims = _rotary_dims(rotated, rotaries, name)
     exchanges = [
         Exchange(parent, child, IdentityRotary(dims[id(getattr(parent, child))]))
         for parent, child in places
     ]
     far = torch.arange(TOKENS, device=ids.device)[None] + FAR
     with watched(name):
-        bare = record(model, rotaries, exchanges, turned.inputs, **forward, position_ids=far)
-    if [c.module for c in bare.calls] != [c.module for c in turned.calls]:
+        bare = record(model, rotaries, exchanges, rotated.inputs, **forward, position_ids=far)
+    if [c.module for c in bare.calls] != [c.module for c in rotated.calls]:
         raise ConfigError(f"{name} calls its attention otherwise from one forward to the next.")
-    finder = RopeFinder(rotaries, turned)
+    finder = RopeFinder(rotaries, rotated)
     layers = [
         AttentionLayer(own.module, _window(own, i, name), finder.rope(own, other, i, name))
-        for i, (own, other) in enumerate(zip(turned.calls, bare.calls, strict=True))
+        for i, (own, other) in enumerate(zip(rotated.calls, bare.calls, strict=True))
     ]
     if all(layer.window is not None for layer in layers):
         raise ConfigError(
             f"{name}: all {len(layers)} layers attend within a sliding window and cannot be given "
             "a view; use a checkpoint without such layers (Mistral: v0.2 or later)."
         )
-    direct = {call.module: _group(call) for call in turned.calls if call.direct}
+    direct = {call.module: _group(call) for call in rotated.calls if call.direct}
     return ModelParts(_owner(model, layers), exchanges, layers, direct)
 
 

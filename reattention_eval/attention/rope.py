@@ -182,12 +182,12 @@ class ViewRope:
         place, regime = (like.device, like.dtype), self.regime(length)
         held = self._tables.get(place)
         if held is None or held[0] != regime or held[1][0].shape[1] < n:
-            room = n + n // 4  # grows by quarters, not at every step
+            size = n + n // 4  # grows by quarters, not at every step
             if self._kind and regime == 0:
-                room = min(room, self._limit)
+                size = min(size, self._limit)
             elif self._kind == "dynamic":
-                room = n
-            held = regime, self._angles(0, room, max(room, length), like)
+                size = n
+            held = regime, self._angles(0, size, max(size, length), like)
             self._tables[place] = held
         return held[1]
 

@@ -26,21 +26,21 @@ class RopeFinder:
     """Which of a model's rotations turns what a layer hands over un-rotated into what it hands over
     rotated."""
 
-    def __init__(self, rotaries: Sequence[nn.Module], turned: Recording) -> None:
+    def __init__(self, rotaries: Sequence[nn.Module], rotated: Recording) -> None:
         self._modules = {id(m): m for m in rotaries}
-        self._tables = list(turned.tables)
+        self._tables = list(rotated.tables)
         self._made: dict[Any, ViewRope] = {}
 
-    def rope(self, turned: Call, bare: Call, layer: int, name: str) -> ViewRope:
+    def rope(self, rotated: Call, bare: Call, layer: int, name: str) -> ViewRope:
         """Raises ConfigError where none does."""
-        if not torch.equal(turned.value, bare.value):
+        if not torch.equal(rotated.value, bare.value):
             raise ConfigError(f"{name}: the values of layer {layer} depend on the position.")
-        for rope in self._candidates(turned):
+        for rope in self._candidates(rotated):
             try:
                 made = rope.rotate_view(bare.query[0], bare.key[0])
             except (RuntimeError, IndexError, TypeError, ValueError):
                 continue  # tables of other dimensions, or a function of other arguments
-            pairs = ((made[0], turned.query, bare.query), (made[1], turned.key, bare.key))
+            pairs = ((made[0], rotated.query, bare.query), (made[1], rotated.key, bare.key))
             if all(_near(ours, own[0], before[0]) for ours, own, before in pairs):
                 return rope
         raise ConfigError(

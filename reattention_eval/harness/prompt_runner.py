@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reattention_eval.checkpoints import load_model
 from reattention_eval.checkpoints.split_model import load_split_model
-from reattention_eval.engine import attach
+from reattention_eval.engine import Session, attach
 from reattention_eval.engine.scoring import token_nll
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
@@ -80,30 +81,34 @@ class PromptRunner:
         self.system = system
         self.stop_words = tuple(stop_words)
         self._stack = ExitStack()
-        self.model: Any
-        self.tokenizer: Any
+        self.model: PreTrainedModel
+        self.tokenizer: PreTrainedTokenizerBase
+        self.session: Session
+        self._open = False
+        loaded: PreTrainedModel | None
         configure = self.method.configure if isinstance(self.method, NativeMethod) else None
         if tensor_parallel > 1 and not tokenizer_only:
-            self.model, self.tokenizer = load_split_model(
+            loaded, self.tokenizer = load_split_model(
                 path, tensor_parallel, dtype, device_map, configure
             )
         else:
-            self.model, self.tokenizer = load_model(
+            loaded, self.tokenizer = load_model(
                 path,
                 dtype=dtype,
                 device_map=device_map,
                 tokenizer_only=tokenizer_only,
                 configure=configure,
             )
-        self.ranks = None if self.model is None else ranks_of(self.model)
-        self.session: Any = None
+        self.ranks = None if loaded is None else ranks_of(loaded)
         self.stop_token_ids: list[int] = []
-        if self.model is None:
+        if loaded is None:
             return
+        self.model = loaded
         if device_map is None and not self.ranks and torch.cuda.is_available():
-            self.model.to("cuda")
+            self.model.to("cuda")  # type: ignore[arg-type]  # its stub is wrapped
         self.stop_token_ids = sorted({*stop_token_ids, *_eos_ids(self.model)})
         self.session = self._stack.enter_context(attach(self.model, self.method))
+        self._open = True
 
     def settings(self) -> dict[str, Any]:
         """Everything about model and method that changes a prediction."""
@@ -165,7 +170,7 @@ class PromptRunner:
 
     def _together(self, name: str, *call: Any) -> Any:
         """A method's result, computed by every process that shares the model."""
-        if self.session is None:
+        if not self._open:
             raise ConfigError("this model was built with tokenizer_only=True; it cannot generate.")
         if not self.ranks:
             return getattr(self, name)(*call)
@@ -258,7 +263,9 @@ class PromptRunner:
         if self.ranks:
             self.ranks.tell(None)
             self.ranks = None
-        self.session = None
+        if self._open:
+            self._open = False
+            del self.session  # and its cache
         self._stack.close()
 
     def _prompt_limit(self, max_out_len: int, max_prompt_tokens: int | None) -> int | None:
@@ -369,7 +376,7 @@ class PromptRunner:
         return {"decode_tokens_per_second": stats.pop("tokens_per_second"), **stats, **whole}
 
 
-def _eos_ids(model: Any) -> list[int]:
+def _eos_ids(model: PreTrainedModel) -> list[int]:
     found = getattr(model.generation_config, "eos_token_id", None)
     if found is None:
         found = getattr(model.config, "eos_token_id", None)

@@ -8,7 +8,7 @@ from repeats import repeat_without_gpu
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.attention import Hook
+from reattention_eval.attention.layer_answers import LayerAnswers
 from reattention_eval.errors import ConfigError, NonFiniteLogitsError
 
 METHODS = [
@@ -281,13 +281,13 @@ def test_places_that_count_on_are_taken():
 @by_method
 def test_equal_rows_are_one_call(method, monkeypatch):
     """Every layer answers a chunk of all rows at once, until rows select."""
-    rows, chunk = [], Hook._chunk
+    rows, chunk = [], LayerAnswers._chunk
 
     def counted(self, layer, row, query, *args):
         rows.append(query.shape[0])
         return chunk(self, layer, row, query, *args)
 
-    monkeypatch.setattr(Hook, "_chunk", counted)
+    monkeypatch.setattr(LayerAnswers, "_chunk", counted)
     with attach(tiny_model(), method) as session:
         rows.clear()
         prompt = random_prompt(40, rows=3)
