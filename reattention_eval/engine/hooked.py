@@ -89,8 +89,10 @@ class HookedSession(Session):
     @contextmanager
     def _returning(self) -> Iterator[None]:
         lengths = self.lengths
-        yield
-        self._hook.rewind(lengths)
+        try:
+            yield
+        finally:
+            self._hook.rewind(lengths)
 
     def _keep_prefix(self, rows: list[list[int]], max_new_tokens: int) -> int:
         """Go back to the last chunk boundary that the new prompt shares; tokens kept."""

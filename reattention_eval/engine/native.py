@@ -80,8 +80,10 @@ class NativeSession(Session):
     def _returning(self) -> Iterator[None]:
         before = self._cache, list(self._lengths), self._real, self._lost_rows
         self._cache = copy.deepcopy(self._cache)
-        yield
-        self._cache, self._lengths, self._real, self._lost_rows = before
+        try:
+            yield
+        finally:
+            self._cache, self._lengths, self._real, self._lost_rows = before
 
     def _read(self, rows: list[list[int]], done: int) -> Tensor:
         if not self._dropped():
