@@ -45,8 +45,7 @@ class ViewAttention:
         device_length: int32 [1], only the first so many of the n keys exist.
         """
         if query.dtype in FLASH_DTYPES and takes_whole(query, key) and use_triton(query):
-            with torch.cuda.device_of(query):
-                return attend_whole(query[None], key[None], value[None], scale, device_length)[0]
+            return attend_whole(query[None], key[None], value[None], scale, device_length)[0]
         if device_length is not None:
             key, value = key[:, : int(device_length)], value[:, : int(device_length)]
         if flash_attn_func is not None and query.is_cuda and query.dtype in FLASH_DTYPES:

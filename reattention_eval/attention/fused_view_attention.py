@@ -112,12 +112,11 @@ class FusedViewAttention:
 def _attend(
     view: Selection, row: RowCache, query: Tensor, tables: tuple[Tensor, Tensor], scale: float
 ) -> Tensor:
-    with torch.cuda.device_of(query):
-        return attend_view(
-            query[None],
-            row.key[None],
-            row.value[None],
-            SelectedView(view.spans, view.count, *tables, view.global_size, view.local_size),
-            scale,
-            row.device_length,
-        )[0]
+    return attend_view(
+        query[None],
+        row.key[None],
+        row.value[None],
+        SelectedView(view.spans, view.count, *tables, view.global_size, view.local_size),
+        scale,
+        row.device_length,
+    )[0]

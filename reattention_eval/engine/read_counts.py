@@ -12,7 +12,8 @@ class ReadCounts:
 
     def __init__(self, hook: Hook) -> None:
         self._hook = hook
-        self._marks: dict[int, Counts] = {}  # by tokens read
+        # by tokens read: what the prefix kept had taken, the counters when reading began, and then
+        self._marks: dict[int, tuple[Counts, Counts, Counts]] = {}
         self._base = self._before = Counts()
         self.reused = Counts()
 
@@ -22,11 +23,17 @@ class ReadCounts:
 
     def begin(self, kept: int) -> None:
         """A prompt is going to be read of which `kept` tokens are there already."""
-        self._before = self._marks.get(kept, Counts())
+        self._before = self._taken(kept)
         self._marks = {length: mark for length, mark in self._marks.items() if length <= kept}
         self._base = self._hook.counts()
         self.reused = self.reused.plus(self._before)
 
     def mark(self, length: int) -> None:
         """So many tokens of the prompt have been read."""
-        self._marks[length] = self._before.plus(self._hook.counts().plus(self._base, -1))
+        self._marks[length] = self._before, self._base, self._hook.counts()
+
+    def _taken(self, length: int) -> Counts:
+        if length not in self._marks:
+            return Counts()
+        before, base, then = self._marks[length]
+        return before.plus(then.plus(base, -1))
