@@ -243,3 +243,25 @@ def test_extra_memory_does_not_grow_with_the_prompt():
         extra[tokens] = int(run.stdout.split()[-1])
     # scores of one query chunk over the 24K further keys would be 98 MB for each head
     assert extra[32768] - extra[8192] < 24e6, extra
+
+
+@pytest.mark.parametrize("method", [METHODS[0], "native_full"], ids=["hook", "native"])
+def test_an_answer_that_fails_midway_leaves_the_session_as_it_was(method, monkeypatch):
+    model, prompt = tiny_model(), random_prompt(40)
+    with attach(model, method) as session:
+        expected = session.generate(prompt, 5)
+        session.prefill(prompt)
+        step, calls = session._step, []
+
+        def failing(tokens, rows):
+            calls.append(tokens)
+            if len(calls) == 3:
+                raise RuntimeError("out of memory")
+            return step(tokens, rows)
+
+        monkeypatch.setattr(session, "_step", failing)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            session.answer_nll([5, 6, 7, 8, 9])
+        monkeypatch.undo()
+        assert session.lengths == [40]
+        assert torch.equal(session.generate(max_new_tokens=5), expected)
