@@ -63,10 +63,11 @@ def run_demo(choices: Mapping[str, str], work_dir: Path) -> int:
 
 def check(config: Path, environment: Mapping[str, str]) -> None:
     """Raise ConfigError, before anything is started, where it is known that the run cannot work."""
-    from reattention_eval.harness.configuration import read_configuration, surroundings
+    from reattention_eval.harness.compose.run_variables import variables
+    from reattention_eval.harness.configuration import read_configuration
     from reattention_eval.harness.slurm_jobs import check_run
 
-    with surroundings(environment):
+    with variables(**environment):
         check_run(read_configuration(config))
 
 

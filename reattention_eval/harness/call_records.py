@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.harness.fingerprint import digest
+from reattention_eval.harness.one_by_one import outcomes
 from reattention_eval.harness.record_file import RecordLines
 from reattention_eval.report.records import failed, read_records
 
@@ -62,7 +63,7 @@ class CallRecords:
                 values[i] = self._done[key]["value"]
                 if self._done[key]["index"] != places[i]:
                     self._lines.append({**self._done[key], "index": places[i]})
-        for i, outcome in self._each(missing, answers):
+        for i, outcome in outcomes(missing, answers, self._log, "text"):
             own = {"index": places[i], "key": keys[i]}
             if isinstance(outcome, str):
                 self._lines.append({**own, "error": outcome})
@@ -81,19 +82,3 @@ class CallRecords:
     def asked(self) -> bool:
         """Whether anything was asked for."""
         return self._next > 0
-
-    def _each(
-        self, wanted: Sequence[int], answers: Callable[[Sequence[int]], list[Answer]]
-    ) -> Iterator[tuple[int, Answer | str]]:
-        """A batch that fails is tried again one by one."""
-        if not wanted:
-            return
-        try:
-            yield from zip(wanted, answers(wanted), strict=True)
-        except Exception as error:
-            if len(wanted) == 1:
-                self._log.exception("a text failed")
-                yield wanted[0], f"{type(error).__name__}: {error}"
-                return
-            for i in wanted:
-                yield from self._each([i], answers)

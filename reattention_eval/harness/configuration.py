@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +35,6 @@ def read_configuration(path: Path) -> Config:
     if wrong := _wrong(read):
         raise ConfigError(f"{path} is no eval configuration: {wrong}; {_CURE}")
     return read
-
-
-@contextmanager
-def surroundings(environment: Mapping[str, str]) -> Iterator[None]:
-    """`environment` instead of this process's own, for the block alone."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def groups_of(read: Config) -> list[Any]:

@@ -15,6 +15,7 @@ from reattention_eval.harness.manifest import (
     method_part,
     model_part,
 )
+from reattention_eval.harness.one_by_one import outcomes
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import KEPT, RecordFile, records_path, write_whole
 from reattention_eval.harness.samples import Output, Sample
@@ -94,22 +95,17 @@ class SampleRun:
     def _run(
         self, batch: Sequence[int], samples: Sequence[Sample]
     ) -> Iterator[tuple[int, Output | str]]:
-        """Outputs of a batch, or reasons; a batch that fails is tried again one by one."""
-        try:
-            outputs = self.runner.run(
-                [samples[i] for i in batch],
+        """Outputs of a batch, or reasons."""
+
+        def run(some: Sequence[int]) -> list[Output]:
+            return self.runner.run(
+                [samples[i] for i in some],
                 self.max_out_len,
                 stop_words=self.stop_words,
                 max_prompt_tokens=self.max_prompt_tokens,
             )
-            yield from zip(batch, outputs, strict=True)
-        except Exception as error:
-            if len(batch) == 1:
-                self.log.exception(f"sample {batch[0]} failed")
-                yield batch[0], f"{type(error).__name__}: {error}"
-                return
-            for index in batch:
-                yield from self._run([index], samples)
+
+        return outcomes(batch, run, self.log, "sample")
 
     def _keys(self, samples: Sequence[Sample]) -> list[str]:
         """One hash a sample, over all that its prediction depends on."""
