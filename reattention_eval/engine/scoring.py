@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from reattention_eval.attention.token_ids import finite
 from reattention_eval.errors import ConfigError, NonFiniteLogitsError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def token_nll(session: Session, input_ids: Tensor) -> Tensor:
             start += len(logits)
             scores = logits[: len(following)].float()
             likely = scores.log_softmax(-1).gather(1, following[:, None])[:, 0]
-            found.append(torch.where(scores.isfinite().all(-1), -likely, torch.nan))
+            found.append(torch.where(finite(scores), -likely, torch.nan))
     session._stats.prefill_tokens += tokens
     nll = torch.cat([part.to(found[0].device) for part in found]).double()
     session.reset()
