@@ -2,7 +2,7 @@
 
 from reattention_eval.attention.hook import Hook
 from reattention_eval.attention.model_parts import short_prompt, watched
-from reattention_eval.attention.policy import Selection, View, ViewPolicy
+from reattention_eval.attention.policy import Selection, View, ViewPolicy, ViewsTogether
 from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.row_lengths import RowStep
 
@@ -12,6 +12,7 @@ __all__ = [
     "Selection",
     "View",
     "ViewPolicy",
+    "ViewsTogether",
     "check_model",
     "short_prompt",
     "watched",

@@ -1,4 +1,4 @@
-"""A moment of a hook's counters."""
+"""A moment of a hook's counters, by the place of a chunk in its forward."""
 
 from __future__ import annotations
 
@@ -7,28 +7,51 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+# chunks of a forward that are counted apart; the last place counts all behind it too
+PLACES = 64
+
+
+def _zeros() -> Tensor:
+    return torch.zeros(3, PLACES, dtype=torch.int64)
+
 
 @dataclass(frozen=True)
 class Counts:
-    """Layer-steps, those that selected, and keys attended; some of these counted on devices."""
+    """Layer-steps, those that selected, and keys attended; some of the last counted on devices.
 
-    layer_steps: int = 0
-    selected: int = 0
-    host_view_tokens: int = 0
-    device_view_tokens: dict[torch.device, Tensor] = field(default_factory=dict)
+    host: int64 [3, PLACES], in that order; on_devices: int64 [PLACES] each, keys attended.
+    """
+
+    host: Tensor = field(default_factory=_zeros)
+    on_devices: dict[torch.device, Tensor] = field(default_factory=dict)
+
+    @property
+    def layer_steps(self) -> int:
+        return int(self.host[0].sum())
+
+    @property
+    def selected(self) -> int:
+        return int(self.host[1].sum())
 
     @property
     def view_tokens(self) -> int:
         """Waits for the devices."""
-        return self.host_view_tokens + sum(map(int, self.device_view_tokens.values()))
+        return int(self.host[2].sum()) + sum(int(x.sum()) for x in self.on_devices.values())
 
-    def plus(self, other: Counts, sign: int = 1) -> Counts:
-        devices = dict(self.device_view_tokens)
-        for on, count in other.device_view_tokens.items():
-            devices[on] = devices.get(on, torch.zeros_like(count)) + sign * count
-        return Counts(
-            self.layer_steps + sign * other.layer_steps,
-            self.selected + sign * other.selected,
-            self.host_view_tokens + sign * other.host_view_tokens,
-            devices,
-        )
+    def first(self, chunks: int) -> Counts:
+        """Of the first so many chunks of every forward."""
+        cut = {on: count[:chunks] for on, count in self.on_devices.items()}
+        return Counts(self.host[:, :chunks], cut)
+
+    def minus(self, other: Counts) -> Counts:
+        devices = dict(self.on_devices)
+        for on, count in other.on_devices.items():
+            devices[on] = devices[on] - count if on in devices else -count
+        return Counts(self.host - other.host, devices)
+
+    def plus(self, other: Counts) -> Counts:
+        """The sum of both, no longer by place."""
+        devices = {on: count.sum(0, keepdim=True) for on, count in self.on_devices.items()}
+        for on, count in other.on_devices.items():
+            devices[on] = devices.get(on, 0) + count.sum(0, keepdim=True)
+        return Counts(self.host.sum(1, keepdim=True) + other.host.sum(1, keepdim=True), devices)

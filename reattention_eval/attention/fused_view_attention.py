@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from reattention_eval.attention.attend import FLASH_DTYPES
+from reattention_eval.attention.counts import PLACES
 from reattention_eval.attention.policy import Selection
 from reattention_eval.attention.rope import ViewRope
 from reattention_eval.cache import RowCache
@@ -19,60 +19,60 @@ LEAST_PLACES = 4095
 
 
 class FusedViewAttention:
-    """Answers selections on CUDA, and decode steps over a whole cache; counts the keys attended to
-    where their number is known."""
+    """Answers selections on CUDA, and decode steps over a whole cache; counts the selected keys,
+    whose number only the device knows."""
 
     def __init__(self) -> None:
         self._counts: dict[torch.device, Tensor] = {}
-        self._fixed = 0
         self._places: dict[torch.device, Tensor] = {}  # int32 [1, W], 0..W-1
 
-    @property
-    def view_tokens(self) -> int:
-        """Keys attended since `reset_counter`; waits for the device."""
-        return self._fixed + sum(int(count) for count in self._counts.values())
+    def counts(self) -> dict[torch.device, Tensor]:
+        """int64 [PLACES] on each device: selected keys attended, by the place of their chunk in its
+        forward."""
+        return {on: count.clone() for on, count in self._counts.items()}
 
-    def counts(self) -> tuple[int, dict[torch.device, Tensor]]:
-        """What `view_tokens` adds up, as it is now, without waiting for the device."""
-        return self._fixed, {on: count.clone() for on, count in self._counts.items()}
-
-    def reset_counter(self) -> None:
-        for count in self._counts.values():
-            count.zero_()  # in place: captured graphs add to it
-        self._fixed = 0
-
-    def count_fixed(self, tokens: int) -> None:
-        """Keys that a repeated step attended besides those counted on the device."""
-        self._fixed += tokens
-
-    @contextmanager
-    def uncounted(self) -> Iterator[None]:
-        """What is attended inside is not counted."""
-        fixed, before = self.counts()
-        yield
-        self._fixed = fixed
-        for on, count in self._counts.items():
-            count.copy_(before[on]) if on in before else count.zero_()
+    def set_counts(self, counts: Mapping[torch.device, Tensor]) -> None:
+        for on, count in self._counts.items():  # in place: captured graphs add to it
+            count.copy_(counts[on]) if on in counts else count.zero_()
 
     def _counter(self, device: torch.device) -> Tensor:
         if device not in self._counts:
             with torch.inference_mode(False):  # counted in and outside inference mode alike
-                self._counts[device] = torch.zeros(1, dtype=torch.int64, device=device)
+                self._counts[device] = torch.zeros(PLACES, dtype=torch.int64, device=device)
         return self._counts[device]
 
+    def takes(self, query: Tensor) -> bool:
+        """Whether kernels answer queries like these."""
+        return query.dtype in FLASH_DTYPES and use_triton(query)
+
     def attend(
-        self, rope: ViewRope, view: Selection, row: RowCache, query: Tensor, scale: float
+        self,
+        rope: ViewRope,
+        view: Selection,
+        row: RowCache,
+        query: Tensor,
+        scale: float,
+        place: int,
+        out: Tensor | None = None,
     ) -> Tensor | None:
-        """query [H, T, D] -> [H, T, D]; None where the kernels do not take the call."""
-        if query.dtype not in FLASH_DTYPES or not use_triton(query):
+        """query [C, H, T, D] -> [C, H, T, D]; None where the kernels do not take the call.
+
+        C chunks of a row, one behind the other, the first at `place` in its forward; `view` has as
+        many rows. out: where to, with any strides but the last.
+        """
+        if not self.takes(query):
             return None
         fixed = view.global_size + view.local_size
         tables = rope.device_tables(fixed, fixed + view.spans.shape[1], query)
         if tables is None:
             return None
-        self._fixed += fixed
-        self._counter(query.device).add_(view.count)
-        return _attend(view, row, query, tables, scale)
+        chunks = len(query)
+        count = self._counter(query.device)
+        if place + chunks <= PLACES:
+            count[place : place + chunks].add_(view.count)
+        else:
+            count[-1:].add_(view.count.sum())
+        return _attend(view, row, query, tables, scale, out)
 
     def attend_all(
         self, rope: ViewRope, row: RowCache, query: Tensor, scale: float, prompt: int
@@ -82,7 +82,7 @@ class FusedViewAttention:
         prompt: the frequencies are at least those of so many tokens. None as for `attend`, and for
         more than one query.
         """
-        if query.shape[1] != 1 or query.dtype not in FLASH_DTYPES or not use_triton(query):
+        if query.shape[1] != 1 or not self.takes(query):
             return None
         tables = rope.device_tables(row.capacity, row.capacity, query, prompt)
         if tables is None:
@@ -93,7 +93,7 @@ class FusedViewAttention:
         else:
             chosen = row.device_length - 1
         view = Selection(self._all_places(row.capacity, query.device), chosen, 0, 1)
-        return _attend(view, row, query, tables, scale)
+        return _attend(view, row, query[None], tables, scale)[0]
 
     def held_places(self) -> list[Tensor]:
         """The tables of `attend_all` made last, one a device."""
@@ -110,13 +110,20 @@ class FusedViewAttention:
 
 
 def _attend(
-    view: Selection, row: RowCache, query: Tensor, tables: tuple[Tensor, Tensor], scale: float
+    view: Selection,
+    row: RowCache,
+    query: Tensor,
+    tables: tuple[Tensor, Tensor],
+    scale: float,
+    out: Tensor | None = None,
 ) -> Tensor:
-    return attend_view(
-        query[None],
-        row.key[None],
-        row.value[None],
+    key, value = (x.expand(len(query), *x.shape) for x in (row.key, row.value))
+    answer = attend_view(
+        query,
+        key,
+        value,
         SelectedView(view.spans, view.count, *tables, view.global_size, view.local_size),
         scale,
         row.device_length,
-    )[0]
+    )
+    return answer if out is None else out.copy_(answer)

@@ -38,9 +38,8 @@ class Hook:
     Layers that attend within a sliding window keep to it, at their own positions; the policy
     answers the others.
 
-    Counters, of the layers that the policy answers: `layer_steps`, `selected` and `view_tokens`
-    (see `LayerAnswers`), and `expected`: layer-steps that had to select, known from the lengths
-    alone.
+    Counters, of the layers that the policy answers: those of `LayerAnswers`, and `expected`:
+    layer-steps that had to select, known from the lengths alone.
     """
 
     def __init__(self, model: nn.Module, policy: ViewPolicy) -> None:
@@ -75,11 +74,6 @@ class Hook:
     @property
     def selected(self) -> int:
         return self.answers.selected
-
-    @property
-    def view_tokens(self) -> int:
-        """Waits for the device."""
-        return self.answers.view_tokens
 
     def counts(self) -> Counts:
         """The counters as they are now, without waiting for the device."""
@@ -133,6 +127,12 @@ class Hook:
         """Make room for `capacity` tokens a row, keeping what is stored."""
         for layer in self.layers:
             layer.reserve_more(capacity)
+
+    def take_back(self, lengths: Sequence[int], counts: Counts) -> None:
+        """A forward has failed on its way: hold and count what was before it."""
+        for layer in self.layers:
+            layer.rewind(lengths)
+        self.answers.set_counts(counts)
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Forget what lies behind the first lengths[r] tokens of each row."""

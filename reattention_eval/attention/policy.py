@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -88,8 +88,9 @@ class View(NamedTuple):
 class Selection:
     """A view of global, selected and local tokens, whose size only the device knows.
 
-    spans: int32 [1, W], ascending, counted from the end of the global part, -1 behind the last;
-    count: int32 [1], how many are real; the local part is the cache's last `local_size` tokens.
+    spans: int32 [C, W], ascending, counted from the end of the global part, -1 behind the last;
+    count: int32 [C], how many are real; the local part is the cache's last `local_size` tokens.
+    C is 1, or as many chunks as were asked for together.
     """
 
     spans: Tensor
@@ -98,7 +99,7 @@ class Selection:
     local_size: int
 
     def positions(self, length: int) -> Tensor:
-        """The same as ascending int64 [n] of a cache of `length` tokens; waits for the device."""
+        """One chunk's, as ascending int64 [n] of a cache of `length` tokens; waits for it."""
         count = int(self.count[0])
         return view_rows(self.spans[0], count, length, self.global_size, self.local_size)
 
@@ -132,4 +133,24 @@ class ViewPolicy(Protocol):
 
     def selects(self, length: int) -> bool:
         """Whether the method has a view of its own of a cache of `length` tokens."""
+        ...
+
+
+@runtime_checkable
+class ViewsTogether(Protocol):
+    """What a policy may offer besides: the views of several chunks of a row in one call."""
+
+    @property
+    def budget(self) -> int:
+        """Keys of a view at most."""
+        ...
+
+    def views(self, row: RowCache, query: Tensor) -> Selection:
+        """As `view` for each of C chunks, one behind the other and equally long.
+
+        Args:
+            row: up to the last chunk's end; its `device_length` (int32 [C]) holds the tokens that
+                there are for each chunk.
+            query: [C, H, T, D], un-rotated.
+        """
         ...

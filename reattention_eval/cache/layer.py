@@ -23,7 +23,8 @@ class RowCache:
     own. Ordinarily they end with the row's last token, and `capacity` is `length`.
     join_heads: set where other processes hold the rest of the layer's heads.
     device_length: int32 [1], only so many of the tokens exist; set in a step whose length only the
-    device knows, which a CUDA graph repeats while the cache grows.
+    device knows, which a CUDA graph repeats while the cache grows. int32 [C] for C chunks that are
+    answered together: so many exist for each of them.
     """
 
     key: Tensor
@@ -40,7 +41,8 @@ class RowCache:
 
     @property
     def length(self) -> int:
-        """How many tokens there are; waits for the device where only it knows."""
+        """How many tokens there are; waits for the device where only it knows. Not for several
+        chunks, of which each has a length of its own."""
         return self.capacity if self.device_length is None else int(self.device_length)
 
     def state(self, factory: Factory[State]) -> State:
@@ -115,13 +117,20 @@ class LayerCache:
         return self._capacity if self._key is None else self._key.shape[2]
 
     def reserve(self, rows: int, capacity: int) -> None:
-        """Start empty with room for `rows` rows of `capacity` tokens; storage that fits is kept."""
-        if self._key is not None and (self._key.shape[0] != rows or self._key.shape[2] < capacity):
-            self._key = self._value = None
-            self._states.clear()
+        """Start empty with room for `rows` rows of `capacity` tokens; storage that fits is kept.
+
+        Storage is made here once the first keys have shown its shape, so that what is free
+        behind this is free.
+        """
         self._states.rewind([0] * rows)
         self._capacity = capacity
         self.lengths = [0] * rows
+        held = self._key
+        if held is not None and (held.shape[0] != rows or held.shape[2] < capacity):
+            like = held.new_empty(0, held.shape[1], 0, held.shape[3])
+            self._key = self._value = held = None  # given back before as much is taken again
+            self._states.clear()
+            self._make(rows, capacity, like)
 
     def reserve_more(self, capacity: int) -> None:
         """Room for `capacity` tokens a row, keeping what is stored."""
@@ -150,7 +159,18 @@ class LayerCache:
         """What a row holds now."""
         return self._view(row, self.lengths[row], None)
 
-    def _view(self, row: int, capacity: int, step: RepeatedStep | None, rows: int = 1) -> RowCache:
+    def beginning(self, row: int, length: int, ends: Tensor | None = None) -> RowCache:
+        """The first `length` tokens of a row; `ends`: int32 [C], as for `RowCache`."""
+        return self._view(row, length, None, ends=ends)
+
+    def _view(
+        self,
+        row: int,
+        capacity: int,
+        step: RepeatedStep | None,
+        rows: int = 1,
+        ends: Tensor | None = None,
+    ) -> RowCache:
         assert self._key is not None and self._value is not None
         some = slice(row, row + rows)  # rows lie one behind another: no copy is made
         key, value = (x[some, :, :capacity].flatten(0, 1) for x in (self._key, self._value))
@@ -162,7 +182,7 @@ class LayerCache:
                 row, factory, key, step.device_length, self.capacity, step.asked
             )
 
-        length = None if step is None else step.device_length
+        length = ends if step is None else step.device_length
         return RowCache(key, value, self._join_heads, length, self._layer, state)
 
     def _append_repeated(
@@ -196,11 +216,15 @@ class LayerCache:
 
     def _make_room(self, length: int, like: Tensor) -> None:
         if self._key is None:
-            shape = (len(self.lengths), like.shape[0], max(self._capacity, length), like.shape[2])
-            self._key, self._value = _storage(shape, like), _storage(shape, like)
-            self.moves += 1
+            self._make(len(self.lengths), max(self._capacity, length), like[None])
         elif length > self._key.shape[2]:
             self._grow(length + GROWTH_TOKENS)
+
+    def _make(self, rows: int, capacity: int, like: Tensor) -> None:
+        """like: [*, Hkv, *, D]."""
+        shape = (rows, like.shape[1], capacity, like.shape[3])
+        self._key, self._value = _storage(shape, like), _storage(shape, like)
+        self.moves += 1
 
     def _grow(self, capacity: int) -> None:
         assert self._key is not None and self._value is not None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from reattention_eval.attention import Hook, RowStep
 from reattention_eval.attention.counts import Counts
 from reattention_eval.engine.decode_graph import RepeatedDecode
+from reattention_eval.engine.forward_size import ForwardSize
 from reattention_eval.engine.progress import prompt_progress
 from reattention_eval.engine.read_counts import ReadCounts
 from reattention_eval.engine.session import Session
@@ -26,7 +27,8 @@ class HookedSession(Session):
 
     def __init__(self, model: nn.Module, hook: Hook, method: ViewMethod) -> None:
         self._hook = hook
-        self._read_counts = ReadCounts(hook)
+        self._read_counts = ReadCounts()
+        self._size = ForwardSize(model, method.chunk_size)
         super().__init__(model, method)
         self._repeats = RepeatedDecode(model, hook, method, self._device)
 
@@ -34,12 +36,13 @@ class HookedSession(Session):
     def stats(self) -> SessionStats:
         """As said, `model.generate` too."""
         hook, own = self._hook, self._stats
-        users = hook.user
+        users, counts = hook.user, hook.counts()
+        steps = counts.layer_steps
         return replace(
             own,
-            layer_steps=hook.layer_steps,
-            layer_steps_selected=hook.selected,
-            mean_view=hook.view_tokens / hook.layer_steps if hook.layer_steps else 0.0,
+            layer_steps=steps,
+            layer_steps_selected=counts.selected,
+            mean_view=counts.view_tokens / steps if steps else 0.0,
             prefill_tokens=own.prefill_tokens + users.prefill_tokens,
             decode_tokens=own.decode_tokens + users.decode_tokens,
             prefill_seconds=own.prefill_seconds + users.prefill_seconds,
@@ -114,18 +117,45 @@ class HookedSession(Session):
         chunk = self.method.chunk_size
         logits: list[Tensor | None] = [None] * len(rows)
         longest = max(map(len, rows))
-        with prompt_progress(longest - done, chunk) as advance:
-            for start in range(done, longest, chunk):
+        most = self._size.choose(len(rows))
+        with prompt_progress(longest - done, most) as advance:
+            start = done
+            while start < longest:
                 active = [row for row, ids in enumerate(rows) if len(ids) > start]
-                parts = [rows[row][start : start + chunk] for row in active]
-                last = self._forward(parts, active)
+                # a row that ends stays in no forward that goes on for others
+                ending = min(len(rows[row]) for row in active) - start
+                tokens = min(most, -(-ending // chunk) * chunk)
+                parts = [rows[row][start : start + tokens] for row in active]
+                last = self._read_parts(parts, active, tokens > chunk)
+                if last is None:
+                    most = self._size.shrink()
+                    continue
                 for row, part, row_logits in zip(active, parts, last, strict=True):
                     if start + len(part) == len(rows[row]):
                         logits[row] = row_logits
-                if len(rows) == 1:
-                    self._read_counts.mark(self.lengths[0])
+                start += tokens
+                self._stats.forward_tokens = max(self._stats.forward_tokens, tokens)
                 advance(max(map(len, parts)))
         return torch.stack([row for row in logits if row is not None])
+
+    def _read_parts(
+        self, parts: list[list[int]], rows: list[int], can_be_less: bool
+    ) -> Tensor | None:
+        """Logits at the ends of a prompt's next parts; None where fewer tokens are to be tried,
+        since the memory was too little: then nothing has been read."""
+        lengths, before = self.lengths, self._hook.counts()
+        try:
+            logits = self._forward(parts, rows)
+        except torch.OutOfMemoryError:
+            if not can_be_less or not self._size.can_shrink:
+                raise
+            self._hook.take_back(lengths, before)
+            return None
+        if len(lengths) == 1:
+            read, chunk = len(parts[0]), self.method.chunk_size
+            ends = [lengths[0] + min(done + chunk, read) for done in range(0, read, chunk)]
+            self._read_counts.read(ends, before, self._hook.counts())
+        return logits
 
     def _read_all(self, tokens: list[int]) -> Iterator[Tensor]:
         for start in range(0, len(tokens), self.method.chunk_size):

@@ -3,18 +3,25 @@ cache counts like one that is read."""
 
 from __future__ import annotations
 
-from reattention_eval.attention import Hook
+from dataclasses import dataclass, replace
+
 from reattention_eval.attention.counts import Counts
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """ends: tokens read behind each of its chunks; earlier: what all before it had taken."""
+
+    ends: list[int]
+    earlier: Counts
+    taken: Counts
 
 
 class ReadCounts:
     """Of the single prompt in a hook's cache."""
 
-    def __init__(self, hook: Hook) -> None:
-        self._hook = hook
-        # by tokens read: what the prefix kept had taken, the counters when reading began, and then
-        self._marks: dict[int, tuple[Counts, Counts, Counts]] = {}
-        self._base = self._before = Counts()
+    def __init__(self) -> None:
+        self._forwards: list[_Forward] = []
         self.reused = Counts()
 
     def reset(self) -> None:
@@ -23,17 +30,17 @@ class ReadCounts:
 
     def begin(self, kept: int) -> None:
         """A prompt is going to be read of which `kept` tokens are there already."""
-        self._before = self._taken(kept)
-        self._marks = {length: mark for length, mark in self._marks.items() if length <= kept}
-        self._base = self._hook.counts()
-        self.reused = self.reused.plus(self._before)
+        held = [replace(f, ends=[end for end in f.ends if end <= kept]) for f in self._forwards]
+        self._forwards = [forward for forward in held if forward.ends]
+        self.reused = self.reused.plus(self._taken())
 
-    def mark(self, length: int) -> None:
-        """So many tokens of the prompt have been read."""
-        self._marks[length] = self._before, self._base, self._hook.counts()
+    def read(self, ends: list[int], before: Counts, after: Counts) -> None:
+        """A forward has read the prompt's next chunks, up to `ends`; the counters around it."""
+        self._forwards.append(_Forward(ends, self._taken(), after.minus(before)))
 
-    def _taken(self, length: int) -> Counts:
-        if length not in self._marks:
+    def _taken(self) -> Counts:
+        """By all that was read."""
+        if not self._forwards:
             return Counts()
-        before, base, then = self._marks[length]
-        return before.plus(then.plus(base, -1))
+        last = self._forwards[-1]
+        return last.earlier.plus(last.taken.first(len(last.ends)))

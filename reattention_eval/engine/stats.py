@@ -23,6 +23,7 @@ class SessionStats:
     prefill_tokens: int = 0  # computed, without those reused
     reused_tokens: int = 0  # prompt tokens whose KV was still there
     decode_tokens: int = 0
+    forward_tokens: int = 0  # of a row's prompt that one forward of the model carried at most
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     cache_bytes: int = 0

@@ -21,7 +21,8 @@ def index_bytes(method: Method, tokens: int, head_dim: int) -> int:
 
 
 def forward_tokens(method: Method, tokens: int) -> int:
-    """Tokens that one forward of a prompt of `tokens` tokens carries."""
+    """Tokens that one forward of a prompt of `tokens` tokens carries at least: where memory is
+    short, no more (`forward_size`)."""
     return min(method.chunk_size, tokens) if isinstance(method, ViewMethod) else tokens
 
 

@@ -99,6 +99,10 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex):
         return self.global_size + self.local_size
 
     def view(self, row: RowCache, query: Tensor) -> Selection:
+        return self.views(row, query[None])
+
+    def views(self, row: RowCache, query: Tensor) -> Selection:
+        """Of C chunks: query [C, H, T, D] (`reattention_eval.attention.ViewsTogether`)."""
         from reattention_eval.attention import Selection
         from reattention_kernels import select_positions
 
@@ -129,16 +133,17 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex):
     def _winners(
         self, row: RowCache, query: Tensor, first: int, last: int, device_length: Tensor | None
     ) -> Tensor:
-        """Positions in the middle, counted from `first`: int32 [1, H, T, k]."""
+        """Positions in the middle, counted from `first`: int32 [C, H, T, k]."""
         from reattention_eval.cache import Int8Factory
         from reattention_kernels.topk_keys import indexable, topk_keys, topk_keys_indexed
 
-        q, key = query[None], self._scored_keys(row, first, last)[None]
+        key = self._scored_keys(row, first, last)
+        key = key.expand(len(query), *key.shape)
         wanted = self.candidates == "int8" and row.layer >= INT8_LAYER
-        if wanted and last - first >= INT8_KEYS and indexable(q, key, self.top_k):
+        if wanted and last - first >= INT8_KEYS and indexable(query, key, self.top_k):
             index = row.state(Int8Factory(first, self.local_size)).index
-            return topk_keys_indexed(q, key, index, self.top_k, device_length)
-        return topk_keys(q, key, self.top_k, self.selection, device_length)
+            return topk_keys_indexed(query, key, index, self.top_k, device_length)
+        return topk_keys(query, key, self.top_k, self.selection, device_length)
 
     def _scored_keys(self, row: RowCache, first: int, last: int) -> Tensor:
         """Keys of the middle [Hkv, M, D], scaled where the score asks for it."""

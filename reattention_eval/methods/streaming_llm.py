@@ -48,12 +48,17 @@ class StreamingLLM(ViewMethod, Repeats):
         return min(length, self.budget)
 
     def view(self, row: RowCache, query: Tensor) -> Selection:
+        return self.views(row, query[None])
+
+    def views(self, row: RowCache, query: Tensor) -> Selection:
+        """Of C chunks: query [C, H, T, D] (`reattention_eval.attention.ViewsTogether`)."""
         import torch
 
         from reattention_eval.attention import Selection
 
-        nothing = torch.empty(1, 0, dtype=torch.int32, device=query.device)
-        count = torch.zeros(1, dtype=torch.int32, device=query.device)
+        chunks = len(query)
+        nothing = torch.empty(chunks, 0, dtype=torch.int32, device=query.device)
+        count = torch.zeros(chunks, dtype=torch.int32, device=query.device)
         return Selection(nothing, count, self.sink_size, self.window_size)
 
     def check(self, context_length: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
+from reattention_eval.attention import RowStep
 
 pytestmark = pytest.mark.gpu
 
@@ -153,7 +154,8 @@ def test_a_layer_never_waits_for_the_host():
             torch.cuda.synchronize()
             torch.cuda.set_sync_debug_mode("error")
             try:
-                hook.answers._chunk(layer, 0, q, k, k, 0.125)
+                hook.drive([RowStep(0, 0, tokens)])
+                hook.answers(layer, q, k, k, 0.125)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 

@@ -81,7 +81,7 @@ def test_a_new_prompt_starts_anew():
     for row in range(2):
         cache.append(row, *chunk(6, row)).state(BlockMaxima)
     cache.reserve(1, 16)  # other storage: rows are fewer
-    assert cache.nbytes == 0
+    assert not cache._states.nbytes
     row = cache.append(0, *chunk(5, 7))
     assert row.state(BlockMaxima).calls == [(0, 5)]
     cache.reserve(1, 12)  # storage that fits is kept

@@ -281,20 +281,20 @@ def test_places_that_count_on_are_taken():
 @by_method
 def test_equal_rows_are_one_call(method, monkeypatch):
     """Every layer answers a chunk of all rows at once, until rows select."""
-    rows, chunk = [], LayerAnswers._chunk
+    rows, answer = [], LayerAnswers._answer
 
     def counted(self, layer, row, query, *args):
-        rows.append(query.shape[0])
-        return chunk(self, layer, row, query, *args)
+        rows.append((query.shape[0], args[-1].selects))
+        return answer(self, layer, row, query, *args)
 
-    monkeypatch.setattr(LayerAnswers, "_chunk", counted)
+    monkeypatch.setattr(LayerAnswers, "_answer", counted)
     with attach(tiny_model(), method) as session:
         rows.clear()
         prompt = random_prompt(40, rows=3)
         session.prefill(prompt)
         own = [session.stats.layer_steps, session.stats.mean_view]
         whole = 2 * (7 if method.budget is None else method.budget // 6)
-        assert rows.count(3) == whole
+        assert rows.count((3, False)) == whole
         assert session.stats.layer_steps == 2 * 7 * 3
         session.reset_stats()
         for row in range(3):

@@ -1,0 +1,65 @@
+"""The chunks of a forward, cut into groups that are answered alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ChunkGroup:
+    """Chunks one behind the other.
+
+    place: of the first one among its forward's chunks; begin, end: in the row's new tokens;
+    ends: tokens that the row holds behind each chunk; selects: the policy has a view of its own of
+    each, and all have equally many tokens.
+    """
+
+    place: int
+    begin: int
+    end: int
+    ends: tuple[int, ...]
+    selects: bool
+
+    @property
+    def tokens(self) -> int:
+        return self.end - self.begin
+
+    def chunks(self, chunk_size: int) -> list[tuple[int, slice, int]]:
+        """(place, tokens of the group, tokens that the row holds behind it) of each chunk."""
+        return [
+            (
+                self.place + i,
+                slice(i * chunk_size, min((i + 1) * chunk_size, self.tokens)),
+                end,
+            )
+            for i, end in enumerate(self.ends)
+        ]
+
+
+def group_chunks(
+    held: int,
+    count: int,
+    chunk_size: int,
+    selects: Callable[[int], bool],
+    alike: Callable[[int], Hashable],
+) -> list[ChunkGroup]:
+    """`count` new tokens of a row that holds `held`.
+
+    selects: whether the policy has a view of its own of so many tokens; alike: what chunks that end
+    at so many tokens must have in common to be answered by the whole cache together.
+    """
+    groups: list[ChunkGroup] = []
+    kinds: list[Hashable] = []
+    for place, begin in enumerate(range(0, count, chunk_size)):
+        end = min(begin + chunk_size, count)
+        own = selects(held + end)
+        kind = (end - begin) if own else (None, alike(held + end))
+        if groups and kinds[-1] == kind:
+            last = groups[-1]
+            ends = (*last.ends, held + end)
+            groups[-1] = ChunkGroup(last.place, last.begin, end, ends, own)
+        else:
+            groups.append(ChunkGroup(place, begin, end, (held + end,), own))
+            kinds.append(kind)
+    return groups
