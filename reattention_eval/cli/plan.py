@@ -12,6 +12,7 @@ from reattention_eval.efficiency import (
     accelerator_memory,
     largest_length,
     plan_memory,
+    prompt_forward,
     read_shape,
     usable,
 )
@@ -20,6 +21,7 @@ from reattention_eval.methods import build_method
 
 GIB = 2**30
 MOST_GIB = 2**20
+COLUMNS = "method", "weights", "cache", "workspace", "a GPU"
 
 
 def show_plan(
@@ -43,25 +45,29 @@ def show_plan(
     shape = read_shape(model)
     memory, source = _memory(memory_gib)
     table = Table(title=_title(model, shape.parameters, length, rows, placement))
-    for column in ("method", "weights", "KV cache", "workspace", "on each GPU", "", "longest"):
+    for column in (*COLUMNS, "", "longest", "forward"):
         table.add_column(column, justify="left" if column == "method" else "right")
     whole = True
     for method in map(build_method, methods):
         plan = plan_memory(shape, method, length, placement, rows)
         cells = [f"{part / GIB:.1f}" for part in (plan.weights, plan.cache, plan.workspace)]
-        verdict, longest = "", ""
+        verdict, longest, forward = "", "", ""
         if memory is not None:
             fits = plan.total <= memory
             whole &= fits
             verdict = "fits" if fits else "too much"
             longest = f"{largest_length(shape, method, placement, memory, rows):,}"
+            if fits:
+                tokens = prompt_forward(shape, method, length, placement, memory, rows)
+                forward = f"{tokens:,}"
         name = f"{method.name} {method.budget:,}" if method.budget else method.name
-        table.add_row(name, *cells, f"{plan.total / GIB:.1f}", verdict, longest)
+        table.add_row(name, *cells, f"{plan.total / GIB:.1f}", verdict, longest, forward)
     out.print(table)
     if memory is None:
         _say("GiB; give --gpu-memory for the longest prompt that fits: this machine has no GPU.")
     else:
         _say(f"GiB and tokens; {memory / GIB:.1f} GiB usable {source}.")
+        _say("forward: tokens of a prompt that one call of the model carries (session.stats too).")
     if shape.window and length > shape.window:
         _say(f"The trained window is {shape.window:,} tokens; full attention fails beyond it.")
     return whole

@@ -1,7 +1,13 @@
 """What long prompts cost: memory before anything is loaded."""
 
 from reattention_eval.efficiency.memory import accelerator_memory, main_memory, usable
-from reattention_eval.efficiency.plan import MemoryPlan, Placement, largest_length, plan_memory
+from reattention_eval.efficiency.plan import (
+    MemoryPlan,
+    Placement,
+    largest_length,
+    plan_memory,
+    prompt_forward,
+)
 from reattention_eval.efficiency.shape import ModelShape, read_shape, shape_of
 
 __all__ = [
@@ -12,6 +18,7 @@ __all__ = [
     "largest_length",
     "main_memory",
     "plan_memory",
+    "prompt_forward",
     "read_shape",
     "shape_of",
     "usable",

@@ -11,16 +11,13 @@ from math import ceil
 
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import Method, forward_tokens, gathers, index_bytes
+from reattention_eval.methods import Method, ViewMethod, forward_tokens, gathers, index_bytes
+from reattention_eval.methods.forward_size import forward_size, token_values
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 # cuBLAS's own workspace on Hopper; less elsewhere
 _LIBRARIES = 32 << 20
-# tensors of a chunk alive at once: residual stream and norms, gate, up and their product
-_HIDDEN_COPIES, _MLP_COPIES = 6, 3
-# query, its rotated form and the output; key and value likewise
-_HEAD_COPIES = 4
-# a view's key and value gathered, the key turned, and what turning needs meanwhile
+# a view's key and value gathered, the key rotated, and what rotating needs meanwhile
 _VIEW_COPIES = 5
 # the best blocks of a query: 64 bits, 4 lanes, up to 8 splits of the keys
 _CANDIDATE_BYTES = 8 * 4 * 8
@@ -119,6 +116,23 @@ def largest_length(
     return low
 
 
+def prompt_forward(
+    shape: ModelShape, method: Method, tokens: int, placement: Placement, memory: int, rows: int = 1
+) -> int:
+    """Tokens of each of `rows` prompts that a forward carries with `memory` bytes a GPU: as many as
+    the session takes when the cache of `tokens` tokens is there."""
+    least = forward_tokens(method, tokens)
+    if not placement.on_gpu or not isinstance(method, ViewMethod):
+        return least
+    plan = plan_memory(shape, method, tokens, placement, rows)
+    parts = placement.tensor_parallel
+    wide = (shape.heads + 2 * shape.kv_heads) // parts * shape.head_dim
+    values = token_values(shape.hidden, shape.intermediate // parts, wide)
+    free = max(0, memory - plan.weights - plan.cache)
+    most = forward_size(method.chunk_size, rows, values * placement.itemsize, free)
+    return min(tokens, max(least, most))
+
+
 def _workspace(
     shape: ModelShape, method: Method, tokens: int, placement: Placement, rows: int
 ) -> int:
@@ -126,11 +140,7 @@ def _workspace(
     chunk = forward_tokens(method, tokens) * rows
     heads, kv_heads = shape.heads // parts, shape.kv_heads // parts
     wide = (heads + 2 * kv_heads) * shape.head_dim
-    per_token = (
-        _HIDDEN_COPIES * shape.hidden
-        + _MLP_COPIES * shape.intermediate // parts
-        + _HEAD_COPIES * wide
-    )
+    per_token = token_values(shape.hidden, shape.intermediate // parts, wide)
     view = min(method.budget or tokens, tokens)
     gathered = view * kv_heads * shape.head_dim * _VIEW_COPIES if gathers(method) else 0
     mask = 0 if placement.on_gpu else chunk * (view + view // 4)

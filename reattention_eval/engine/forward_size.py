@@ -67,11 +67,14 @@ def _free(device: torch.device) -> int:
 
 def _token_bytes(model: Any) -> int:
     """Bytes that a forward holds for every token it carries, in this process."""
-    config = model.config.get_text_config()
-    hidden = config.hidden_size
+    config, ranks = model.config.get_text_config(), ranks_of(model)
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
-    widest = max((max(m.in_features, m.out_features) for m in linear), default=4 * hidden)
+    widest = max((max(m.in_features, m.out_features) for m in linear), default=config.hidden_size)
     experts = getattr(config, "num_experts_per_tok", None) or 1
-    values = token_values(hidden, widest * experts, 3 * hidden)
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    wide = (heads + 2 * kv_heads) * dim // (1 if ranks is None else ranks.size)
+    values = token_values(config.hidden_size, widest * experts, wide)
     return values * next(model.parameters()).element_size()

@@ -18,10 +18,13 @@ from reattention_eval.efficiency import (
     largest_length,
     main_memory,
     plan_memory,
+    prompt_forward,
     read_shape,
     shape_of,
     usable,
 )
+from reattention_eval.engine import forward_size as forward_size_module
+from reattention_eval.engine.forward_size import ForwardSize
 from reattention_eval.errors import CheckpointError, ConfigError
 from reattention_eval.methods import build_method
 
@@ -179,3 +182,22 @@ def test_the_memory_of_this_machine_is_a_plausible_number() -> None:
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     left = main_memory()
     assert left is not None and 2**26 < left <= whole
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_forward_is_the_one_that_a_session_takes(rows: int, monkeypatch) -> None:
+    """With as much free as the plan leaves beside weights and cache."""
+    model = tiny_model(heads=2, kv_heads=1, head_dim=16, layers=3, dtype=torch.float32)
+    method = ReAttention(local_size=64, max_spans=4, chunk_size=32)
+    shape, place = shape_of(model.config.to_dict()), Placement(dtype="float32")
+    plan = plan_memory(shape, method, 5000, place, rows)
+    found = []
+    for free in (0, 1_000_000, 3_000_000, 10**9):
+        memory = plan.weights + plan.cache + free
+        planned = prompt_forward(shape, method, 5000, place, memory, rows)
+        size = ForwardSize(model, method.chunk_size)
+        size._devices = {torch.device("cuda")}
+        monkeypatch.setattr(forward_size_module, "_free", lambda device, free=free: free)
+        assert size.choose(rows) == planned
+        found.append(planned)
+    assert found[0] == 32 < found[1] < found[3]
