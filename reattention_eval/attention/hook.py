@@ -83,7 +83,9 @@ class Hook:
 
     def install(self) -> None:
         owner, parts = self._parts.owner, self._parts
-        self._patch = ModelPatch(self.model, parts.exchanges, NAME, _attention, parts.direct)
+        self._patch = ModelPatch(
+            self.model, parts.exchanges, NAME, _attention, parts.unrotated, parts.direct
+        )
         for i, layer in enumerate(parts.layers):
             _LAYERS[layer.module] = self, i
         self._handles = [

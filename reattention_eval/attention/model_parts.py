@@ -1,17 +1,19 @@
 """What the hook needs to know of a transformers model, found by watching it: `find_model_parts`.
 
 Two short forwards with a recording attention, one as the model is, one with identity rotary modules
-at other positions. Of every layer, what it hands over rotated must be the hook's own rotation of
-what it hands over un-rotated, to a few units in the last place; the mask, the scale and whatever
-else it hands over must be what a view's attention computes.
+at other positions and without the rotations that then change nothing (`unrotated`). Of every layer,
+what it hands over rotated must be the hook's own rotation of what it hands over un-rotated, to a
+few units in the last place; the mask, the scale and whatever else it hands over must be what a
+view's attention computes.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +21,12 @@ from torch import Tensor, nn
 
 from reattention_eval.attention.calls import check_calls
 from reattention_eval.attention.masks import FAR, UnknownMask, seen_window
-from reattention_eval.attention.model_patch import Exchange
+from reattention_eval.attention.model_patch import Exchange, OwnForward
 from reattention_eval.attention.recording import Call, Recording, record
 from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.rope import IdentityRotary, ViewRope, is_rotary
 from reattention_eval.attention.rope_of_layer import RopeFinder
+from reattention_eval.attention.unrotated import Probes
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.versions import check_transformers
 
@@ -45,6 +48,7 @@ class ModelParts:
 
     owner: nn.Module  # the decoder: is called once per forward and carries the cache
     exchanges: list[Exchange]  # its rotary modules
+    unrotated: list[OwnForward]  # of layers that can leave their rotation out
     layers: list[AttentionLayer]
     direct: dict[nn.Module, int]  # modules that call PyTorch's attention by themselves
 
@@ -75,7 +79,7 @@ def find_model_parts(model: Any) -> ModelParts:
     ]
     far = torch.arange(TOKENS, device=ids.device)[None] + FAR
     with watched(name):
-        bare = record(model, rotaries, exchanges, rotated.inputs, **forward, position_ids=far)
+        bare, unrotated = _bare(model, rotaries, exchanges, rotated, **forward, position_ids=far)
     if [c.module for c in bare.calls] != [c.module for c in rotated.calls]:
         raise ConfigError(f"{name} calls its attention otherwise from one forward to the next.")
     finder = RopeFinder(rotaries, rotated)
@@ -89,7 +93,22 @@ def find_model_parts(model: Any) -> ModelParts:
             "a view; use a checkpoint without such layers (Mistral: v0.2 or later)."
         )
     direct = {call.module: _group(call) for call in rotated.calls if call.direct}
-    return ModelParts(_owner(model, layers), exchanges, layers, direct)
+    return ModelParts(_owner(model, layers), exchanges, unrotated, layers, direct)
+
+
+def _bare(
+    model: Any,
+    rotaries: Sequence[nn.Module],
+    exchanges: Sequence[Exchange],
+    rotated: Recording,
+    **forward: Any,
+) -> tuple[Recording, list[OwnForward]]:
+    """What the layers hand over un-rotated, and the forwards that do so with less."""
+    again = partial(record, model, rotaries, exchanges, rotated.inputs, **forward)
+    with suppress(Exception):  # whatever comes of a forward that is not quite the model's own
+        probes = Probes(call.module for call in rotated.calls)
+        return again(forwards=probes.forwards), probes.unrotated()
+    return again(), []
 
 
 @contextmanager

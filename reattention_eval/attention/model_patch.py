@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,15 @@ class Exchange:
     stand_in: nn.Module
 
 
+@dataclass(frozen=True)
+class OwnForward:
+    """A function that stands in for the forward of a module: `name`, under which it is held."""
+
+    module: nn.Module
+    name: str
+    function: Callable[..., Any]
+
+
 class ModelPatch:
     """Leaves queries and keys un-rotated and has every layer call the attention of this name.
 
@@ -30,6 +39,7 @@ class ModelPatch:
         exchanges: rotary modules and what stands in for them.
         name: under which the attention function is registered with transformers.
         attend: the function.
+        forwards: what stands in for the forwards of single modules.
         direct: modules that call PyTorch's attention by themselves, and their query heads per KV
             head.
     """
@@ -40,6 +50,7 @@ class ModelPatch:
         exchanges: Sequence[Exchange],
         name: str,
         attend: Attend,
+        forwards: Sequence[OwnForward] = (),
         direct: Mapping[nn.Module, int] | None = None,
     ) -> None:
         AttentionInterface.register(name, attend)
@@ -57,16 +68,22 @@ class ModelPatch:
         self._originals = [(e.parent, e.name, getattr(e.parent, e.name)) for e in exchanges]
         for exchange in exchanges:
             setattr(exchange.parent, exchange.name, exchange.stand_in)
-        self._forwards = [(module, vars(module).get("forward")) for module in direct or ()]
+        self._forwards: list[tuple[nn.Module, str, Any]] = []
+        for forward in forwards:
+            self._hold(forward.module, forward.name, forward.function)
         for module, group in (direct or {}).items():
-            vars(module)["forward"] = answered_by(module, attend, group)
+            self._hold(module, "forward", answered_by(module, attend, group))
+
+    def _hold(self, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
+        self._forwards.append((module, name, vars(module).get(name)))
+        vars(module)[name] = function
 
     def undo(self) -> None:
         """Leave the model as it was."""
-        for module, forward in self._forwards:
-            del vars(module)["forward"]
+        for module, name, forward in reversed(self._forwards):
+            del vars(module)[name]
             if forward is not None:
-                vars(module)["forward"] = forward
+                vars(module)[name] = forward
         for parent, name, rotary in self._originals:
             setattr(parent, name, rotary)
         for module, config in self._configs:

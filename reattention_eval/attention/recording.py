@@ -18,7 +18,7 @@ from transformers import AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from reattention_eval.attention.direct_sdpa import SdpaAsRegistered
-from reattention_eval.attention.model_patch import Exchange, ModelPatch
+from reattention_eval.attention.model_patch import Exchange, ModelPatch, OwnForward
 
 NAME = "reattention_recording"
 
@@ -109,16 +109,17 @@ def record(
     rotaries: Sequence[nn.Module],
     exchanges: Sequence[Exchange] = (),
     inputs: dict[int, Tensor] | None = None,
+    forwards: Sequence[OwnForward] = (),
     **forward: Any,
 ) -> Recording:
     """Run the model's forward with these arguments, its attention replaced by a recording one.
 
-    exchanges: what stands in for its rotary modules; inputs: of an earlier recording, handed to
-    the same attention modules again.
+    exchanges: what stands in for its rotary modules; forwards: for those of single modules;
+    inputs: of an earlier recording, handed to the same attention modules again.
     """
     found = Recording()
     AttentionMaskInterface.register(NAME, lambda **how: found.mask(**how))
-    patch = ModelPatch(model, exchanges, NAME, found.attend)
+    patch = ModelPatch(model, exchanges, NAME, found.attend, forwards)
     handles: list[Any] = []
     try:
         for module in model.modules():

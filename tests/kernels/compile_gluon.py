@@ -18,9 +18,14 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 INTEGERS = [
     "n_rows",
+    "n_queries",
     "n_keys",
+    "n_keys_step",
     "n_kv_heads",
     "tiles_per_split",
+    "stride_qb",
+    "stride_qh",
+    "stride_qt",
     "rows_per_batch",
     "rows_per_head",
     "tiles_per_pair",
@@ -32,10 +37,8 @@ def main(kind: str, head_dim: int, rows: int, parts: int, stages: int, k: int) -
     kernel = module.best_blocks_hopper
     dtype = {"bf16": gl.bfloat16, "i8": gl.int8}[kind]
 
-    def descriptor(height: int) -> str:
-        layout = gl.NVMMASharedLayout.get_default_for([height, head_dim], dtype)
-        return f"tensordesc<{kind}[{height}, {head_dim}],{layout!r}>"
-
+    layout = gl.NVMMASharedLayout.get_default_for([256, head_dim], dtype)
+    descriptor = f"tensordesc<{kind}[256, {head_dim}],{layout!r}>"
     share = 4
     asm, constraints = module.insertion_asm(k, 2 * parts, share if kind == "i8" else 0)
     shared_asm, shared_constraints = module.shared_kth_asm(share)
@@ -45,7 +48,7 @@ def main(kind: str, head_dim: int, rows: int, parts: int, stages: int, k: int) -
         SHARED_ASM=shared_asm, SHARED_CONSTRAINTS=shared_constraints,
     )  # fmt: skip
     signature = {name: "constexpr" for name in constants} | {name: "i32" for name in INTEGERS}
-    signature |= {"q_desc": descriptor(rows), "k_desc": descriptor(256), "out_ptr": "*i64"}
+    signature |= {"q_ptr": f"*{kind}", "k_desc": descriptor, "out_ptr": "*i64"}
     if kind == "i8":
         signature |= {name: "*fp32" for name in ("row_ptr", "block_ptr", "largest_ptr")}
     else:
@@ -53,8 +56,9 @@ def main(kind: str, head_dim: int, rows: int, parts: int, stages: int, k: int) -
             signature[name], constants[name] = "constexpr", None
     signature = {name: signature[name] for name in kernel.arg_names}
     constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    out = (kernel.arg_names.index("out_ptr"),)
-    source = GluonASTSource(kernel, signature, constexprs, {out: [["tt.divisibility", 16]]})
+    aligned = ("q_ptr", "out_ptr", "stride_qb", "stride_qh", "stride_qt")
+    places = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    source = GluonASTSource(kernel, signature, constexprs, places)
     options = {"num_warps": rows // 16}
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("triton")
 
 SHARED_PER_SM = 227 * 1024
-MOST_STACK = 32  # bytes; Triton 3.6 spills nothing, 3.9 a few registers
+MOST_STACK = 48  # bytes; Triton 3.6 spills nothing, 3.9 a dozen addresses outside the products
 
 
 @pytest.mark.parametrize(

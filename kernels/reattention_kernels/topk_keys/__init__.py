@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reattention_kernels.backend import TRITON_DTYPES, find_triton, use_triton
+from reattention_kernels.lengths import check_lengths, entry_lengths
 from reattention_kernels.topk_keys.blockwise import topk_keys_blockwise
 from reattention_kernels.topk_keys.naive import topk_keys_naive
 
@@ -44,12 +45,13 @@ def topk_keys(
 
     Args:
         query: [B, H, T, D], un-rotated.
-        key: [B, Hkv, N, D], un-rotated; may be a strided view into a larger cache.
+        key: [B, Hkv, N, D], un-rotated; may be a strided view into a larger cache, and entries
+            of the batch may share their storage (batch stride 0): chunks of one row.
         k: keys per query, at least 1.
         mode: "exact", or "block_max": the released approximation, in which at most one key of
             every 128 can be chosen.
-        device_length: int32 [1], only the first so many keys exist; for calls that a CUDA graph
-            repeats.
+        device_length: int32 [1], or [B] for each entry: only the first so many keys exist; for
+            calls that a CUDA graph repeats, and for chunks that see different parts of a row.
 
     Returns:
         int32 [B, H, T, k], best first; -1 where fewer than k keys exist.
@@ -58,14 +60,19 @@ def topk_keys(
         ValueError: shapes, dtypes or settings that do not fit together.
     """
     _check(query, key, k, mode)
+    check_lengths(device_length, query.shape[0])
     if use_triton(query, _refusal(query, k)):
         from reattention_kernels.topk_keys.triton import topk_keys_triton
 
         with torch.cuda.device_of(query):
             return topk_keys_triton(query, key, k, mode, device_length)
-    if device_length is not None:
-        key = key[:, :, : int(device_length)]
-    return topk_keys_blockwise(query, key, k, mode)
+    if device_length is None:
+        return topk_keys_blockwise(query, key, k, mode)
+    winners = torch.empty(*query.shape[:3], k, dtype=torch.int32, device=query.device)
+    for entry, length in enumerate(entry_lengths(device_length, query.shape[0])):
+        some = slice(entry, entry + 1)
+        winners[some] = topk_keys_blockwise(query[some], key[some, :, :length], k, mode)
+    return winners
 
 
 def indexable(query: Tensor, key: Tensor, k: int) -> bool:

@@ -17,6 +17,7 @@ from triton.experimental.gluon.language.nvidia import hopper
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from reattention_kernels.device_number import number_step
 from reattention_kernels.topk_keys.gluon_lists import (
     HALF,
     INT64_MIN,
@@ -69,18 +70,46 @@ def start_product(rows, tile_keys, half, spare):
     return hopper.warpgroup_mma(rows, keys, spare, use_acc=False, is_async=True)
 
 
-@gluon.jit(do_not_specialize=["n_rows", "n_keys", "tiles_per_split", "tiles_per_pair"])
+@gluon.jit
+def load_queries(
+    q_ptr, base_b, base_h, first, n_rows, n_queries, stride_qb, stride_qh, stride_qt,
+    BM: gl.constexpr, D: gl.constexpr, num_warps: gl.constexpr,
+):  # fmt: skip
+    """Rows [BM, D] of a pair, zeros behind the last: row r is query r % n_queries of the KV head's
+    query head r // n_queries."""
+    EACH: gl.constexpr = 128 // q_ptr.dtype.element_ty.primitive_bitwidth  # 16 bytes a thread
+    layout: gl.constexpr = gl.BlockedLayout(
+        [1, EACH], [32 * EACH // D, D // EACH], [num_warps, 1], [1, 0]
+    )
+    row = first + gl.arange(0, BM, layout=gl.SliceLayout(1, layout))
+    head = base_h * (n_rows // n_queries) + row // n_queries
+    at = base_b.to(gl.int64) * stride_qb + head.to(gl.int64) * stride_qh
+    at += (row % n_queries).to(gl.int64) * stride_qt
+    d = gl.arange(0, D, layout=gl.SliceLayout(0, layout))
+    at = gl.expand_dims(at, 1) + gl.expand_dims(d, 0)
+    return gl.load(q_ptr + at, mask=gl.expand_dims(row < n_rows, 1), other=0)
+
+
+@gluon.jit(
+    do_not_specialize=["n_rows", "n_queries", "n_keys", "n_keys_step", "n_kv_heads",
+                       "tiles_per_split", "rows_per_batch", "rows_per_head", "tiles_per_pair"]
+)  # fmt: skip
 def best_blocks_hopper(
-    q_desc,
+    q_ptr,
     k_desc,
     row_ptr,
     block_ptr,
     largest_ptr,
     out_ptr,
     n_rows,
+    n_queries,
     n_keys,
+    n_keys_step,
     n_kv_heads,
     tiles_per_split,
+    stride_qb,
+    stride_qh,
+    stride_qt,
     rows_per_batch,
     rows_per_head,
     tiles_per_pair,
@@ -96,38 +125,39 @@ def best_blocks_hopper(
     SHARED_CONSTRAINTS: gl.constexpr,
     num_warps: gl.constexpr,
 ):
-    """Grid (row tiles, batch * KV heads, splits) -> out [batch * KV heads, rows, splits, 4, K].
+    """Grid (row tiles, KV heads * batch, splits) -> out [batch * KV heads, rows, splits, 4, K].
 
-    q_desc [B*H*T, D]; k_desc [.., D]: key n of a pair is its row b * rows_per_batch +
-    h * rows_per_head + n. int8 inputs (PARTS = 1): the lists hold upper bounds, from row_ptr
-    [B*Hkv, rows, 4], block_ptr [B*Hkv, tiles, 3, 4] and largest_ptr [B*Hkv].
+    k_desc [.., D]: key n of a pair is its row b * rows_per_batch + h * rows_per_head + n; entry b
+    has the first n_keys[b * n_keys_step] where n_keys is a pointer. int8 inputs (PARTS = 1): the
+    lists hold upper bounds, from row_ptr [B*Hkv, rows, 4], block_ptr [B*Hkv, tiles, 3, 4] and
+    largest_ptr [B*Hkv].
     """
-    if n_keys.dtype.is_ptr():
-        n_keys = gl.load(n_keys)
     D: gl.constexpr = k_desc.block_type.shape[1]
     dtype: gl.constexpr = k_desc.dtype
     HALVES: gl.constexpr = BN // HALF
     Q_WIDTH: gl.constexpr = 32 // dtype.primitive_bitwidth
     row_tile = gl.program_id(0)
-    pair = gl.program_id(1)
+    # all entries of a KV head one after another: those of one row find its keys in L2
+    n_batch = gl.num_programs(1) // n_kv_heads
+    base_b = gl.program_id(1) % n_batch
+    base_h = gl.program_id(1) // n_batch
+    pair = base_b * n_kv_heads + base_h
     split = gl.program_id(2)
     n_splits = gl.num_programs(2)
-    base = (pair // n_kv_heads) * rows_per_batch + (pair % n_kv_heads) * rows_per_head
+    base = base_b * rows_per_batch + base_h * rows_per_head
+    if n_keys.dtype.is_ptr():
+        n_keys = gl.load(n_keys + base_b * n_keys_step)
 
-    q = gl.allocate_shared_memory(dtype, [BM, D], q_desc.layout)
-    q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    q = gl.allocate_shared_memory(dtype, [BM, D], k_desc.layout)
     # buffers of their own: in one array the compiler sees a hazard, hence a barrier, at each access
     ring = ()
     full = ()
     for _ in gl.static_range(STAGES):
         ring = ring + (gl.allocate_shared_memory(dtype, [BN, D], k_desc.layout),)
         full = full + (gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout()),)
-    mbarrier.init(q_full, count=1)
     for s in gl.static_range(STAGES):
         mbarrier.init(full[s], count=1)
     hopper.fence_async_shared()
-    mbarrier.expect(q_full, q_desc.block_type.nbytes)
-    async_load(q_desc, [pair * n_rows + row_tile * BM, 0], q_full, q)
 
     first = split * tiles_per_split
     last = gl.minimum(first + tiles_per_split, gl.cdiv(n_keys, BN))
@@ -136,6 +166,12 @@ def best_blocks_hopper(
     for s in gl.static_range(STAGES):
         mbarrier.expect(full[s], k_desc.block_type.nbytes, pred=s < paired)
         async_load(k_desc, [base + (first + s) * BN, 0], full[s], ring[s], pred=s < paired)
+    q.store(
+        load_queries(
+            q_ptr, base_b, base_h, row_tile * BM, n_rows, n_queries,
+            stride_qb, stride_qh, stride_qt, BM, D, num_warps,
+        )
+    )  # fmt: skip
 
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0],
@@ -164,7 +200,6 @@ def best_blocks_hopper(
         norms = (key_error + key_size) * gl.load(largest_ptr + pair)
         rounding = gl.expand_dims(norms * (2 * 2.0**-23 * D**1.5), 1) + TINY
 
-    mbarrier.wait(q_full, 0)
     # queries in registers: a product then reads only keys from shared memory
     rows = q.load(gl.DotOperandLayout(operand_index=0, parent=layout, k_width=Q_WIDTH))
     top = last * HALVES - 1
@@ -248,23 +283,18 @@ def best_blocks_hopper(
         gl.store(out_ptr + slot + j, state[j], mask=inside)
 
 
-def descriptors(
-    query: Tensor, key: Tensor, rows: int, keys: int
-) -> tuple[TensorDescriptor, TensorDescriptor, int, int]:
-    """2-D views for the bulk copy engine: all query rows, and all keys with their batch and head
-    steps counted in rows."""
-    b, _, _, d = query.shape
-    _, kv_heads, n, _ = key.shape
+def key_descriptor(key: Tensor, tile_keys: int) -> tuple[TensorDescriptor, int, int]:
+    """A 2-D view for the bulk copy engine: all keys, their batch and head steps counted in rows.
+
+    Entries of the batch that share their keys are no rows apart.
+    """
+    b, kv_heads, n, d = key.shape
     step = key.stride(2)
     batch_rows, head_rows = key.stride(0) // step, key.stride(1) // step
     height = (b - 1) * batch_rows + (kv_heads - 1) * head_rows + n
-    query = query.contiguous()
-    dtype = GLUON_DTYPES[str(key.dtype)]
-    q_layout = gl.NVMMASharedLayout.get_default_for([rows, d], dtype)
-    k_layout = gl.NVMMASharedLayout.get_default_for([keys, d], dtype)
-    q_desc = TensorDescriptor(query, [query.numel() // d, d], [d, 1], [rows, d], q_layout)
-    k_desc = TensorDescriptor(key, [height, d], [step, 1], [keys, d], k_layout)
-    return q_desc, k_desc, batch_rows, head_rows
+    layout = gl.NVMMASharedLayout.get_default_for([tile_keys, d], GLUON_DTYPES[str(key.dtype)])
+    descriptor = TensorDescriptor(key, [height, d], [step, 1], [tile_keys, d], layout)
+    return descriptor, batch_rows, head_rows
 
 
 def best_blocks_gluon(
@@ -291,10 +321,11 @@ def best_blocks_gluon(
     asm, constraints = insertion_asm(k, tile.parts, share if bounds else 0)
     shared_asm, shared_constraints = shared_kth_asm(share) if share else (None, None)
     halves = tile.keys // HALF.value
-    q_desc, k_desc, batch_rows, head_rows = descriptors(query, key, tile.rows, tile.keys)
+    descriptor, batch_rows, head_rows = key_descriptor(key, tile.keys)
     best_blocks_hopper[(-(-n_rows // tile.rows), pairs, splits)](
-        q_desc, k_desc, row_terms, block_terms, largest, blocks, n_rows, n, kv_heads, per_split,
-        batch_rows, head_rows, 0 if block_terms is None else block_terms.shape[1],
+        query, descriptor, row_terms, block_terms, largest, blocks, n_rows, t, n, number_step(n),
+        kv_heads, per_split, *query.stride()[:3], batch_rows, head_rows,
+        0 if block_terms is None else block_terms.shape[1],
         BM=tile.rows, BN=tile.keys, PARTS=tile.parts // halves, K=k, SHARE=share,
         STAGES=tile.stages, ASM=asm, CONSTRAINTS=constraints,
         SHARED_ASM=shared_asm, SHARED_CONSTRAINTS=shared_constraints, num_warps=tile.warps,

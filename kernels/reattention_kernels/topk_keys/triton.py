@@ -15,6 +15,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from reattention_kernels.device_number import number_step
 from reattention_kernels.topk_keys.insertion import insertion_asm
 from reattention_kernels.topk_keys.triton_prefill import best_blocks_kernel
 from reattention_kernels.topk_keys.triton_rescore import rescore_kernel
@@ -131,7 +132,7 @@ def splits_of(n_rows: int, pairs: int, n: int, tile: Tile, device: torch.device)
 def best_blocks(query: Tensor, key: Tensor, k: int, tile: Tile, n: int | Tensor) -> Tensor:
     """Pass 1: packed int64 [B * Hkv, G * T, splits * lanes * k] candidate blocks of every row.
 
-    n: how many of the keys there are, or where on the device that stands (int32 [1]).
+    n: how many of the keys there are, or where on the device that stands (int32 [1] or [B]).
     """
     if not tile.gluon:
         return best_blocks_of(query, key, k, tile, n)
@@ -165,10 +166,13 @@ def best_blocks_of(
     tma = tma_ready(key) and d == padded
     descriptor = None
     if tma:
-        descriptor = TensorDescriptor(key, key.shape, key.stride(), [1, 1, tile.keys, padded])
+        # a step of zero is none to the descriptor: entries that share their keys are one
+        held = key if key.stride(0) else key[:1]
+        steps = [key.stride(0) or key.stride(1) * kv_heads, *key.stride()[1:]]
+        descriptor = TensorDescriptor(held, held.shape, steps, [1, 1, tile.keys, padded])
     best_blocks_kernel[(-(-n_rows // tile.rows), pairs, splits)](
-        query, descriptor, key, blocks, *(some or (None, None)), n_rows, t, n, kv_heads, per_split,
-        *query.stride()[:3], *key.stride()[:3], SOME=some is not None,
+        query, descriptor, key, blocks, *(some or (None, None)), n_rows, t, n, number_step(n),
+        kv_heads, per_split, *query.stride()[:3], *key.stride()[:3], SOME=some is not None,
         GROUP=h // kv_heads, D=d, DP=padded, BM=tile.rows, BN=tile.keys, LANES=tile.lanes, K=k,
         STAGES=tile.stages, TMA=tma, PRECISION="ieee", UPCAST=interpreted(),
         ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps,
@@ -191,7 +195,7 @@ def rescore(
     kv_heads, k, n_cand = key.shape[1], out.shape[3], blocks.shape[2]
     padded = max(16, triton.next_power_of_2(d))
     rescore_kernel[(h // kv_heads * t, blocks.shape[0])](
-        query, key, blocks, out, *(some or (None, None)), t, n, kv_heads, n_cand,
+        query, key, blocks, out, *(some or (None, None)), t, n, number_step(n), kv_heads, n_cand,
         *query.stride()[:3], *key.stride()[:3], SOME=some is not None,
         GROUP=h // kv_heads, D=d, DP=padded, BLOCK=tile.block, LANES=tile.lanes, K=k,
         KP=triton.next_power_of_2(k), CP=triton.next_power_of_2(n_cand),
@@ -201,11 +205,12 @@ def rescore(
 
 
 def tma_ready(key: Tensor) -> bool:
-    """The bulk copy engine wants 16-byte steps, none of them zero."""
+    """The bulk copy engine wants 16-byte steps, none of them zero but the batch's."""
     if interpreted() or not key.is_cuda or capability(key.device.index or 0)[0] < 9:
         return False
     size = key.element_size()
-    aligned = all(stride > 0 and stride * size % 16 == 0 for stride in key.stride()[:3])
+    batch, *steps = key.stride()[:3]
+    aligned = all(step > 0 and step * size % 16 == 0 for step in (batch or steps[0], *steps))
     return aligned and key.data_ptr() % 16 == 0 and size <= 2
 
 

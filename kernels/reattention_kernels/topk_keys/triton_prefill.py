@@ -96,7 +96,9 @@ def score_tile(
     """[BM, BN] scores of one key tile; keys past the end get the least value."""
     start = tile * BN
     if TMA:
-        k = tl.reshape(k_desc.load([base_b, base_h, start, 0]), (BN, DP))
+        # entries that share their keys are one to the descriptor
+        entry = tl.where(stride_kb == 0, 0, base_b)
+        k = tl.reshape(k_desc.load([entry, base_h, start, 0]), (BN, DP))
     else:
         n = start + tl.arange(0, BN)
         d = tl.arange(0, DP)
@@ -118,7 +120,18 @@ def score_tile(
     return scores
 
 
-@triton.jit(do_not_specialize=["n_rows", "n_keys", "n_queries", "tiles_per_split"])
+@triton.jit
+def entry_of(pair, pairs, n_kv_heads):
+    """(batch entry, KV head) of a place in a grid: all entries of a head one after another, since
+    those of one row share their keys, which then come from L2."""
+    batch = pairs // n_kv_heads
+    return pair % batch, pair // batch
+
+
+@triton.jit(
+    do_not_specialize=["n_rows", "n_keys", "n_keys_step", "n_queries", "n_kv_heads",
+                       "tiles_per_split"]
+)  # fmt: skip
 def best_blocks_kernel(
     q_ptr,
     k_desc,
@@ -129,6 +142,7 @@ def best_blocks_kernel(
     n_rows,
     n_queries,
     n_keys,
+    n_keys_step,
     n_kv_heads,
     tiles_per_split,
     stride_qb,
@@ -152,18 +166,18 @@ def best_blocks_kernel(
     ASM: tl.constexpr,
     CONSTRAINTS: tl.constexpr,
 ):
-    """Grid (row tiles, batch * KV heads, splits) -> out [batch * KV heads, rows, splits, LANES, K].
+    """Grid (row tiles, KV heads * batch, splits) -> out [batch * KV heads, rows, splits, LANES, K].
 
+    Entry b of the batch has the first n_keys[b * n_keys_step] keys where n_keys is a pointer.
     SOME: only the rows that rows_ptr [batch * KV heads, rows] lists, n_some_ptr of them per pair;
     out is then in the list's order.
     """
-    n_keys = number(n_keys)
     row_tile = tl.program_id(0)
-    pair = tl.program_id(1)
+    base_b, base_h = entry_of(tl.program_id(1), tl.num_programs(1), n_kv_heads)
+    pair = base_b * n_kv_heads + base_h
     split = tl.program_id(2)
     n_splits = tl.num_programs(2)
-    base_b = pair // n_kv_heads
-    base_h = pair % n_kv_heads
+    n_keys = number(n_keys, base_b * n_keys_step)
 
     slot = row_tile * BM + tl.arange(0, BM)
     row = slot

@@ -13,6 +13,7 @@ import triton.language as tl
 from reattention_kernels.device_number import number
 from reattention_kernels.topk_keys.triton_prefill import (
     INT64_MIN,
+    entry_of,
     ordered_bits,
     ordered_value,
 )
@@ -122,7 +123,7 @@ def store_best(out_ptr, best, K: tl.constexpr, KP: tl.constexpr):
     tl.store(out_ptr + slot, found, mask=slot < K)
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys", "n_cand"])
+@triton.jit(do_not_specialize=["n_queries", "n_keys", "n_keys_step", "n_kv_heads", "n_cand"])
 def rescore_kernel(
     q_ptr,
     k_ptr,
@@ -132,6 +133,7 @@ def rescore_kernel(
     n_some_ptr,
     n_queries,
     n_keys,
+    n_keys_step,
     n_kv_heads,
     n_cand,
     stride_qb,
@@ -152,12 +154,13 @@ def rescore_kernel(
     CHUNK: tl.constexpr,
     ONE_PER_BLOCK: tl.constexpr,
 ):
-    """Grid (queries * GROUP, batch * KV heads); cand [B*Hkv, GROUP*T, n_cand] -> out [B, H, T, K].
+    """Grid (queries * GROUP, KV heads * batch); cand [B*Hkv, GROUP*T, n_cand] -> out [B, H, T, K].
 
-    SOME: as in best_blocks_kernel; cand is in the list's order.
+    n_keys, SOME: as in best_blocks_kernel; cand is in the list's order.
     """
-    n_keys = number(n_keys)
-    pair = tl.program_id(1)
+    base_b, base_h = entry_of(tl.program_id(1), tl.num_programs(1), n_kv_heads)
+    pair = base_b * n_kv_heads + base_h
+    n_keys = number(n_keys, base_b * n_keys_step)
     # neighbours in the grid share a query position: their heads like the same keys (L2)
     t = tl.program_id(0) // GROUP
     g = tl.program_id(0) % GROUP
@@ -169,8 +172,7 @@ def rescore_kernel(
         row = tl.load(rows_ptr + pair * GROUP * n_queries + slot)
         g = row // n_queries
         t = row % n_queries
-    base_b = (pair // n_kv_heads).to(tl.int64)
-    base_h = pair % n_kv_heads
+    base_b = base_b.to(tl.int64)
     head = base_h * GROUP + g
     d = tl.arange(0, DP)
     q_at = q_ptr + base_b * stride_qb + head.to(tl.int64) * stride_qh + t.to(tl.int64) * stride_qt

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from reattention_kernels.backend import use_triton
+from reattention_kernels.lengths import check_lengths, entry_lengths
 from reattention_kernels.votes.naive import select_positions_naive
 from reattention_kernels.votes.vectorized import select_positions_vectorized
 
@@ -28,13 +29,17 @@ def select_positions(
         n: number of positions that could be chosen, at least 1.
         max_spans: positions kept per batch row.
         span_size: keys per span.
-        device_length: int32 [1], only the first so many positions exist; for calls that a CUDA
-            graph repeats.
+        device_length: int32 [1], or [B] for each entry: only the first so many positions exist;
+            for calls that a CUDA graph repeats, and for chunks that see different parts of a row.
 
     Returns:
         positions int32 [B, max_spans * span_size], ascending, -1 behind the last one;
         count int32 [B], how many are real. Both on the device of `winners`.
+
+    Raises:
+        ValueError: device_length is neither of the two.
     """
+    check_lengths(device_length, winners.shape[0])
     refusal = None
     if max_spans > MAX_SPANS:
         refusal = f"the vote kernel keeps at most {MAX_SPANS} spans, found {max_spans}"
@@ -43,6 +48,14 @@ def select_positions(
 
         with torch.cuda.device_of(winners):
             return select_positions_triton(winners, n, max_spans, span_size, device_length)
-    if device_length is not None:
-        n = int(device_length)
-    return select_positions_vectorized(winners, n, max_spans, span_size)
+    if device_length is None:
+        return select_positions_vectorized(winners, n, max_spans, span_size)
+    width = max_spans * span_size
+    positions = torch.empty(winners.shape[0], width, dtype=torch.int32, device=winners.device)
+    count = torch.empty(winners.shape[0], dtype=torch.int32, device=winners.device)
+    for entry, length in enumerate(entry_lengths(device_length, winners.shape[0])):
+        some = slice(entry, entry + 1)
+        positions[some], count[some] = select_positions_vectorized(
+            winners[some], length, max_spans, span_size
+        )
+    return positions, count

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from reattention_kernels.device_number import number
+from reattention_kernels.device_number import number, number_step
 
 FEW_WINNERS = 128  # comparing 256 with each other spills, and takes ten times as long
 FAR = tl.constexpr(2**30)  # behind every position; adding a span to it does not overflow
@@ -56,13 +56,14 @@ def write_spans(
     tl.store(count_ptr, total)
 
 
-@triton.jit(do_not_specialize=["n_winners", "n"])
+@triton.jit(do_not_specialize=["n_winners", "n", "n_step"])
 def select_few_kernel(
     winners_ptr,
     out_ptr,
     count_ptr,
     n_winners,
     n,
+    n_step,
     MAX_SPANS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPAN: tl.constexpr,
@@ -82,7 +83,7 @@ def select_few_kernel(
     )
     rank = tl.sum((beats & single[None, :]).to(tl.int32), 1)
     kept = single & (rank < MAX_SPANS)
-    end = number(n)
+    end = number(n, row * n_step)
     write_spans(pos, kept, out_ptr + row * WIDTH, count_ptr + row, end, P, WIDTH, SPAN, SPAN_P)
 
 
@@ -172,7 +173,7 @@ def find_in_segments(order, size_ptr, n_segments, MAX_SPANS: tl.constexpr, CHUNK
     return slot
 
 
-@triton.jit(do_not_specialize=["n", "n_segments"])
+@triton.jit(do_not_specialize=["n", "n_step", "n_segments"])
 def finish_kernel(
     hist_ptr,
     above_ptr,
@@ -182,6 +183,7 @@ def finish_kernel(
     out_ptr,
     count_ptr,
     n,
+    n_step,
     n_segments,
     MAX_SPANS: tl.constexpr,
     BINS: tl.constexpr,
@@ -202,7 +204,7 @@ def finish_kernel(
     pos = tl.load(above_ptr + lists * MAX_SPANS + above, mask=above >= 0, other=-1)
     more = tl.load(equal_ptr + lists * MAX_SPANS + equal, mask=equal >= 0, other=-1)
     pos = tl.maximum(pos, more)
-    end = number(n)
+    end = number(n, row * n_step)
     write_spans(pos, pos >= 0, out_ptr + row * WIDTH, count_ptr + row, end, P, WIDTH, SPAN, SPAN_P)
 
 
@@ -222,7 +224,7 @@ def select_positions_triton(
     if n_winners <= FEW_WINNERS:
         padded = max(16, triton.next_power_of_2(n_winners))
         select_few_kernel[(b,)](
-            winners, out, count, n_winners, end, P=padded, num_warps=16, **spans
+            winners, out, count, n_winners, end, number_step(end), P=padded, num_warps=16, **spans
         )
         return out, count
     # fewer than max_spans positions can reach the last bin, so the level lies below it
@@ -241,7 +243,7 @@ def select_positions_triton(
     )
     padded = max(16, triton.next_power_of_2(max_spans))
     finish_kernel[(b,)](
-        hist, *marked, out, count, end, segments, BINS=bins, P=padded, CHUNK=SEGMENTS_AT_ONCE,
-        num_warps=4 if padded <= 128 else 8, **spans,
+        hist, *marked, out, count, end, number_step(end), segments, BINS=bins, P=padded,
+        CHUNK=SEGMENTS_AT_ONCE, num_warps=4 if padded <= 128 else 8, **spans,
     )  # fmt: skip
     return out, count
