@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from reattention_kernels.causal import attend_causal_naive
 from reattention_kernels.view import (
     SelectedView,
     attend_view_naive,
     attend_whole,
-    attend_whole_naive,
     takes_whole,
 )
 
@@ -98,7 +98,7 @@ def test_the_whole_cache_equals_float64(shape, dtype, tolerance):
     inputs = make_whole(*shape, dtype)
     assert takes_whole(*inputs[:2])
     got = attend_whole_triton(*inputs)
-    want = attend_whole_naive(*(x.double() for x in inputs[:3]), inputs[3])
+    want = attend_causal_naive(*(x.double() for x in inputs[:3]), inputs[3])
     assert (got - want).norm() <= tolerance * want.norm()
     q, k, v = (x.double() for x in inputs[:3])
     mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
@@ -111,7 +111,7 @@ def test_the_whole_cache_equals_float64(shape, dtype, tolerance):
 def test_the_whole_cache_up_to_a_length_of_the_device(form, held):
     query, key, value, scale = make_whole(1, 6, 2, 1, 400, 32, torch.float32)
     got = form(query, key, value, scale, torch.tensor([held], dtype=torch.int32))
-    want = attend_whole_naive(query, key[:, :, :held], value[:, :, :held], scale)
+    want = attend_causal_naive(query, key[:, :, :held], value[:, :, :held], scale)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 

@@ -9,19 +9,14 @@ import torch
 from torch import Tensor
 
 from reattention_kernels.backend import TRITON_DTYPES, use_triton
-from reattention_kernels.view.naive import (
-    SelectedView,
-    attend_view_naive,
-    attend_whole_naive,
-    view_rows,
-)
+from reattention_kernels.causal.naive import attend_causal_naive
+from reattention_kernels.view.naive import SelectedView, attend_view_naive, view_rows
 
 __all__ = [
     "SelectedView",
     "attend_view",
     "attend_view_naive",
     "attend_whole",
-    "attend_whole_naive",
     "takes_whole",
     "view_rows",
 ]
@@ -37,19 +32,25 @@ def attend_view(
     view: SelectedView,
     scale: float,
     device_length: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Attention of a chunk over global + selected + local keys, whose number the device knows.
+    """Attention of chunks over global + selected + local keys, whose number the device knows.
 
-    The view's keys get RoPE at 0..n-1 in view order, the queries at the last T positions; n =
+    A view's keys get RoPE at 0..n-1 in view order, the queries at the last T positions; n =
     global_size + count + local_size. Design: ReAttention (arXiv 2407.15176), section 3.
+
+    B entries are rows, or chunks of one row that share its keys: `key` and `value` expanded over B,
+    and a length each. An entry has the same bits alone and among others. On a GPU a chunk holds its
+    view meanwhile: 2 x B x Hkv x (global_size + W + local_size) x D elements.
 
     Args:
         query: [B, H, T, D], un-rotated; T <= local_size.
         key, value: [B, Hkv, N, D], the whole cache with the chunk appended, un-rotated.
         view: what is selected, and the RoPE tables.
         scale: factor of the scores.
-        device_length: int32 [1], only the first so many keys exist; for calls that a CUDA graph
-            repeats.
+        device_length: int32 [1] or [B], only the first so many keys of an entry exist; for calls
+            that a CUDA graph repeats, and for chunks of one row.
+        out: [B, H, T, D] of query's dtype, written and returned: any strides, the last 1.
 
     Returns:
         [B, H, T, D] of query's dtype.
@@ -58,10 +59,8 @@ def attend_view(
         from reattention_kernels.view.launch import attend_view_triton
 
         with torch.cuda.device_of(query):
-            return attend_view_triton(query, key, value, view, scale, device_length)
-    if device_length is not None:
-        key, value = key[:, :, : int(device_length)], value[:, :, : int(device_length)]
-    return attend_view_naive(query, key, value, view, scale)
+            return attend_view_triton(query, key, value, view, scale, device_length, out)
+    return _into(out, attend_view_naive(query, key, value, view, scale, device_length))
 
 
 def takes_whole(query: Tensor, key: Tensor) -> bool:
@@ -72,19 +71,25 @@ def takes_whole(query: Tensor, key: Tensor) -> bool:
 
 
 def attend_whole(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, device_length: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    device_length: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention of a cache's last T tokens over all of it; no RoPE.
+    """Causal attention of a cache's last T tokens over all of it; no RoPE; few queries.
 
     The keys are split over the GPU (Flash-Decoding: Dao et al., 2023,
-    pytorch.org/blog/flash-decoding).
+    pytorch.org/blog/flash-decoding). For many queries: `reattention_kernels.causal`.
 
     Args:
         query: [B, H, T, D], T >= 1, for which `takes_whole` holds.
         key, value: [B, Hkv, N, D], the cache with the T tokens appended.
         scale: factor of the scores.
-        device_length: int32 [1], only the first so many keys exist; for calls that a CUDA graph
-            repeats.
+        device_length: int32 [1] or [B], only the first so many keys exist; for calls that a CUDA
+            graph repeats.
+        out: [B, H, T, D] of query's dtype, written and returned: any strides, the last 1.
 
     Returns:
         [B, H, T, D] of query's dtype.
@@ -93,10 +98,12 @@ def attend_whole(
         from reattention_kernels.view.launch import attend_whole_triton
 
         with torch.cuda.device_of(query):
-            return attend_whole_triton(query, key, value, scale, device_length)
-    if device_length is not None:
-        key, value = key[:, :, : int(device_length)], value[:, :, : int(device_length)]
-    return attend_whole_naive(query, key, value, scale)
+            return attend_whole_triton(query, key, value, scale, device_length, out)
+    return _into(out, attend_causal_naive(query, key, value, scale, device_length))
+
+
+def _into(out: Tensor | None, answer: Tensor) -> Tensor:
+    return answer if out is None else out.copy_(answer)
 
 
 def _refusal(query: Tensor) -> str | None:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
 import triton
 from torch import Tensor
 
+from reattention_kernels.causal.fa3 import attend_fa3, fa3_absent, fa3_takes
+from reattention_kernels.causal.launch import attend_causal_triton, upcast
+from reattention_kernels.causal.triton import LOG2E
 from reattention_kernels.view import DECODE_ROWS, SelectedView
 from reattention_kernels.view.triton import (
     DECODE_KEYS,
     DECODE_SPLITS,
     FEW_HEADS,
-    LOG2E,
     MORE_SPLITS,
     gather_view_kernel,
     rotate_query_kernel,
-    view_attention_kernel,
 )
 from reattention_kernels.view.triton_decode import decode_view_kernel, join_splits_kernel
 from reattention_kernels.view.triton_whole import decode_whole_kernel
 
 Grid = tuple[int, int, int]
 
-CHUNK_TILE = (64, 64, 4, 3)  # query rows, keys, warps, stages
-WIDE_TILE = (32, 32, 4, 2)  # float32 and head_dim 256
 WHOLE_TILE = (64, 4, 3)  # keys, warps, stages
 WHOLE_PROGRAMS = 256  # two on each of an H100's 132 processors, which their memory allows
 MOST_SPLITS = 128
@@ -39,23 +37,36 @@ def attend_view_triton(
     view: SelectedView,
     scale: float,
     device_length: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`; never waits for the host."""
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
-    positions, cos, sin = (x.contiguous() for x in (view.positions, view.cos, view.sin))
-    view = view._replace(positions=positions, cos=cos, sin=sin)
+    positions, counts, cos, sin = (
+        x.contiguous() for x in (view.positions, view.counts, view.cos, view.sin)
+    )
+    view = view._replace(positions=positions, counts=counts, cos=cos, sin=sin)
+    if out is None:
+        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     group = query.shape[1] // key.shape[1]
     step = _decode if group * query.shape[2] <= DECODE_ROWS else _chunk
-    n = key.shape[2] if device_length is None else device_length
-    return step(query, key, value, view, scale, n)
+    return step(query, key, value, view, scale, _limits(key, device_length), out)
 
 
-def _upcast() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
+def _limits(key: Tensor, lengths: Tensor | None) -> tuple[int | Tensor, int]:
+    """How many keys there are, for all entries or on the device, and the step between entries."""
+    if lengths is None:
+        return key.shape[2], 0
+    return lengths, 0 if lengths.numel() == 1 else lengths.stride(0)
 
 
 def _chunk(
-    query: Tensor, key: Tensor, value: Tensor, view: SelectedView, scale: float, n: int | Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    view: SelectedView,
+    scale: float,
+    limits: tuple[int | Tensor, int],
+    out: Tensor,
 ) -> Tensor:
     positions, count, cos, sin, global_size, local_size = view
     b, h, t, d = query.shape
@@ -64,48 +75,55 @@ def _chunk(
     half = triton.next_power_of_2(d // 2)
     k_view = torch.empty(b, kv_heads, capacity, d, dtype=key.dtype, device=key.device)
     v_view = torch.empty_like(k_view)
+    sizes = torch.empty(b, dtype=torch.int32, device=key.device)
     rotated = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
-    out = torch.empty_like(rotated)
     gather_view_kernel[(triton.cdiv(capacity, 32), kv_heads, b)](
-        key, value, positions, count, cos, sin, k_view, v_view,
-        n, capacity, kv_heads, positions.shape[1], *key.stride()[:3], *value.stride()[:3],
+        key, value, positions, count, cos, sin, k_view, v_view, sizes,
+        *limits, capacity, kv_heads, positions.shape[1], *key.stride()[:3], *value.stride()[:3],
         GLOBAL=global_size, LOCAL=local_size, D=d, HALF_P=half, BLOCK=32,
     )  # fmt: skip
-    fixed = global_size + local_size
     rotate_query_kernel[(triton.cdiv(t, 32), h, b)](
         query, count, cos, sin, rotated, t, h, *query.stride()[:3],
-        FIXED=fixed, D=d, HALF_P=half, BLOCK=32,
+        FIXED=global_size + local_size, D=d, HALF_P=half, BLOCK=32,
     )  # fmt: skip
-    wide = query.element_size() == 4 or d > 128
-    rows, keys, warps, stages = WIDE_TILE if wide else CHUNK_TILE
-    view_attention_kernel[(triton.cdiv(t, rows), h, b)](
-        rotated, k_view, v_view, count, out, scale * LOG2E, t, capacity, h,
-        GROUP=h // kv_heads, FIXED=fixed, D=d, DP=max(16, triton.next_power_of_2(d)),
-        BM=rows, BN=keys, STAGES=stages, UPCAST=_upcast(), num_warps=warps,
-    )  # fmt: skip
-    return out
+    # the gathered views are zero behind their sizes, which FlashAttention-3 needs
+    fa3 = query.is_cuda and fa3_takes(query) and fa3_absent(query.get_device(), query.dtype) is None
+    attend = attend_fa3 if fa3 else attend_causal_triton
+    return attend(rotated, k_view, v_view, scale, sizes, out)
 
 
 def _decode(
-    query: Tensor, key: Tensor, value: Tensor, view: SelectedView, scale: float, n: int | Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    view: SelectedView,
+    scale: float,
+    limits: tuple[int | Tensor, int],
+    out: Tensor,
 ) -> Tensor:
     positions, count, cos, sin, global_size, local_size = view
     kv_heads = key.shape[1]
-    splits = DECODE_SPLITS if key.shape[0] * kv_heads >= FEW_HEADS else MORE_SPLITS
+    # not by B: an entry has the same bits alone and among others
+    splits = DECODE_SPLITS if kv_heads >= FEW_HEADS else MORE_SPLITS
 
     def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
         decode_view_kernel[grid](
             query, key, value, positions, count, cos, sin, parts, stats, scale * LOG2E,
-            n, query.shape[2], kv_heads, positions.shape[1],
+            *limits, query.shape[2], kv_heads, positions.shape[1],
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
-            GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=_upcast(), **layout,
+            GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=upcast(), **layout,
         )  # fmt: skip
 
-    return _joined(query, kv_heads, splits, launch)
+    return _joined(query, kv_heads, splits, launch, out)
 
 
 def attend_whole_triton(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, device_length: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    device_length: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.view.attend_whole`; never waits for the host."""
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
@@ -118,13 +136,13 @@ def attend_whole_triton(
     def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
         decode_whole_kernel[grid](
             query, key, value, parts, stats, scale * LOG2E,
-            key.shape[2] if device_length is None else device_length, t, kv_heads,
+            *_limits(key, device_length), t, kv_heads,
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
-            DP=max(16, triton.next_power_of_2(d)), BN=keys, STAGES=stages, UPCAST=_upcast(),
+            DP=max(16, triton.next_power_of_2(d)), BN=keys, STAGES=stages, UPCAST=upcast(),
             num_warps=warps, **layout,
         )  # fmt: skip
 
-    return _joined(query, kv_heads, splits, launch)
+    return _joined(query, kv_heads, splits, launch, out)
 
 
 def _joined(
@@ -132,6 +150,7 @@ def _joined(
     kv_heads: int,
     splits: int,
     launch: Callable[[Grid, Tensor, Tensor, dict[str, int]], None],
+    out: Tensor | None,
 ) -> Tensor:
     """What `launch` finds in `splits` parts of the keys, joined: [B, H, T, D]."""
     b, h, t, d = query.shape
@@ -139,10 +158,11 @@ def _joined(
     shape = (b, kv_heads, splits, DECODE_ROWS)
     parts = torch.empty(*shape, 2 * half, dtype=torch.float32, device=query.device)
     stats = torch.empty(*shape, 2, dtype=torch.float32, device=query.device)
-    out = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
+    if out is None:
+        out = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
     layout = dict(GROUP=h // kv_heads, D=d, HALF_P=half, ROWS=DECODE_ROWS)
     launch((splits, kv_heads, b), parts, stats, layout)
     join_splits_kernel[(h // kv_heads * t, kv_heads, b)](
-        parts, stats, out, t, kv_heads, SPLITS=splits, **layout
+        parts, stats, out, t, kv_heads, *out.stride()[:3], SPLITS=splits, **layout
     )
     return out

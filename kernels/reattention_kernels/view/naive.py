@@ -1,4 +1,4 @@
-"""Reference forms of `attend_view` and `attend_whole`: whole score matrices."""
+"""Reference form of `attend_view`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from reattention_kernels.causal.naive import attend_causal_naive, host_lengths
 
 
 class SelectedView(NamedTuple):
@@ -30,29 +32,18 @@ def attend_view_naive(
     value: Tensor,
     view: SelectedView,
     scale: float,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`."""
     positions, count, cos, sin, global_size, local_size = view
     rows = []
-    for b in range(query.shape[0]):
-        chosen = view_rows(positions[b], int(count[b]), key.shape[2], global_size, local_size)
+    for b, length in enumerate(host_lengths(key, lengths)):
+        chosen = view_rows(positions[b], int(count[b]), length, global_size, local_size)
         n, t = chosen.numel(), query.shape[2]
         k = rotate(key[b][:, chosen], cos[:n], sin[:n])
         q = rotate(query[b], cos[n - t : n], sin[n - t : n])
-        rows.append(attend_whole_naive(q[None], k[None], value[b : b + 1][:, :, chosen], scale)[0])
+        rows.append(attend_causal_naive(q[None], k[None], value[b, :, chosen][None], scale)[0])
     return torch.stack(rows)
-
-
-def attend_whole_naive(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Same contract as `reattention_kernels.view.attend_whole`, in float32 or finer."""
-    exact = torch.promote_types(query.dtype, torch.float32)
-    group, t, n = query.shape[1] // key.shape[1], query.shape[2], key.shape[2]
-    q, k, v = query.to(exact), key.to(exact), value.to(exact)
-    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    scores = (q @ k.transpose(2, 3)) * scale  # [B, H, T, n]
-    places = torch.arange(n, device=q.device)
-    weights = scores.masked_fill(places > places[n - t :, None], -torch.inf).softmax(-1)
-    return (weights @ v).to(query.dtype)
 
 
 def view_rows(positions: Tensor, count: int, n: int, global_size: int, local_size: int) -> Tensor:

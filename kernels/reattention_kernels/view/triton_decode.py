@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from reattention_kernels.device_number import number
-from reattention_kernels.view.triton import dot, rotated_half, softmax_step, view_to_cache
+from reattention_kernels.causal.triton import dot, softmax_step
+from reattention_kernels.view.triton import limit_of, rotated_half, view_to_cache
 
 
-@triton.jit(do_not_specialize=["n_keys", "n_queries"])
+@triton.jit(do_not_specialize=["n_keys", "limit_step", "n_queries"])
 def decode_view_kernel(
     q_ptr,
     k_ptr,
@@ -22,6 +22,7 @@ def decode_view_kernel(
     stat_ptr,
     scale,
     n_keys,
+    limit_step,
     n_queries,
     n_kv_heads,
     width,
@@ -50,7 +51,7 @@ def decode_view_kernel(
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
     count = tl.load(count_ptr + b)
-    end = number(n_keys)
+    end = limit_of(n_keys, b, limit_step)
     size = GLOBAL + count + LOCAL
     blocks = tl.cdiv(tl.cdiv(size, BN), n_splits)
     d = tl.arange(0, HALF_P)
@@ -108,6 +109,9 @@ def join_splits_kernel(
     out_ptr,
     n_queries,
     n_kv_heads,
+    stride_ob,
+    stride_oh,
+    stride_ot,
     GROUP: tl.constexpr,
     D: tl.constexpr,
     HALF_P: tl.constexpr,
@@ -129,8 +133,8 @@ def join_splits_kernel(
     at = slot[:, None] * (2 * HALF_P) + d[None, :]
     out1 = tl.sum(tl.load(part_ptr + at) * weight[:, None], 0) / norm
     out2 = tl.sum(tl.load(part_ptr + at + HALF_P) * weight[:, None], 0) / norm
-    q_head = head * GROUP + row // n_queries
-    out_at = ((b * n_kv_heads * GROUP + q_head) * n_queries + row % n_queries) * D + d
+    q_head = (head * GROUP + row // n_queries).to(tl.int64)
+    out_at = b * stride_ob + q_head * stride_oh + row % n_queries * stride_ot + d
     dtype = out_ptr.dtype.element_ty
     tl.store(out_ptr + out_at, out1.to(dtype), mask=d < HALF)
     tl.store(out_ptr + out_at + HALF, out2.to(dtype), mask=d < HALF)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from reattention_kernels.device_number import number
-from reattention_kernels.view.triton import dot, softmax_step
+from reattention_kernels.causal.triton import dot, softmax_step
+from reattention_kernels.view.triton import limit_of
 
 
-@triton.jit(do_not_specialize=["n_keys", "n_queries"])
+@triton.jit(do_not_specialize=["n_keys", "limit_step", "n_queries"])
 def decode_whole_kernel(
     q_ptr,
     k_ptr,
@@ -19,6 +19,7 @@ def decode_whole_kernel(
     stat_ptr,
     scale,
     n_keys,
+    limit_step,
     n_queries,
     n_kv_heads,
     stride_qb,
@@ -44,7 +45,7 @@ def decode_whole_kernel(
     n_splits = tl.num_programs(0)
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
-    size = number(n_keys)
+    size = limit_of(n_keys, b, limit_step)
     blocks = tl.cdiv(tl.cdiv(size, BN), n_splits)
     d = tl.arange(0, DP)
     in_head = (d < D)[None, :]
