@@ -75,7 +75,13 @@ class FusedViewAttention:
         return _attend(view, row, query, tables, scale, out)
 
     def attend_all(
-        self, rope: ViewRope, row: RowCache, query: Tensor, scale: float, prompt: int
+        self,
+        rope: ViewRope,
+        row: RowCache,
+        query: Tensor,
+        scale: float,
+        prompt: int,
+        out: Tensor | None = None,
     ) -> Tensor | None:
         """A decode step over all that the row holds, renumbered: query [H, 1, D] -> [H, 1, D].
 
@@ -93,7 +99,8 @@ class FusedViewAttention:
         else:
             chosen = row.device_length - 1
         view = Selection(self._all_places(row.capacity, query.device), chosen, 0, 1)
-        return _attend(view, row, query[None], tables, scale)[0]
+        into = None if out is None else out[None]
+        return _attend(view, row, query[None], tables, scale, into)[0]
 
     def held_places(self) -> list[Tensor]:
         """The tables of `attend_all` made last, one a device."""
@@ -118,12 +125,12 @@ def _attend(
     out: Tensor | None = None,
 ) -> Tensor:
     key, value = (x.expand(len(query), *x.shape) for x in (row.key, row.value))
-    answer = attend_view(
+    return attend_view(
         query,
         key,
         value,
         SelectedView(view.spans, view.count, *tables, view.global_size, view.local_size),
         scale,
         row.device_length,
+        out,
     )
-    return answer if out is None else out.copy_(answer)

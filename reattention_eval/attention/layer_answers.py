@@ -150,13 +150,16 @@ class LayerAnswers:
         cache, rows = self._caches[layer], query.shape[0]
         if not group.selects:
             q, k, v = (x.flatten(0, 1) for x in (query, key, value))
-            answer = self._by_the_whole(layer, row, q, k, v, scale, group, rows)
-            out.copy_(answer.view(out.shape))
+            if rows == 1:
+                self._by_the_whole(layer, row, q, k, v, scale, group, rows, out[0])
+            else:  # their heads lie apart in `out`
+                answer = self._by_the_whole(layer, row, q, k, v, scale, group, rows)
+                out.copy_(answer.view(out.shape))
             return
         held = cache.append(row, key.flatten(0, 1), value.flatten(0, 1), rows)
         for i in range(rows):
             if cache.repeated is not None:
-                out[i] = self._by_its_view(layer, row, held, query[i], scale, group.place)
+                self._by_its_view(layer, row, held, query[i], scale, group.place, out[i])
             else:
                 self._by_its_views(layer, row + i, query[i], scale, out[i], group)
 
@@ -172,18 +175,22 @@ class LayerAnswers:
         scale: float,
         group: ChunkGroup,
         rows: int,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """query [R*H, T, D] -> [R*H, T, D]: the rows are so many more KV heads."""
+        """query [R*H, T, D] -> [R*H, T, D]: the rows are so many more KV heads.
+
+        out: where to, with any strides but the last; as in all below.
+        """
         at, cache, prompt = self._layers[layer], self._caches[layer], self._rows.prompts[row]
         start, step, size = cache.lengths[row], cache.repeated, self.policy.chunk_size
         if at.window is not None:
             query, key = at.rope.rotate_at(query, key, start, prompt)
             held = cache.append(row, key, value, rows)
-            answers = [
-                attend_sliding(query[:, part], held.key[:, :n], held.value[:, :n], scale, at.window)
-                for _, part, n in group.chunks(size)
-            ]
-            return answers[0] if len(answers) == 1 else torch.cat(answers, 1)
+            out = torch.empty_like(query) if out is None else out
+            for _, part, n in group.chunks(size):
+                k, v = held.key[:, :n], held.value[:, :n]
+                out[:, part] = attend_sliding(query[:, part], k, v, scale, at.window)
+            return out
         for place, _, n in group.chunks(size):
             self._count(place, rows, view_tokens=rows * n)
         whole = self._rows.whole(prompt)
@@ -193,21 +200,27 @@ class LayerAnswers:
             else:
                 query, key = at.rope.rotate_slot(query, key, step.slot, step.capacity, whole)
             held = cache.append(row, key, value, rows)
-            return self._causal(query, held.key, held.value, scale, held.device_length)
+            return self._causal(query, held.key, held.value, scale, held.device_length, out)
         held = cache.append(row, key, value, rows)
-        return self._by_all_of(layer, held, query, scale, whole)
+        return self._by_all_of(layer, held, query, scale, whole, out)
 
     def _by_all_of(
-        self, layer: int, held: RowCache, query: Tensor, scale: float, whole: int
+        self,
+        layer: int,
+        held: RowCache,
+        query: Tensor,
+        scale: float,
+        whole: int,
+        out: Tensor | None = None,
     ) -> Tensor:
         """All that is held, renumbered, the queries its last tokens: [H, T, D] -> [H, T, D]."""
         rope = self._layers[layer].rope
-        answer = self._fused.attend_all(rope, held, query, scale, whole)
+        answer = self._fused.attend_all(rope, held, query, scale, whole, out)
         if answer is not None:
             return answer
         key, value = held.key[:, : held.length], held.value[:, : held.length]
         query, key = rope.rotate_view(query, key, whole)
-        return self._causal(query, key, value, scale)
+        return self._causal(query, key, value, scale, out=out)
 
     def _causal(
         self,
@@ -216,17 +229,19 @@ class LayerAnswers:
         value: Tensor,
         scale: float,
         device_length: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """All queries at once where flash kernels do it; elsewhere a chunk, whose mask is small."""
         t, n = query.shape[1], key.shape[1]
         size = self.policy.chunk_size
         if t <= size or (query.is_cuda and query.dtype in FLASH_DTYPES):
-            return self._attend(query, key, value, scale, device_length)
-        parts = []
+            return self._attend(query, key, value, scale, device_length, out)
+        out = torch.empty_like(query) if out is None else out
         for first in range(0, t, size):
-            part, end = query[:, first : first + size], n - t + min(first + size, t)
-            parts.append(self._attend(part, key[:, :end], value[:, :end], scale))
-        return torch.cat(parts, 1)
+            part, end = slice(first, min(first + size, t)), n - t + min(first + size, t)
+            q, k, v = query[:, part], key[:, :end], value[:, :end]
+            self._attend(q, k, v, scale, out=out[:, part])
+        return out
 
     # -- by the policy's views -------------------------------------------------------------------
 
@@ -245,7 +260,7 @@ class LayerAnswers:
             return
         for place, part, n in group.chunks(size):
             held = cache.beginning(row, n)
-            out[:, part] = self._by_its_view(layer, row, held, query[:, part], scale, place)
+            self._by_its_view(layer, row, held, query[:, part], scale, place, out[:, part])
 
     def _together(
         self,
@@ -288,19 +303,27 @@ class LayerAnswers:
         return self._ends[1]
 
     def _by_its_view(
-        self, layer: int, row: int, held: RowCache, query: Tensor, scale: float, place: int
-    ) -> Tensor:
-        """query [H, T, D], the last tokens of what is held -> [H, T, D]."""
+        self,
+        layer: int,
+        row: int,
+        held: RowCache,
+        query: Tensor,
+        scale: float,
+        place: int,
+        out: Tensor,
+    ) -> None:
+        """query [H, T, D], the last tokens of what is held, into out [H, T, D]."""
         rope, whole = self._layers[layer].rope, self._rows.whole(self._rows.prompts[row])
         view = self.policy.view(held, query)
         if view is None:  # counted as a step that did not select
             self._count(place, 1, view_tokens=held.capacity)
-            return self._by_all_of(layer, held, query, scale, whole)
+            self._by_all_of(layer, held, query, scale, whole, out)
+            return
         if isinstance(view, Selection):
-            answer = self._fused.attend(rope, view, held, query[None], scale, place)
+            answer = self._fused.attend(rope, view, held, query[None], scale, place, out[None])
             if answer is not None:
                 self._count(place, 1, 1, view.global_size + view.local_size)
-                return answer[0]
+                return
             view = View(view.positions(held.length))
         elif isinstance(view, View):
             view.check(self.policy.name, held, query)
@@ -317,4 +340,4 @@ class LayerAnswers:
             query, key = rope.rotate_places(
                 query, key, view.places, view.query_places, view.extent, whole
             )
-        return self._attend(query, key, value, scale)
+        self._attend(query, key, value, scale, out=out)

@@ -12,7 +12,8 @@ from tiny_models import longrope, random_prompt, tiny_model
 pytest.importorskip("triton")
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.attention import attend, fused_view_attention, hook
+from reattention_eval.attention import attend, fused_view_attention, hook, layer_answers
+from reattention_eval.engine.forward_size import ForwardSize
 from reattention_kernels.topk_keys.triton import interpreted
 from reattention_kernels.view import launch
 
@@ -104,3 +105,26 @@ def test_repeated_steps_read_their_length_on_the_device(method, by_kernels, monk
     got = run(method, 100)
     assert rooms
     assert torch.equal(got[0], want[0])
+
+
+@pytest.mark.parametrize("method", METHODS[1:], ids=lambda method: method.name)
+def test_chunks_of_a_forward_are_answered_together(method, by_kernels, monkeypatch):
+    """As chunk by chunk, in as many calls as the gathered views may take memory."""
+    want = run(method, 300)
+    alone = by_kernels.copy()
+    by_kernels.clear()
+    chunks = []
+    attend_view = fused_view_attention.attend_view
+    monkeypatch.setattr(
+        fused_view_attention,
+        "attend_view",
+        lambda query, *args: chunks.append(len(query)) or attend_view(query, *args),
+    )
+    monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 256)
+    view_bytes = 2 * 16 * 4 * method.budget
+    monkeypatch.setattr(layer_answers, "GATHERED_BYTES", 3 * view_bytes)
+    got = run(method, 300)
+    assert max(chunks) == 3
+    assert sum(chunks) == len([name for name, _ in alone if name == "view"])
+    torch.testing.assert_close(got[0], want[0], rtol=1e-4, atol=1e-4)
+    assert got[1] == want[1]

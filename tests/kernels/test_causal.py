@@ -175,7 +175,7 @@ class Fwd:
         self.calls: list[dict[str, object]] = []
 
     def fwd(self, q, k, v, *, out, seqused_k, kv_batch_idx, **settings):
-        b, t, h, d = q.shape
+        b, _, h, d = q.shape
         assert settings.pop("is_causal") is True
         self.calls.append(settings)
         for x in (q, k, v, out):
