@@ -55,3 +55,30 @@ class Counts:
         for on, count in other.on_devices.items():
             devices[on] = devices.get(on, 0) + count.sum(0, keepdim=True)
         return Counts(self.host.sum(1, keepdim=True) + other.host.sum(1, keepdim=True), devices)
+
+
+class ChunkCounter:
+    """Counts on the host, by the place of a chunk in its forward."""
+
+    def __init__(self) -> None:
+        self._counted: list[list[int]] = _zeros().tolist()
+
+    def add(self, place: int, steps: int, selected: int = 0, view_tokens: int = 0) -> None:
+        place = min(place, PLACES - 1)
+        for held, more in zip(self._counted, (steps, selected, view_tokens), strict=True):
+            held[place] += more
+
+    @property
+    def layer_steps(self) -> int:
+        return sum(self._counted[0])
+
+    @property
+    def selected(self) -> int:
+        return sum(self._counted[1])
+
+    def tensor(self) -> Tensor:
+        """As in `Counts.host`."""
+        return torch.tensor(self._counted)
+
+    def set(self, host: Tensor) -> None:
+        self._counted = host.tolist()

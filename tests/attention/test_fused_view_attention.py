@@ -12,7 +12,7 @@ from tiny_models import longrope, random_prompt, tiny_model
 pytest.importorskip("triton")
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.attention import attend, fused_view_attention, hook, layer_answers
+from reattention_eval.attention import attend, fused_view_attention, hook, view_answers
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_kernels.topk_keys.triton import interpreted
 from reattention_kernels.view import launch
@@ -122,7 +122,7 @@ def test_chunks_of_a_forward_are_answered_together(method, by_kernels, monkeypat
     )
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 256)
     view_bytes = 2 * 16 * 4 * method.budget
-    monkeypatch.setattr(layer_answers, "GATHERED_BYTES", 3 * view_bytes)
+    monkeypatch.setattr(view_answers, "GATHERED_BYTES", 3 * view_bytes)
     got = run(method, 300)
     assert max(chunks) == 3
     assert sum(chunks) == len([name for name, _ in alone if name == "view"])

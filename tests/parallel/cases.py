@@ -158,6 +158,8 @@ class _Noting:
         self._policy, self._views = policy, views
 
     def __getattr__(self, name: str) -> Any:
+        if name == "views":  # chunk by chunk, so that each is noted
+            raise AttributeError(name)
         return getattr(self._policy, name)
 
     def view(self, row: Any, query: torch.Tensor) -> Any:

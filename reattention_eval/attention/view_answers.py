@@ -1,0 +1,133 @@
+"""Layers answered by the policy's views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from reattention_eval.attention.answer_parts import AnswerParts
+from reattention_eval.attention.chunk_groups import ChunkGroup
+from reattention_eval.attention.policy import Selection, View, ViewPolicy, ViewsTogether
+from reattention_eval.attention.whole_answers import WholeAnswers
+from reattention_eval.cache import RowCache
+from reattention_eval.errors import ConfigError
+
+GATHERED_BYTES = 256 << 20  # of views answered in one call, keys and values
+
+
+class ViewAnswers:
+    """Of one row, whose tokens are in the cache already."""
+
+    def __init__(self, parts: AnswerParts, whole: WholeAnswers) -> None:
+        self._parts, self._whole = parts, whole
+        self._ends: tuple[object, Tensor] | None = None
+
+    def answer(
+        self,
+        policy: ViewPolicy,
+        layer: int,
+        row: int,
+        query: Tensor,
+        scale: float,
+        out: Tensor,
+        group: ChunkGroup,
+    ) -> None:
+        """query [H, T, D] of one row, its tokens in the cache already, into out [H, T, D]."""
+        cache, size = self._parts.caches[layer], group.tokens // len(group.ends)
+        if (
+            len(group.ends) > 1
+            and isinstance(policy, ViewsTogether)
+            and self._parts.fused.takes(query)
+            and self._together(policy, layer, row, query, scale, out, group)
+        ):
+            return
+        for place, part, n in group.chunks(size):
+            held = cache.beginning(row, n)
+            self.one(policy, layer, row, held, query[:, part], scale, place, out[:, part])
+
+    def _together(
+        self,
+        policy: ViewsTogether,
+        layer: int,
+        row: int,
+        query: Tensor,
+        scale: float,
+        out: Tensor,
+        group: ChunkGroup,
+    ) -> bool:
+        """As many chunks a call as their gathered views may take memory; False where the kernels
+        decline."""
+        cache, size = self._parts.caches[layer], group.tokens // len(group.ends)
+        one = cache.beginning(row, group.ends[0])
+        heads, _, dim = one.key.shape
+        view_bytes = 2 * heads * dim * one.key.element_size() * policy.budget
+        calls = -(-len(group.ends) // max(1, GATHERED_BYTES // view_bytes))
+        chunks = -(-len(group.ends) // calls)
+        for first in range(0, len(group.ends), chunks):
+            ends = group.ends[first : first + chunks]
+            part = slice(first * size, (first + len(ends)) * size)
+            q, into = (x[:, part].unflatten(1, (-1, size)).transpose(0, 1) for x in (query, out))
+            held = cache.beginning(row, ends[-1], self._on_device(ends, query.device))
+            view = policy.views(held, q)
+            place = group.place + first
+            rope = self._parts.layers[layer].rope
+            if self._parts.fused.attend(rope, view, held, q, scale, place, into) is None:
+                return False
+            for i in range(len(ends)):
+                self._parts.counter.add(place + i, 1, 1, view.global_size + view.local_size)
+        return True
+
+    def _on_device(self, ends: Sequence[int], device: torch.device) -> Tensor:
+        """int32 [C]; the layers of a forward ask alike. Made there, so that nothing waits."""
+        if self._ends is None or self._ends[0] != (ends, device):
+            step = ends[1] - ends[0] if len(ends) > 1 else 1
+            made = torch.arange(ends[0], ends[-1] + 1, step, dtype=torch.int32, device=device)
+            self._ends = (ends, device), made
+        return self._ends[1]
+
+    def one(
+        self,
+        policy: ViewPolicy,
+        layer: int,
+        row: int,
+        held: RowCache,
+        query: Tensor,
+        scale: float,
+        place: int,
+        out: Tensor,
+    ) -> None:
+        """query [H, T, D], the last tokens of what is held, into out [H, T, D]."""
+        rope, whole = (
+            self._parts.layers[layer].rope,
+            self._parts.rows.whole(self._parts.rows.prompts[row]),
+        )
+        view = policy.view(held, query)
+        if view is None:  # counted as a step that did not select
+            self._parts.counter.add(place, 1, view_tokens=held.capacity)
+            self._whole.of_all(layer, held, query, scale, whole, policy.chunk_size, out)
+            return
+        if isinstance(view, Selection):
+            answer = self._parts.fused.attend(
+                rope, view, held, query[None], scale, place, out[None]
+            )
+            if answer is not None:
+                self._parts.counter.add(place, 1, 1, view.global_size + view.local_size)
+                return
+            view = View(view.positions(held.length))
+        elif isinstance(view, View):
+            view.check(policy.name, held, query)
+        else:
+            raise ConfigError(
+                f"{policy.name}: view must give a View or a Selection, found {type(view).__name__}."
+            )
+        key, value = held.gather(view.positions)
+        self._parts.counter.add(place, 1, 1, key.shape[1])
+        if view.places is None or view.query_places is None or view.extent is None:
+            query, key = rope.rotate_view(query, key, whole)
+        else:
+            query, key = rope.rotate_places(
+                query, key, view.places, view.query_places, view.extent, whole
+            )
+        self._parts.attend(query, key, value, scale, out=out)
