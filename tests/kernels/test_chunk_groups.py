@@ -37,17 +37,18 @@ def alone(form, query, key, length, *settings):
 
 
 @pytest.mark.parametrize("form", [topk_keys_triton, topk_keys])
-@pytest.mark.parametrize("mode", ["exact", "block_max"])
-@pytest.mark.parametrize("kind", KINDS[:3])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("integers", "exact"), ("repeated", "exact"), ("equal", "block_max")]
+)
 def test_winners(form, kind, mode):
-    group = chunks_of_a_row(kind, 6, 2, 3, [1, 130, 257, 400], 32)
+    group = chunks_of_a_row(kind, 6, 2, 3, [1, 130, 257, 300], 32)
     got = form(*group[:2], 4, mode, group[2])
     assert torch.equal(got, alone(topk_keys_blockwise, *group, 4, mode))
 
 
 def test_a_limit_before_a_split_of_the_keys():
     """Whole splits, and tiles within one, lie behind the first limits."""
-    query, key, length = chunks_of_a_row("repeated", 2, 1, 2, [3, 700, 2400], 32)
+    query, key, length = chunks_of_a_row("repeated", 2, 1, 2, [3, 2100], 32)
     tile = Tile(64, 64, 4, 2)
     got = topk_keys_triton(query[:1], key[:1], 4, "exact", length[:1], tile)  # two splits
     assert torch.equal(got, alone(topk_keys_blockwise, query[:1], key[:1], length[:1], 4))

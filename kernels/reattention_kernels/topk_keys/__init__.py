@@ -61,7 +61,7 @@ def topk_keys(
     """
     _check(query, key, k, mode)
     check_lengths(device_length, query.shape[0])
-    if use_triton(query, _refusal(query, k)):
+    if use_triton(query, triton_refusal(query, k)):
         from reattention_kernels.topk_keys.triton import topk_keys_triton
 
         with torch.cuda.device_of(query):
@@ -107,7 +107,7 @@ def topk_keys_indexed(
         return topk_keys_int8(query, key, index, k, device_length)[0]
 
 
-def _refusal(query: Tensor, k: int) -> str | None:
+def triton_refusal(query: Tensor, k: int) -> str | None:
     """Why the Triton form does not take a call; None where it does."""
     if k > MAX_K:
         return f"the kernel keeps at most {MAX_K} keys per query, found top_k {k}"

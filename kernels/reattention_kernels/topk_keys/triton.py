@@ -22,6 +22,7 @@ from reattention_kernels.topk_keys.triton_rescore import rescore_kernel
 
 MAX_K = 16
 MAX_HEAD_DIM = 256
+ROOMS = (64, 256, 1024, 4096)  # for the candidates of a row
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def best_blocks_of(
         descriptor = TensorDescriptor(held, held.shape, steps, [1, 1, tile.keys, padded])
     best_blocks_kernel[(-(-n_rows // tile.rows), pairs, splits)](
         query, descriptor, key, blocks, *(some or (None, None)), n_rows, t, n, number_step(n),
-        kv_heads, per_split, *query.stride()[:3], *key.stride()[:3], SOME=some is not None,
+        kv_heads, per_split, *query.stride()[:3], *key_steps(key), SOME=some is not None,
         GROUP=h // kv_heads, D=d, DP=padded, BM=tile.rows, BN=tile.keys, LANES=tile.lanes, K=k,
         STAGES=tile.stages, TMA=tma, PRECISION="ieee", UPCAST=interpreted(),
         ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps,
@@ -196,17 +197,30 @@ def rescore(
     padded = max(16, triton.next_power_of_2(d))
     rescore_kernel[(h // kv_heads * t, blocks.shape[0])](
         query, key, blocks, out, *(some or (None, None)), t, n, number_step(n), kv_heads, n_cand,
-        *query.stride()[:3], *key.stride()[:3], SOME=some is not None,
+        *query.stride()[:3], *key_steps(key), SOME=some is not None,
         GROUP=h // kv_heads, D=d, DP=padded, BLOCK=tile.block, LANES=tile.lanes, K=k,
-        KP=triton.next_power_of_2(k), CP=triton.next_power_of_2(n_cand),
+        KP=triton.next_power_of_2(k), CP=candidate_room(n_cand),
         CHUNK=max(1, min(triton.next_power_of_2(k), tile.rescore_size // (tile.block * padded))),
         ONE_PER_BLOCK=one_per_block, num_warps=tile.rescore_warps,
     )  # fmt: skip
 
 
+def key_steps(key: Tensor) -> tuple[int, ...]:
+    """Strides of batch, head and key. A lone entry has no next one: a step past 2^31 elements would
+    have the kernel compiled again."""
+    batch, *steps = key.stride()[:3]
+    return (batch if key.shape[0] > 1 else 0, *steps)
+
+
+def candidate_room(n_cand: int) -> int:
+    """Room for a row's candidates: of few sizes, since each is compiled by itself."""
+    fitting = [room for room in ROOMS if room >= n_cand]
+    return fitting[0] if fitting else triton.next_power_of_2(n_cand)
+
+
 def tma_ready(key: Tensor) -> bool:
     """The bulk copy engine wants 16-byte steps, none of them zero but the batch's."""
-    if interpreted() or not key.is_cuda or capability(key.device.index or 0)[0] < 9:
+    if interpreted() or key.is_cpu or capability(key.device.index or 0)[0] < 9:
         return False
     size = key.element_size()
     batch, *steps = key.stride()[:3]

@@ -1,9 +1,10 @@
-"""Triton form of `select_positions`: no sort, no wait for the host.
+"""Triton form of `select_positions`: no sort of the winners, no wait for the host.
 
 Few winners (a decode step) are compared with each other in one program. Many are counted by
-atomics; a histogram of the counts gives the fewest votes that still win, and the positions above
-it, plus the lowest ones at it, are the kept ones. All sums are of integers, so the result does not
-depend on the order of the atomics.
+atomics; a histogram of the counts gives the fewest votes that still win (the level), and the
+positions above it, plus the lowest ones at it, are the kept ones. All sums are of integers, so the
+result does not depend on the order of the atomics. No kernel's shape depends on how many winners
+or positions there are, so that each is compiled once.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from reattention_kernels.device_number import number, number_step
 
 FEW_WINNERS = 128  # comparing 256 with each other spills, and takes ten times as long
 FAR = tl.constexpr(2**30)  # behind every position; adding a span to it does not overflow
-SEGMENT = 4096  # positions per program of the scans over all positions
-SEGMENTS_AT_ONCE = 64
+SEGMENT = 2048  # positions per program of the scans over all positions
+SEGMENTS_AT_ONCE = 256
+FEW_VOTES = 64  # positions with fewer are counted in the program first: they are many
+BINS_AT_ONCE = 512
 
 
 @triton.jit
@@ -33,13 +36,11 @@ def write_spans(
     SPAN: tl.constexpr,
     SPAN_P: tl.constexpr,
 ):
-    """The union of the spans of the kept positions [P] (distinct), ascending, -1 behind.
+    """The union of the spans of the kept positions [P], ascending, -1 behind.
 
-    Spans have one length, so in order of position each adds what lies past the end of the one
-    before it.
+    The positions ascend too, the kept ones first. Spans have one length, so each adds what lies
+    past the end of the one before it.
     """
-    pos = tl.sort(tl.where(kept, pos, FAR))
-    kept = pos < FAR
     i = tl.arange(0, P)
     end = tl.minimum(pos - SPAN // 2 + SPAN, n)
     end_before = tl.where(i > 0, tl.gather(end, tl.maximum(i - 1, 0), 0), 0)
@@ -82,8 +83,9 @@ def select_few_kernel(
         (votes[None, :] == votes[:, None]) & (pos[None, :] < pos[:, None])
     )
     rank = tl.sum((beats & single[None, :]).to(tl.int32), 1)
-    kept = single & (rank < MAX_SPANS)
+    pos = tl.sort(tl.where(single & (rank < MAX_SPANS), pos, FAR))
     end = number(n, row * n_step)
+    kept = pos < FAR
     write_spans(pos, kept, out_ptr + row * WIDTH, count_ptr + row, end, P, WIDTH, SPAN, SPAN_P)
 
 
@@ -96,114 +98,123 @@ def count_votes_kernel(winners_ptr, votes_ptr, n_winners, n, BLOCK: tl.constexpr
     tl.atomic_add(votes_ptr + row * n + pos, pos * 0 + 1, mask=pos >= 0, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["n"])
-def histogram_kernel(votes_ptr, hist_ptr, n, BINS: tl.constexpr, SEG: tl.constexpr):
-    """Grid (segments, batch): how many positions have v votes; the last bin holds all above."""
+@triton.jit(do_not_specialize=["hist_ptr", "n", "n_bins"])
+def histogram_kernel(votes_ptr, hist_ptr, n, n_bins, FEW: tl.constexpr, SEG: tl.constexpr):
+    """Grid (segments, batch): how many positions have v > 0 votes; the last bin holds all above."""
     row = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0) * SEG + tl.arange(0, SEG)
     votes = tl.load(votes_ptr + row * n + i, mask=i < n, other=0)
     if tl.max(votes, 0) > 0:
-        hist = tl.histogram(tl.minimum(votes, BINS - 1), BINS)
-        v = tl.arange(0, BINS)
-        tl.atomic_add(hist_ptr + row * BINS + v, hist, mask=(hist > 0) & (v > 0), sem="relaxed")
+        votes = tl.minimum(votes, n_bins - 1)
+        hist = tl.histogram(tl.where(votes < FEW, votes, 0), FEW)
+        v = tl.arange(0, FEW)
+        hist_ptr += row * n_bins
+        tl.atomic_add(hist_ptr + v, hist, mask=(hist > 0) & (v > 0), sem="relaxed")
+        tl.atomic_add(hist_ptr + votes, votes * 0 + 1, mask=votes >= FEW, sem="relaxed")
 
 
 @triton.jit
-def winning_votes(hist_ptr, row, MAX_SPANS: tl.constexpr, BINS: tl.constexpr):
+def winning_votes(hist_ptr, n_bins, MAX_SPANS: tl.constexpr, BINS: tl.constexpr):
     """(v, above): fewer than MAX_SPANS positions have more than v votes, and with those at v there
     are enough; v = 0 where everything voted for is kept."""
-    v = tl.arange(0, BINS)
-    hist = tl.load(hist_ptr + row * BINS + v)
-    at_least = tl.cumsum(hist, 0, reverse=True)
-    level = tl.max(tl.where((at_least >= MAX_SPANS) & (v > 0), v, 0), 0)
-    return level, tl.sum(tl.where((v > level) & (v > 0), hist, 0), 0)
+    level = 0
+    n_above = 0
+    passed = 0  # positions in the bins above
+    for back in range(tl.cdiv(n_bins, BINS)):
+        v = n_bins - (back + 1) * BINS + tl.arange(0, BINS)
+        hist = tl.load(hist_ptr + v, mask=v > 0, other=0)
+        at_least = passed + tl.cumsum(hist, 0, reverse=True)
+        here = tl.max(tl.where((at_least >= MAX_SPANS) & (v > 0), v, 0), 0)
+        above = passed + tl.sum(tl.where(v > here, hist, 0), 0)
+        n_above = tl.where(level > 0, n_above, above)
+        level = tl.maximum(level, here)
+        passed += tl.sum(hist, 0)
+    return level, n_above
 
 
-@triton.jit
-def list_in_segment(i, chosen, list_ptr, size_ptr, at, MAX_SPANS: tl.constexpr):
-    """The first MAX_SPANS chosen positions of segment `at`, in order, and how many there are."""
-    slot = tl.cumsum(chosen.to(tl.int32), 0) - 1
-    tl.store(list_ptr + at * MAX_SPANS + slot, i, mask=chosen & (slot < MAX_SPANS))
-    tl.store(size_ptr + at, tl.sum(chosen.to(tl.int32), 0))
-
-
-@triton.jit(do_not_specialize=["n", "n_segments"])
+@triton.jit(do_not_specialize=["hist_ptr", "n", "n_bins", "n_segments"])
 def mark_kernel(
     votes_ptr,
     hist_ptr,
-    above_ptr,
-    n_above_ptr,
-    equal_ptr,
-    n_equal_ptr,
+    level_ptr,
+    size_ptr,
     n,
+    n_bins,
     n_segments,
     MAX_SPANS: tl.constexpr,
     BINS: tl.constexpr,
     SEG: tl.constexpr,
 ):
-    """Grid (segments, batch): per segment the positions above the winning level and those at it."""
+    """Grid (segments, batch) -> level [batch, 2], the winning level and how many positions are
+    above; size [batch, 2, segments], how many of each segment are above and at the level."""
     row = tl.program_id(1).to(tl.int64)
-    at = row * n_segments + tl.program_id(0)
-    i = tl.program_id(0) * SEG + tl.arange(0, SEG)
+    segment = tl.program_id(0)
+    i = segment * SEG + tl.arange(0, SEG)
     votes = tl.load(votes_ptr + row * n + i, mask=i < n, other=0)
-    if tl.max(votes, 0) > 0:
-        level, _ = winning_votes(hist_ptr, row, MAX_SPANS, BINS)
-        list_in_segment(i, votes > level, above_ptr, n_above_ptr, at, MAX_SPANS)
-        equal = (votes == level) & (votes > 0)
-        list_in_segment(i, equal, equal_ptr, n_equal_ptr, at, MAX_SPANS)
-    else:
-        tl.store(n_above_ptr + at, 0)
-        tl.store(n_equal_ptr + at, 0)
+    level, n_above = winning_votes(hist_ptr + row * n_bins, n_bins, MAX_SPANS, BINS)
+    tl.store(level_ptr + row * 2, level)  # the same from every segment
+    tl.store(level_ptr + row * 2 + 1, n_above)
+    size_ptr += row * 2 * n_segments + segment
+    tl.store(size_ptr, tl.sum((votes > level).to(tl.int32), 0))
+    equal = (votes == level) & (votes > 0)
+    tl.store(size_ptr + n_segments, tl.sum(equal.to(tl.int32), 0))
 
 
-@triton.jit
-def find_in_segments(order, size_ptr, n_segments, MAX_SPANS: tl.constexpr, CHUNK: tl.constexpr):
-    """Slot in the segments' lists of the order-th listed position; -1 where there is none."""
-    slot = order * 0 - 1
-    base = 0
-    for first in range(0, n_segments, CHUNK):
+@triton.jit(do_not_specialize=["list_ptr", "n", "n_segments"])
+def list_kernel(
+    votes_ptr,
+    level_ptr,
+    size_ptr,
+    list_ptr,
+    n,
+    n_segments,
+    MAX_SPANS: tl.constexpr,
+    SEG: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """Grid (segments, batch) -> list [batch, MAX_SPANS], the kept positions + 1, ascending: all
+    above the level and the lowest at it."""
+    row = tl.program_id(1).to(tl.int64)
+    segment = tl.program_id(0)
+    size_ptr += row * 2 * n_segments
+    if tl.load(size_ptr + segment) + tl.load(size_ptr + n_segments + segment) == 0:
+        return
+    above_before = 0
+    equal_before = 0
+    for first in range(0, segment, CHUNK):
         j = first + tl.arange(0, CHUNK)
-        size = tl.load(size_ptr + j, mask=j < n_segments, other=0)
-        stop = base + tl.cumsum(size, 0)
-        start = stop - size
-        mine = (order[:, None] >= start[None, :]) & (order[:, None] < stop[None, :])
-        at = j[None, :] * MAX_SPANS + order[:, None] - start[None, :]
-        slot = tl.maximum(slot, tl.max(tl.where(mine, at, -1), 1))
-        base += tl.sum(size, 0)
-    return slot
+        above_before += tl.sum(tl.load(size_ptr + j, mask=j < segment, other=0), 0)
+        equal_before += tl.sum(tl.load(size_ptr + n_segments + j, mask=j < segment, other=0), 0)
+    level = tl.load(level_ptr + row * 2)
+    wanted = MAX_SPANS - tl.load(level_ptr + row * 2 + 1)  # of those at the level
+    i = segment * SEG + tl.arange(0, SEG)
+    votes = tl.load(votes_ptr + row * n + i, mask=i < n, other=0)
+    above = votes > level
+    equal = (votes == level) & (votes > 0)
+    both = tl.cumsum(above.to(tl.int32) + (equal.to(tl.int32) << 16), 0)  # two counts in one
+    n_equal = equal_before + (both >> 16)
+    slot = above_before + (both & 0xFFFF) + tl.minimum(n_equal, wanted) - 1
+    chosen = above | (equal & (n_equal <= wanted))
+    tl.store(list_ptr + row * MAX_SPANS + slot, i + 1, mask=chosen)
 
 
-@triton.jit(do_not_specialize=["n", "n_step", "n_segments"])
+@triton.jit(do_not_specialize=["list_ptr", "n", "n_step"])
 def finish_kernel(
-    hist_ptr,
-    above_ptr,
-    n_above_ptr,
-    equal_ptr,
-    n_equal_ptr,
+    list_ptr,
     out_ptr,
     count_ptr,
     n,
     n_step,
-    n_segments,
     MAX_SPANS: tl.constexpr,
-    BINS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPAN: tl.constexpr,
     SPAN_P: tl.constexpr,
     P: tl.constexpr,
-    CHUNK: tl.constexpr,
 ):
-    """Grid (batch,): all above the level, the lowest at it, their spans."""
+    """Grid (batch,): the spans of the listed positions."""
     row = tl.program_id(0).to(tl.int64)
-    _, n_above = winning_votes(hist_ptr, row, MAX_SPANS, BINS)
     i = tl.arange(0, P)
-    lists = row * n_segments
-    above = find_in_segments(i, n_above_ptr + lists, n_segments, MAX_SPANS, CHUNK)
-    equal = find_in_segments(i - n_above, n_equal_ptr + lists, n_segments, MAX_SPANS, CHUNK)
-    equal = tl.where((i >= n_above) & (i < MAX_SPANS), equal, -1)
-    pos = tl.load(above_ptr + lists * MAX_SPANS + above, mask=above >= 0, other=-1)
-    more = tl.load(equal_ptr + lists * MAX_SPANS + equal, mask=equal >= 0, other=-1)
-    pos = tl.maximum(pos, more)
+    pos = tl.load(list_ptr + row * MAX_SPANS + i, mask=i < MAX_SPANS, other=0) - 1
     end = number(n, row * n_step)
     write_spans(pos, pos >= 0, out_ptr + row * WIDTH, count_ptr + row, end, P, WIDTH, SPAN, SPAN_P)
 
@@ -228,22 +239,26 @@ def select_positions_triton(
         )
         return out, count
     # fewer than max_spans positions can reach the last bin, so the level lies below it
-    bins = triton.next_power_of_2(n_winners // max_spans + 3)
+    bins = n_winners // max_spans + 3
     segments = triton.cdiv(n, SEGMENT)
-    zeros = torch.zeros(b * (n + bins), dtype=torch.int32, device=device)
-    votes, hist = zeros.split([b * n, b * bins])
-    # per segment: positions above the level, positions at it, and how many of each
-    lists = torch.empty(2, b, segments, max_spans, dtype=torch.int32, device=device)
-    sizes = torch.empty(2, b, segments, dtype=torch.int32, device=device)
-    marked = (lists[0], sizes[0], lists[1], sizes[1])
+    zeros = torch.zeros(b * (n + bins + max_spans), dtype=torch.int32, device=device)
+    votes, hist, kept = zeros.split([b * n, b * bins, b * max_spans])
+    levels = torch.empty(b, 2, dtype=torch.int32, device=device)
+    sizes = torch.empty(b, 2, segments, dtype=torch.int32, device=device)
+    grid = (segments, b)
     count_votes_kernel[(triton.cdiv(n_winners, 1024), b)](winners, votes, n_winners, n, BLOCK=1024)
-    histogram_kernel[(segments, b)](votes, hist, n, BINS=bins, SEG=SEGMENT)
-    mark_kernel[(segments, b)](
-        votes, hist, *marked, n, segments, MAX_SPANS=max_spans, BINS=bins, SEG=SEGMENT
-    )
+    histogram_kernel[grid](votes, hist, n, bins, FEW=FEW_VOTES, SEG=SEGMENT)
+    mark_kernel[grid](
+        votes, hist, levels, sizes, n, bins, segments,
+        MAX_SPANS=max_spans, BINS=BINS_AT_ONCE, SEG=SEGMENT,
+    )  # fmt: skip
+    list_kernel[grid](
+        votes, levels, sizes, kept, n, segments,
+        MAX_SPANS=max_spans, SEG=SEGMENT, CHUNK=SEGMENTS_AT_ONCE,
+    )  # fmt: skip
     padded = max(16, triton.next_power_of_2(max_spans))
     finish_kernel[(b,)](
-        hist, *marked, out, count, end, number_step(end), segments, BINS=bins, P=padded,
-        CHUNK=SEGMENTS_AT_ONCE, num_warps=4 if padded <= 128 else 8, **spans,
+        kept, out, count, end, number_step(end), P=padded,
+        num_warps=4 if padded <= 128 else 8, **spans,
     )  # fmt: skip
     return out, count

@@ -1,0 +1,76 @@
+"""`compile_ahead` for a Hopper GPU where there is none: a driver that names the target, and nothing
+is launched. Prints, as JSON, what was compiled ahead, and what the calls that followed compiled.
+
+Run as a script: the interpreter, which the other tests need, would take the kernels over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import sys
+
+import torch
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+compiled = []
+driver.set_active(
+    type("Hopper", (), dict(
+        get_current_target=lambda self: GPUTarget("cuda", 90, 32),
+        get_current_device=lambda self: 0,
+        get_current_stream=lambda self, device: 0,
+    ))()
+)  # fmt: skip
+launch = importlib.import_module("reattention_kernels.topk_keys.triton")
+launch.sm_count = lambda index: 132
+launch.capability = lambda index: (9, 0)
+torch.cuda.is_available = lambda: True
+torch.cuda.current_device = lambda: 0
+torch.cuda.device = lambda device: contextlib.nullcontext()
+
+
+def listen(src, metadata, metadata_group, times, cache_hit):
+    if not cache_hit:
+        compiled.append(src.name)
+
+
+def calls(heads: int, kv_heads: int) -> None:
+    """A prefill in chunks, in groups of chunks, and decode steps, at odd lengths."""
+    from reattention_kernels.votes.triton import select_positions_triton
+
+    meta = dict(dtype=torch.bfloat16, device="meta")
+    for c, t, n in ((1, 512, 4128), (1, 512, 77_777), (1, 2048, 300_001), (16, 512, 999_999),
+                    (3, 100, 1_500_000), (1, 1, 5001), (1, 1, 1_048_577)):  # fmt: skip
+        query = torch.empty(c * t, heads, 128, **meta).view(c, t, heads, 128).transpose(1, 2)
+        cache = torch.empty(1, kv_heads, n + 4137, 128, **meta)
+        key = cache[:, :, 32 : 32 + n].expand(c, -1, -1, -1)
+        length = torch.empty(c, dtype=torch.int32, device="meta")
+        winners = launch.topk_keys_triton(query, key, 4, "exact", length)
+        select_positions_triton(winners, n, 127, 32, length)
+
+
+def main(heads: int, kv_heads: int) -> None:
+    from reattention_kernels.recording import recorded_launches
+    from reattention_kernels.warmup import KernelShape, compile_ahead
+
+    knobs.compilation.listener = listen
+    shape = KernelShape(heads, kv_heads, 128, chunk_sizes=(512, 2048), device_length=True)
+    work = compile_ahead(shape, workers=2)
+    assert work.wait(500)
+    ahead = list(compiled)
+    with recorded_launches() as launches:
+        calls(heads, kv_heads)
+    for launch in launches:
+        launch.compile()
+    report = dict(
+        ahead=ahead, later=compiled[len(ahead) :], failures=work.failures, launches=len(launches),
+        seconds=work.seconds,
+    )  # fmt: skip
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))
