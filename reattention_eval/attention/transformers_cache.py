@@ -80,8 +80,9 @@ def plan_forward(hook: Hook, given: dict[str, Any]) -> list[tuple[int, int, int]
             "the forward brings no tokens: give input_ids [batch, tokens], at least one."
         )
     shape = tuple(getattr(embedded if inputs is None else inputs, "shape", ()))[:2]
-    both = isinstance(mask, Tensor) and mask.ndim == len(shape) == 2
-    new = mask[:, -shape[1] :] if both else None
+    new = None
+    if isinstance(mask, Tensor) and mask.ndim == len(shape) == 2:
+        new = mask[:, -shape[1] :]
     inputs, new, places = on_host(inputs, new, places)
     if inputs is not None:
         real = None if new is None or new.shape != inputs.shape else new.bool()
