@@ -56,10 +56,27 @@ def check_ids(ids: Any, size: int, real: Tensor | None = None, name: str = "inpu
     return ids
 
 
+def on_host(*tensors: Any) -> list[Any]:
+    """Copies in the host's memory of tensors of whole numbers that lie on a device: one transfer
+    and one wait for all of them. Whatever else is given stays as it is."""
+    found = list(tensors)
+    away = [
+        i for i, x in enumerate(tensors)
+        if isinstance(x, Tensor) and x.is_cuda and x.dtype in (*INTEGERS, torch.bool)
+    ]  # fmt: skip
+    for device in {tensors[i].device for i in away}:
+        here = [i for i in away if tensors[i].device == device]
+        whole = torch.cat([tensors[i].flatten().long() for i in here]).cpu()
+        parts = whole.split([tensors[i].numel() for i in here])
+        for i, part in zip(here, parts, strict=True):
+            found[i] = part.view(tensors[i].shape)
+    return found
+
+
 def finite(logits: Tensor) -> Tensor:
     """logits [..., vocab] -> bool [...]: all of them numbers; asks the device, does not wait."""
     low, high = logits.aminmax(dim=-1)  # NaN goes through; no copy of the logits is made
-    return low.isfinite() & high.isfinite()
+    return torch.maximum(high, -low) < torch.inf  # false for NaN
 
 
 def require_finite(logits: Tensor, of: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from reattention_eval.attention.token_ids import check_ids, vocabulary
+from reattention_eval.attention.token_ids import check_ids, on_host, vocabulary
 from reattention_eval.attention.user_forward import check_places
 from reattention_eval.cache import LayerCache
 from reattention_eval.errors import ConfigError
@@ -74,23 +74,20 @@ def plan_forward(hook: Hook, given: dict[str, Any]) -> list[tuple[int, int, int]
     places that do not count on, unknown token ids, or a cache that another attention filled.
     """
     inputs, embedded = given.get("input_ids"), given.get("inputs_embeds")
-    if inputs is None:
-        if not isinstance(embedded, Tensor) or embedded.ndim != 3 or embedded.numel() == 0:
-            raise ConfigError(
-                "the forward brings no tokens: give input_ids [batch, tokens], at least one."
-            )
-        rows, tokens = embedded.shape[:2]
-    else:
-        mask = given.get("attention_mask")
-        real = None
-        if (
-            isinstance(mask, Tensor)
-            and isinstance(inputs, Tensor)
-            and mask.ndim == inputs.ndim == 2
-        ):
-            real = mask[:, -inputs.shape[1] :].bool()
-            real = real if real.shape == inputs.shape else None
-        rows, tokens = check_ids(inputs, vocabulary(hook.model), real).shape
+    mask, places = given.get("attention_mask"), given.get("position_ids")
+    if inputs is None and not _is_embedded(embedded):
+        raise ConfigError(
+            "the forward brings no tokens: give input_ids [batch, tokens], at least one."
+        )
+    shape = tuple(getattr(embedded if inputs is None else inputs, "shape", ()))[:2]
+    new = None
+    if isinstance(mask, Tensor) and mask.ndim == len(shape) == 2:
+        new = mask[:, -shape[1] :]
+    inputs, new, places = on_host(inputs, new, places)
+    if inputs is not None:
+        real = None if new is None or new.shape != inputs.shape else new.bool()
+        check_ids(inputs, vocabulary(hook.model), real)
+    rows, tokens = shape
     past = given.get("past_key_values")
     if past is not hook.cache:
         if past is not None and past.get_seq_length() > 0:
@@ -105,26 +102,20 @@ def plan_forward(hook: Hook, given: dict[str, Any]) -> list[tuple[int, int, int]
             f"the cache holds {len(held)} rows and the forward brings {rows}; "
             "continue with the batch that was prefilled."
         )
-    mask = given.get("attention_mask")
-    counts = [tokens] * rows if mask is None else _new_tokens(mask, rows, tokens)
-    places = given.get("position_ids")
+    counts = [tokens] * rows if mask is None else _new_tokens(mask, new, rows, tokens)
     if places is not None:
         check_places(places, counts, held)
     hook.user.carry(counts, held)
     return [(row, tokens - count, count) for row, count in enumerate(counts)]
 
 
-def _real(ids: Any, mask: Any) -> Tensor | None:
-    """Which of the new tokens are no padding, bool [B, T], where the mask could say so."""
-    both = isinstance(ids, Tensor) and isinstance(mask, Tensor)
-    if not both or ids.ndim != 2 or mask.ndim != 2 or ids.shape[0] != mask.shape[0]:
-        return None
-    return mask[:, -ids.shape[1] :].bool() if 0 < ids.shape[1] <= mask.shape[1] else None
+def _is_embedded(embedded: Any) -> bool:
+    return isinstance(embedded, Tensor) and embedded.ndim == 3 and embedded.numel() > 0
 
 
-def _new_tokens(mask: Tensor, rows: int, tokens: int) -> list[int]:
-    """Real tokens among the last `tokens` of each row of a [B, past + tokens] mask."""
-    if not isinstance(mask, Tensor) or mask.ndim != 2:
+def _new_tokens(mask: Any, new: Tensor | None, rows: int, tokens: int) -> list[int]:
+    """Real tokens of each row of a [B, past + tokens] mask's last columns `new` [B, tokens]."""
+    if new is None:
         found = f"{mask.ndim} dimensions" if isinstance(mask, Tensor) else type(mask).__name__
         raise ConfigError(
             f"the attention mask has {found}; a view method takes a [batch, tokens] mask of left "
@@ -135,9 +126,9 @@ def _new_tokens(mask: Tensor, rows: int, tokens: int) -> list[int]:
             f"the attention mask {list(mask.shape)} does not cover the forward's tokens "
             f"[{rows}, {tokens}]."
         )
-    new = mask[:, -tokens:].bool()
+    new = new.bool()
     counts = new.sum(1)
-    left = torch.arange(tokens, device=mask.device) >= tokens - counts[:, None]
+    left = torch.arange(tokens, device=new.device) >= tokens - counts[:, None]
     if not torch.equal(new, left):
         raise ConfigError(
             "the attention mask is not left padding (real tokens must be the last of each row); "

@@ -6,7 +6,6 @@ import inspect
 import time
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from reattention_eval.attention.token_ids import require_finite
@@ -69,9 +68,7 @@ class UserForwards:
         """
         logits = getattr(output, "logits", None)
         if isinstance(logits, Tensor) and logits.numel():
-            require_finite(logits, "of the forward")
-            if logits.is_cuda:
-                torch.cuda.synchronize(logits.device)
+            require_finite(logits, "of the forward")  # waits, so that the seconds are the forward's
         kind = "decode" if self._decodes else "prefill"
         seconds = time.perf_counter() - self._start
         for what, amount in (("tokens", self._tokens), ("seconds", seconds)):

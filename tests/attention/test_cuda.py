@@ -11,6 +11,8 @@ from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.attention import RowStep
+from reattention_eval.attention.token_ids import on_host
+from reattention_eval.errors import ConfigError
 
 pytestmark = pytest.mark.gpu
 
@@ -167,3 +169,38 @@ def test_a_head_dim_no_kernel_takes_says_so_once():
         _, stats = run(model, METHODS[2], random_prompt(400), "cuda")
     assert stats.layer_steps_selected > 0
     assert sum("head_dim 16 to 256, found 8" in str(w.message) for w in said) == 1
+
+
+def test_token_ids_come_over_together():
+    """What is asked of a user's ids, mask and places is asked on the host, after one transfer."""
+    ids, mask = torch.tensor([[3, 4], [5, 6]]).cuda(), torch.tensor([[False, True]] * 2).cuda()
+    halves = mask.half()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            found = on_host(ids, mask, None, ids.int()[0], halves)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert len(waits) == 1
+    assert found[0].tolist() == ids.tolist() and found[1].bool().tolist() == mask.tolist()
+    assert found[2] is None and found[3].tolist() == [3, 4] and found[4] is halves
+
+
+@by_method(METHODS)
+def test_forwards_of_the_users_own(method):
+    """As near to the session's logits as bf16 is, with mask and places on the GPU."""
+    model, prompt = tiny_model(dtype=torch.bfloat16, **SMOOTH).cuda(), random_prompt(300).cuda()
+    with attach(model, method) as session:
+        expected = [session.prefill(prompt), session.decode(prompt[:, :1])]
+        cache = None
+        for ids, want in zip((prompt, prompt[:, :1]), expected, strict=True):
+            held = 0 if cache is None else cache.get_seq_length()
+            places = torch.arange(held, held + ids.shape[1], device="cuda")[None]
+            mask = torch.ones(1, held + ids.shape[1], dtype=torch.long, device="cuda")
+            made = model(ids, mask, places, cache)
+            cache = made.past_key_values
+            assert (made.logits[:, -1] - want).norm() / want.norm() < 0.2
+        with pytest.raises(ConfigError, match="position_ids of row 0"):
+            model(ids, torch.ones(1, 302, device="cuda"), places, cache)
