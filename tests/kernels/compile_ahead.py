@@ -39,6 +39,8 @@ def listen(src, metadata, metadata_group, times, cache_hit):
 
 def calls(heads: int, kv_heads: int) -> None:
     """A prefill in chunks, in groups of chunks, and decode steps, at odd lengths."""
+    from reattention_kernels.view import SelectedView
+    from reattention_kernels.view.launch import attend_view_triton
     from reattention_kernels.votes.triton import select_positions_triton
 
     meta = dict(dtype=torch.bfloat16, device="meta")
@@ -49,7 +51,12 @@ def calls(heads: int, kv_heads: int) -> None:
         key = cache[:, :, 32 : 32 + n].expand(c, -1, -1, -1)
         length = torch.empty(c, dtype=torch.int32, device="meta")
         winners = launch.topk_keys_triton(query, key, 4, "exact", length)
-        select_positions_triton(winners, n, 127, 32, length)
+        spans, count = select_positions_triton(winners, n, 127, 32, length)
+        table = torch.empty(8192, 128, **meta)
+        view = SelectedView(spans, count, table, table, 32, 4096)
+        held = cache.expand(c, -1, -1, -1)
+        out = torch.empty(c, t, heads, 128, **meta).transpose(1, 2)
+        attend_view_triton(query, held, held, view, 0.1, length, out)
 
 
 def main(heads: int, kv_heads: int) -> None:
