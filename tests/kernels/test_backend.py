@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 
 from reattention_kernels import backend
-from reattention_kernels.topk_keys import _refusal
+from reattention_kernels.topk_keys import triton_refusal
 
 
 def test_said_once(monkeypatch):
@@ -37,7 +37,7 @@ def test_what_the_kernel_does_not_take():
     def query(d, dtype=torch.bfloat16):
         return torch.zeros(1, 1, 1, d, dtype=dtype)
 
-    assert _refusal(query(64), 4) is None
-    assert "at most 16 keys" in _refusal(query(64), 17)
-    assert "head_dim 16 to 256, found 8" in _refusal(query(8), 4)
-    assert "float64" in _refusal(query(64, torch.float64), 4)
+    assert triton_refusal(query(64), 4) is None
+    assert "at most 16 keys" in triton_refusal(query(64), 17)
+    assert "head_dim 16 to 256, found 8" in triton_refusal(query(8), 4)
+    assert "float64" in triton_refusal(query(64, torch.float64), 4)
