@@ -37,8 +37,7 @@ class ViewAnswers:
         """query [H, T, D] of one row, its tokens in the cache already, into out [H, T, D]."""
         cache, size = self._parts.caches[layer], group.tokens // len(group.ends)
         if (
-            len(group.ends) > 1
-            and isinstance(policy, ViewsTogether)
+            isinstance(policy, ViewsTogether)
             and self._parts.fused.takes(query)
             and self._together(policy, layer, row, query, scale, out, group)
         ):

@@ -13,11 +13,13 @@ from reattention_eval.attention import Hook, RowStep
 from reattention_eval.attention.counts import Counts
 from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.engine.forward_size import ForwardSize
+from reattention_eval.engine.kernels_ahead import compile_kernels
 from reattention_eval.engine.progress import prompt_progress
 from reattention_eval.engine.read_counts import ReadCounts
 from reattention_eval.engine.session import Session
 from reattention_eval.engine.stats import SessionStats, peak_bytes
 from reattention_eval.methods import ViewMethod
+from reattention_eval.parallel import ranks_of
 
 
 class HookedSession(Session):
@@ -29,6 +31,10 @@ class HookedSession(Session):
         self._hook = hook
         self._read_counts = ReadCounts()
         self._size = ForwardSize(model, method.chunk_size)
+        ranks = ranks_of(model)
+        self._kernels = compile_kernels(
+            model.config, method, next(model.parameters()).dtype, ranks.size if ranks else 1
+        )
         super().__init__(model, method)
         self._repeats = RepeatedDecode(model, hook, method, self._device)
 
@@ -118,6 +124,8 @@ class HookedSession(Session):
         logits: list[Tensor | None] = [None] * len(rows)
         longest = max(map(len, rows))
         most = self._size.choose(len(rows))
+        if self._kernels is not None and self.method.selects(max(self.lengths) + longest):
+            self._kernels.wait()  # or both would compile the same
         with prompt_progress(longest - done, most) as advance:
             start = done
             while start < longest:
@@ -178,8 +186,10 @@ class HookedSession(Session):
         wanted, index = ends.unique(return_inverse=True)
         together = len(wanted) == 1
         self._hook.drive([RowStep(row, 0, len(p)) for row, p in zip(rows, parts, strict=True)])
+        # not waiting for what the device still does, so that it never runs out of work;
         # a list, not a tensor: the last layer may lie on another GPU than the ids
         logits = self.model(
-            input_ids=ids.to(self._device), logits_to_keep=1 if together else wanted.tolist()
+            input_ids=ids.to(self._device, non_blocking=True),
+            logits_to_keep=1 if together else wanted.tolist(),
         ).logits  # [rows, wanted, vocab]
         return logits[:, 0] if together else logits[torch.arange(len(parts)), index]

@@ -11,8 +11,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reattention_eval.checkpoints import load_model
+from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.split_model import load_split_model
 from reattention_eval.engine import Session, attach
+from reattention_eval.engine.kernels_ahead import compiling
 from reattention_eval.engine.scoring import token_nll
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
@@ -87,6 +89,8 @@ class PromptRunner:
         self._open = False
         loaded: PreTrainedModel | None
         configure = self.method.configure if isinstance(self.method, NativeMethod) else None
+        if not tokenizer_only:
+            configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel)
         if tensor_parallel > 1 and not tokenizer_only:
             loaded, self.tokenizer = load_split_model(
                 path, tensor_parallel, dtype, device_map, configure

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.compiled import CallsKernels
 from reattention_eval.methods.memory import KeepsIndex
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
 
@@ -23,7 +24,7 @@ NORMS = {"qkv_l1": 1, "qkv_l2": 2}
 
 
 @dataclass(frozen=True)
-class ReAttention(ViewMethod, Repeats, KeepsIndex):
+class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
     """Global tokens, selected spans, local tokens (arXiv 2407.15176, section 3).
 
     While the cache fits into the scope, exactly full attention. Beyond it every query of a chunk
@@ -121,6 +122,17 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex):
         if self.candidates != "int8" or keys < INT8_KEYS:
             return 0
         return keys * head_dim + keys * INDEX_BLOCK_BYTES // INDEX_BLOCK_KEYS
+
+    def kernel_settings(self) -> dict[str, Any]:
+        return {
+            "chunk_sizes": (self.chunk_size,),
+            "top_k": self.top_k,
+            "max_spans": self.max_spans,
+            "span_size": self.span_size,
+            "global_size": self.global_size,
+            "local_size": self.local_size,
+            "mode": self.selection,
+        }
 
     def fixed_view(self, length: int) -> int:
         return self._fixed if self.selects(length) else length

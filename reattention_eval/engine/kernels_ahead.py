@@ -1,0 +1,51 @@
+"""Kernels of a model and a method, compiled in the background while weights load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from reattention_eval.methods import Method
+from reattention_eval.methods.compiled import kernel_settings
+from reattention_kernels.warmup import CompilingAhead, KernelShape, compile_ahead
+
+_STARTED: dict[KernelShape, CompilingAhead] = {}
+
+
+def compile_kernels(
+    config: Any, method: Method, dtype: torch.dtype, parts: int = 1
+) -> CompilingAhead | None:
+    """Start to compile, once a shape; None where nothing is to be compiled.
+
+    Args:
+        config: the model's, of transformers.
+        dtype: of its weights.
+        parts: processes that its heads are spread over.
+    """
+    settings = kernel_settings(method)
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None)
+    if settings is None or not heads or not torch.cuda.is_available():
+        return None
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    shape = KernelShape(
+        heads // parts, max(1, kv_heads // parts), dim, dtype, device_length=True, **settings
+    )
+    if shape not in _STARTED:
+        _STARTED[shape] = compile_ahead(shape)
+    return _STARTED[shape]
+
+
+def compiling(
+    configure: Callable[[Any], Any] | None, method: Method, dtype: torch.dtype, parts: int = 1
+) -> Callable[[Any], Any]:
+    """`configure` for loading a model, which besides starts to compile: the weights come next."""
+
+    def configured(config: Any) -> Any:
+        compile_kernels(config, method, dtype, parts)
+        return config if configure is None else configure(config)
+
+    return configured

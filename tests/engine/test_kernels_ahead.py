@@ -1,0 +1,62 @@
+"""Kernels are compiled from the moment that a model's shape and the method are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import random_prompt, tiny_model
+
+from reattention_eval import FullAttention, ReAttention, attach
+from reattention_eval.engine import kernels_ahead
+from reattention_eval.engine.kernels_ahead import compile_kernels, compiling
+from reattention_kernels.warmup import CompilingAhead
+
+METHOD = ReAttention(4, 32, 8, 3, 9, chunk_size=16, selection="block_max")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What was to be compiled, on a machine that has a GPU by its own account."""
+    shapes = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(kernels_ahead, "_STARTED", {})
+    monkeypatch.setattr(
+        kernels_ahead, "compile_ahead", lambda shape: shapes.append(shape) or CompilingAhead()
+    )
+    return shapes
+
+
+def test_the_shape_is_the_model's_and_the_method's(started):
+    config = tiny_model(heads=6, kv_heads=2, head_dim=16).config
+    work = compile_kernels(config, METHOD, torch.bfloat16, parts=2)
+    (shape,) = started
+    assert (shape.heads, shape.kv_heads, shape.head_dim) == (3, 1, 16)
+    assert shape.dtype is torch.bfloat16
+    assert (shape.top_k, shape.max_spans, shape.span_size) == (3, 9, 8)
+    assert (shape.global_size, shape.local_size, shape.chunk_sizes) == (4, 32, (16,))
+    assert shape.mode == "block_max"
+    assert compile_kernels(config, METHOD, torch.bfloat16, parts=2) is work
+    assert len(started) == 1
+    assert compile_kernels(config, FullAttention(), torch.bfloat16) is None
+
+
+def test_loading_starts_it_before_the_weights(started):
+    config = tiny_model().config
+    assert compiling(None, METHOD, torch.float16)(config) is config
+    assert compiling(lambda given: "other", METHOD, torch.float16)(config) == "other"
+    assert len(started) == 1
+
+
+def test_the_first_prompt_that_selects_waits(monkeypatch):
+    waited = []
+
+    class Work:
+        def wait(self):
+            waited.append(1)
+
+    with attach(tiny_model(), METHOD) as session:
+        session._kernels = Work()
+        session.prefill(random_prompt(60))
+        assert not waited
+        session.prefill(random_prompt(200))
+        assert waited == [1]
