@@ -88,7 +88,9 @@ class PromptRunner:
         self.session: Session
         self._open = False
         loaded: PreTrainedModel | None
-        configure = self.method.configure if isinstance(self.method, NativeMethod) else None
+        configure: Callable[[Any], Any] | None = None
+        if isinstance(self.method, NativeMethod):
+            configure = self.method.configure
         if not tokenizer_only:
             configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel)
         if tensor_parallel > 1 and not tokenizer_only:

@@ -26,7 +26,7 @@ def started(monkeypatch):
     return shapes
 
 
-def test_the_shape_is_the_model's_and_the_method's(started):
+def test_the_shape_is_of_the_model_and_the_method(started):
     config = tiny_model(heads=6, kv_heads=2, head_dim=16).config
     work = compile_kernels(config, METHOD, torch.bfloat16, parts=2)
     (shape,) = started
