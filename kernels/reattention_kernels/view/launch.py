@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from reattention_kernels.causal.fa3 import attend_fa3, fa3_absent, fa3_takes
+from reattention_kernels.causal.choice import view_attention
 from reattention_kernels.causal.launch import attend_causal_triton, upcast
 from reattention_kernels.causal.triton import LOG2E
 from reattention_kernels.view import DECODE_ROWS, SelectedView
@@ -86,10 +86,8 @@ def _chunk(
         query, count, cos, sin, rotated, t, h, *query.stride()[:3],
         FIXED=global_size + local_size, D=d, HALF_P=half, BLOCK=32,
     )  # fmt: skip
-    # the gathered views are zero behind their sizes, which FlashAttention-3 needs
-    fa3 = query.is_cuda and fa3_takes(query) and fa3_absent(query.get_device(), query.dtype) is None
-    attend = attend_fa3 if fa3 else attend_causal_triton
-    return attend(rotated, k_view, v_view, scale, sizes, out)
+    attend = view_attention(rotated) or attend_causal_triton
+    return attend(rotated, k_view, v_view, scale, sizes, out, None)
 
 
 def _decode(
