@@ -12,6 +12,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from reattention_kernels.causal.triton import LOG2E
+from reattention_kernels.device_number import number_step
 
 GLUON_DTYPES = {"torch.float16": gl.float16, "torch.bfloat16": gl.bfloat16}
 ROWS, KEYS, WARPS, STAGES = 128, 128, 8, 2
@@ -228,7 +229,7 @@ def attend_causal_gluon(
         TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, KEYS, d], layout)
         for x in (key, value)
     )
-    step = 0 if lengths is None or lengths.numel() == 1 else lengths.stride(0)
+    step = 0 if lengths is None else number_step(lengths)
     causal_attention_hopper[(triton.cdiv(t, ROWS), h, b)](
         query, k_desc, v_desc, lengths, out, scale * LOG2E, t, key.shape[2], step,
         0 if shared else 1, *query.stride()[:3], *out.stride()[:3],
