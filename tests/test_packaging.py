@@ -12,7 +12,9 @@ import pytest
 from reattention_eval.methods import list_methods
 
 CHECKOUT = Path(__file__).parents[1]
-OPTIONAL = ("triton", "opencompass", "mmengine", "pandas", "matplotlib", "gguf", "flash_attn")
+OPTIONAL = (
+    "triton", "opencompass", "mmengine", "pandas", "matplotlib", "gguf", "flash_attn", "fa3_fwd",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

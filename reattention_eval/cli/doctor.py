@@ -50,7 +50,11 @@ def _software() -> list[Finding]:
         ("transformers", BAD, 'pip install "transformers>=4.57,<6"'),
         ("opencompass", OPTIONAL, install.format("opencompass") + " (to run configs/eval_*.py)"),
         ("triton", OPTIONAL, install.format("dev") + " (fast kernels on a GPU)"),
-        ("flash-attn", OPTIONAL, install.format("flash") + " (not needed: SDPA serves)"),
+        (
+            "fa3-fwd",
+            OPTIONAL,
+            install.format("flash") + " (FlashAttention-3, for Hopper GPUs)",
+        ),
         ("matplotlib", OPTIONAL, install.format("report") + " (heat maps)"),
     )
     return [_python(), *(_package(*entry) for entry in wanted), *_conflicts()]
@@ -93,6 +97,7 @@ def _devices() -> list[Finding]:
     import torch
 
     from reattention_eval.efficiency import accelerator_memory, main_memory
+    from reattention_kernels.causal import causal_backends
 
     memory = main_memory()
     room = f", {memory / _GIB:.0f} GiB of memory free" if memory else ""
@@ -107,6 +112,8 @@ def _devices() -> list[Finding]:
         found.append(
             Finding(f"GPU {i}", GOOD, f"{name}, {free / _GIB:.0f} of {total / _GIB:.0f} GiB free")
         )
+        forms = "; ".join(f"{form}: {state}" for form, state in causal_backends(i).items())
+        found.append(Finding(f"attention on GPU {i}", GOOD, forms))
     return found
 
 

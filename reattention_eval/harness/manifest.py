@@ -23,6 +23,7 @@ from reattention_eval.json_text import read_object
 
 _PACKAGES = (
     "reattention-eval", "torch", "transformers", "opencompass", "numpy", "triton", "flash-attn",
+    "flash-attn-3", "fa3-fwd",
 )  # fmt: skip
 
 

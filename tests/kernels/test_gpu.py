@@ -7,7 +7,12 @@ import torch
 from kernels.triton_cases import KINDS, make_inputs
 
 from reattention_kernels import select_positions, topk_keys
-from reattention_kernels.causal import attend_causal_naive
+from reattention_kernels.causal import (
+    BACKENDS,
+    attend_causal,
+    attend_causal_naive,
+    causal_backends,
+)
 from reattention_kernels.topk_keys import topk_keys_blockwise, topk_keys_naive
 from reattention_kernels.view import (
     SelectedView,
@@ -191,3 +196,62 @@ def test_a_layer_step_never_waits_for_the_host(t, indexed):
         layer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def attentions(dtype):
+    """Those of this machine."""
+    states = causal_backends(0, dtype)
+    return [name for name, state in states.items() if state in ("here", "chosen")]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(8, 2, 128), (3, 1, 128), (7, 1, 64), (4, 4, 96)], ids=str)
+def test_full_attention(shape, dtype):
+    heads, kv_heads, d = shape
+    for t, n in ((512, 1000), (300, 300), (130, 4101), (17, 64)):
+        query, key = make_inputs("normal", heads, kv_heads, t, n, d, dtype, 2, "cuda", seed=n)
+        value = torch.randn_like(key)
+        want = attend_causal_naive(query.float(), key.float(), value.float(), d**-0.5)
+        for name in attentions(dtype):
+            if not BACKENDS[name].takes(query):
+                continue
+            out = query.new_empty(2, t, heads, d).transpose(1, 2)
+            got = attend_causal(query, key, value, d**-0.5, out=out, backend=name)
+            assert got is out
+            assert (got - want).norm() <= 1e-2 * want.norm(), (name, t, n)
+
+
+def test_full_attention_has_the_same_bits_in_every_grouping():
+    query, key = make_inputs("normal", 8, 2, 1024, 5000, 128, torch.bfloat16, 1, "cuda")
+    value = torch.randn_like(key)
+    chosen = [name for name, state in causal_backends().items() if state == "chosen"]
+    for name in {*chosen, "triton"} & {"fa3", "triton", "gluon"}:
+        whole = attend_causal(query, key, value, 0.1, backend=name)
+        for size in (512, 333):
+            for first in range(0, 1024, size):
+                last = min(first + size, 1024)
+                n = 5000 - 1024 + last
+                part = query[:, :, first:last], key[:, :, :n], value[:, :, :n]
+                assert torch.equal(
+                    attend_causal(*part, 0.1, backend=name), whole[:, :, first:last]
+                ), (name, first)
+
+
+@pytest.mark.parametrize("t", [512, 1], ids=["chunk", "step"])
+def test_chunks_of_one_row_have_the_bits_that_each_has_alone(t):
+    query, key = make_inputs("normal", 8, 2, 3 * t, 20_000, 128, torch.bfloat16, 1, "cuda")
+    query = query.view(8, 3, t, 128).transpose(0, 1)
+    key, value = (x.expand(3, -1, -1, -1) for x in (key, torch.randn_like(key)))
+    lengths = 20_000 - t * torch.tensor([2, 1, 0], dtype=torch.int32, device="cuda")
+    positions = torch.arange(4064, dtype=torch.int32, device="cuda") * 3
+    counts = torch.tensor([4064, 1000, 0], dtype=torch.int32, device="cuda")
+    angle = torch.randn(8192, 128, device="cuda")
+    view = SelectedView(positions.repeat(3, 1), counts, angle.cos(), angle.sin(), 32, 4096)
+    got = attend_view(query, key, value, view, 0.05, lengths)
+    want = attend_view_naive(query, key, value, view, 0.05, lengths)
+    assert (got.float() - want.float()).norm() <= 1e-2 * want.float().norm()
+    for b in range(3):
+        one = slice(b, b + 1)
+        own = view._replace(positions=view.positions[one], counts=counts[one])
+        cut = key[one, :, : int(lengths[b])], value[one, :, : int(lengths[b])]
+        assert torch.equal(attend_view(query[one], *cut, own, 0.05)[0], got[b])

@@ -9,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from reattention_kernels.causal import attend_causal_naive
 from reattention_kernels.view import (
     SelectedView,
+    attend_view,
     attend_view_naive,
     attend_whole,
     takes_whole,
@@ -16,6 +17,7 @@ from reattention_kernels.view import (
 
 pytest.importorskip("triton")
 from reattention_kernels.topk_keys.triton import interpreted
+from reattention_kernels.view import launch
 from reattention_kernels.view.launch import attend_view_triton, attend_whole_triton
 
 pytestmark = [
@@ -123,3 +125,50 @@ def test_what_attends_to_the_whole_cache_elsewhere():
     assert not takes_whole(*shape(28, 4, 3, 128))  # more rows than a program takes
     assert not takes_whole(*shape(2, 2, 1, 8))
     assert not takes_whole(*shape(2, 2, 1, 33))
+
+
+CHUNK, ROW = 33, 260  # tokens of a chunk, and of the row whose chunks share its keys
+ENTRIES = [
+    (attend_view_triton, 2, 2, CHUNK), (attend_view_triton, 3, 1, CHUNK),
+    (attend_view_triton, 8, 2, CHUNK), (attend_view_triton, 7, 1, CHUNK),
+    (attend_view_triton, 3, 1, 2), (attend_view_triton, 8, 2, 1), (attend_view, 3, 1, CHUNK),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "heads", "kv_heads", "t"), ENTRIES)
+def test_chunks_of_one_row_are_entries(form, heads, kv_heads, t, monkeypatch):
+    """Each with its own length of the same keys; written where the model wants it; the same bits
+    alone."""
+    for name in ("DECODE_SPLITS", "MORE_SPLITS"):
+        monkeypatch.setattr(launch, name, 2)  # the interpreter runs programs one by one
+    shape = (3, heads, kv_heads, t, ROW, 32, 4, 64, 40)
+    query, key, value, view, scale = make_view(*shape, torch.float32)
+    key, value = (x[:1].expand(3, -1, -1, -1) for x in (key, value))
+    lengths = torch.tensor([ROW - 2 * CHUNK, ROW - CHUNK, ROW], dtype=torch.int32)
+    view = view._replace(counts=torch.tensor([0, 17, 40], dtype=torch.int32))
+    view.positions.copy_(torch.arange(40) * 3 + torch.arange(3)[:, None])
+    out = torch.empty(3, t, heads, 48)[..., :32].transpose(1, 2)
+    got = form(query, key, value, view, scale, lengths, out)
+    assert got.data_ptr() == out.data_ptr()
+    for b, n in enumerate(lengths.tolist()):
+        one = slice(b, b + 1)
+        own = view._replace(positions=view.positions[one], counts=view.counts[one])
+        alone = form(query[one], key[:1], value[:1], own, scale, lengths[one])
+        assert torch.equal(alone[0], got[b])
+        cut = key[:1, :, :n], value[:1, :, :n]
+        assert torch.equal(form(query[one], *cut, own, scale)[0], got[b])
+        want = attend_view_naive(query[one], *cut, own, scale)[0]
+        torch.testing.assert_close(got[b], want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [attend_whole_triton, attend_whole])
+def test_the_whole_cache_up_to_a_length_each(form, monkeypatch):
+    monkeypatch.setattr(launch, "WHOLE_PROGRAMS", 16)
+    query, key, value, scale = make_whole(3, 6, 2, 2, 150, 32, torch.float32)
+    lengths = torch.tensor([2, 65, 150], dtype=torch.int32)
+    out = torch.empty(3, 2, 6, 32).transpose(1, 2)
+    got = form(query, key, value, scale, lengths, out)
+    assert got.data_ptr() == out.data_ptr()
+    torch.testing.assert_close(
+        got, attend_causal_naive(query, key, value, scale, lengths), rtol=1e-5, atol=1e-6
+    )

@@ -13,6 +13,7 @@ from reattention_kernels.causal.triton import (
     causal_attention_kernel,
     join_parts_kernel,
 )
+from reattention_kernels.device_number import number_step
 
 
 class Tile(NamedTuple):
@@ -46,7 +47,7 @@ def attend_causal_triton(
     b, h, t, d = query.shape
     if tile is None:
         tile = WIDE_TILE if query.element_size() == 4 or d > 128 else HALF_TILE
-    step = 0 if lengths is None or lengths.numel() == 1 else lengths.stride(0)
+    step = 0 if lengths is None else number_step(lengths)
     causal_attention_kernel[(triton.cdiv(t, tile.rows), h, b)](
         query, key, value, lengths, out, scale * LOG2E, t, key.shape[2], step,
         *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *out.stride()[:3],

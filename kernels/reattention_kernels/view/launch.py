@@ -8,9 +8,10 @@ import torch
 import triton
 from torch import Tensor
 
-from reattention_kernels.causal.fa3 import attend_fa3, fa3_absent, fa3_takes
+from reattention_kernels.causal.choice import view_attention
 from reattention_kernels.causal.launch import attend_causal_triton, upcast
 from reattention_kernels.causal.triton import LOG2E
+from reattention_kernels.device_number import number_step
 from reattention_kernels.view import DECODE_ROWS, SelectedView
 from reattention_kernels.view.triton import (
     DECODE_KEYS,
@@ -49,14 +50,8 @@ def attend_view_triton(
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     group = query.shape[1] // key.shape[1]
     step = _decode if group * query.shape[2] <= DECODE_ROWS else _chunk
-    return step(query, key, value, view, scale, _limits(key, device_length), out)
-
-
-def _limits(key: Tensor, lengths: Tensor | None) -> tuple[int | Tensor, int]:
-    """How many keys there are, for all entries or on the device, and the step between entries."""
-    if lengths is None:
-        return key.shape[2], 0
-    return lengths, 0 if lengths.numel() == 1 else lengths.stride(0)
+    n = key.shape[2] if device_length is None else device_length
+    return step(query, key, value, view, scale, n, out)
 
 
 def _chunk(
@@ -65,7 +60,7 @@ def _chunk(
     value: Tensor,
     view: SelectedView,
     scale: float,
-    limits: tuple[int | Tensor, int],
+    n: int | Tensor,
     out: Tensor,
 ) -> Tensor:
     positions, count, cos, sin, global_size, local_size = view
@@ -79,17 +74,16 @@ def _chunk(
     rotated = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
     gather_view_kernel[(triton.cdiv(capacity, 32), kv_heads, b)](
         key, value, positions, count, cos, sin, k_view, v_view, sizes,
-        *limits, capacity, kv_heads, positions.shape[1], *key.stride()[:3], *value.stride()[:3],
+        n, number_step(n), capacity, kv_heads, positions.shape[1],
+        *key.stride()[:3], *value.stride()[:3],
         GLOBAL=global_size, LOCAL=local_size, D=d, HALF_P=half, BLOCK=32,
     )  # fmt: skip
     rotate_query_kernel[(triton.cdiv(t, 32), h, b)](
         query, count, cos, sin, rotated, t, h, *query.stride()[:3],
         FIXED=global_size + local_size, D=d, HALF_P=half, BLOCK=32,
     )  # fmt: skip
-    # the gathered views are zero behind their sizes, which FlashAttention-3 needs
-    fa3 = query.is_cuda and fa3_takes(query) and fa3_absent(query.get_device(), query.dtype) is None
-    attend = attend_fa3 if fa3 else attend_causal_triton
-    return attend(rotated, k_view, v_view, scale, sizes, out)
+    attend = view_attention(rotated) or attend_causal_triton
+    return attend(rotated, k_view, v_view, scale, sizes, out, None)
 
 
 def _decode(
@@ -98,7 +92,7 @@ def _decode(
     value: Tensor,
     view: SelectedView,
     scale: float,
-    limits: tuple[int | Tensor, int],
+    n: int | Tensor,
     out: Tensor,
 ) -> Tensor:
     positions, count, cos, sin, global_size, local_size = view
@@ -109,7 +103,7 @@ def _decode(
     def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
         decode_view_kernel[grid](
             query, key, value, positions, count, cos, sin, parts, stats, scale * LOG2E,
-            *limits, query.shape[2], kv_heads, positions.shape[1],
+            n, number_step(n), query.shape[2], kv_heads, positions.shape[1],
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
             GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=upcast(), **layout,
         )  # fmt: skip
@@ -129,6 +123,7 @@ def attend_whole_triton(
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
     (b, _, t, d), kv_heads = query.shape, key.shape[1]
     splits = min(MOST_SPLITS, triton.next_power_of_2(max(1, WHOLE_PROGRAMS // (b * kv_heads))))
+    n = key.shape[2] if device_length is None else device_length
     keys, warps, stages = WHOLE_TILE
     if query.element_size() * d > 256:  # two stages of a wide head fill the shared memory
         keys, stages = keys // 2, 2
@@ -136,7 +131,7 @@ def attend_whole_triton(
     def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
         decode_whole_kernel[grid](
             query, key, value, parts, stats, scale * LOG2E,
-            *_limits(key, device_length), t, kv_heads,
+            n, number_step(n), t, kv_heads,
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
             DP=max(16, triton.next_power_of_2(d)), BN=keys, STAGES=stages, UPCAST=upcast(),
             num_warps=warps, **layout,

@@ -9,18 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from reattention_kernels.device_number import number
+
 DECODE_KEYS = 64
 DECODE_SPLITS = 32  # programs a KV head
 FEW_HEADS, MORE_SPLITS = 8, 64  # with fewer KV heads 32 leave the card idle
-
-
-@triton.jit
-def limit_of(n, b, step):
-    """How many keys entry b has: an integer for all, or a pointer to `step` apart."""
-    if n.dtype.is_ptr():
-        return tl.load(n + b * step)
-    else:
-        return n
 
 
 @triton.jit
@@ -84,7 +77,7 @@ def gather_view_kernel(
     j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     d = tl.arange(0, HALF_P)
     real = j < size
-    end = limit_of(n_keys, b, limit_step)
+    end = number(n_keys, b * limit_step)
     source = view_to_cache(j, positions_ptr + b * width, count, size, end, GLOBAL, LOCAL)
     source = tl.where(real, source, 0).to(tl.int64)[:, None]
     mask = real[:, None] & (d < HALF)[None, :]

@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 
 from reattention_kernels.causal.triton import dot, softmax_step
-from reattention_kernels.view.triton import limit_of, rotated_half, view_to_cache
+from reattention_kernels.device_number import number
+from reattention_kernels.view.triton import rotated_half, view_to_cache
 
 
 @triton.jit(do_not_specialize=["n_keys", "limit_step", "n_queries"])
@@ -51,7 +52,7 @@ def decode_view_kernel(
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
     count = tl.load(count_ptr + b)
-    end = limit_of(n_keys, b, limit_step)
+    end = number(n_keys, b * limit_step)
     size = GLOBAL + count + LOCAL
     blocks = tl.cdiv(tl.cdiv(size, BN), n_splits)
     d = tl.arange(0, HALF_P)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from reattention_kernels.causal.triton import dot, softmax_step
-from reattention_kernels.view.triton import limit_of
+from reattention_kernels.device_number import number
 
 
 @triton.jit(do_not_specialize=["n_keys", "limit_step", "n_queries"])
@@ -45,7 +45,7 @@ def decode_whole_kernel(
     n_splits = tl.num_programs(0)
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
-    size = limit_of(n_keys, b, limit_step)
+    size = number(n_keys, b * limit_step)
     blocks = tl.cdiv(tl.cdiv(size, BN), n_splits)
     d = tl.arange(0, DP)
     in_head = (d < D)[None, :]
