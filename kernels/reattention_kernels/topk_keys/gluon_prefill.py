@@ -196,7 +196,7 @@ def best_blocks_hopper(
         key_size = gl.load(at + 3, mask=row < n_rows, other=0.0)
         row_terms = (gl.expand_dims(key_error, 1), gl.expand_dims(key_size, 1))  # type: ignore[assignment]
         block_ptr += pair.to(gl.int64) * tiles_per_pair * 12
-        # float32 sums of scores and bounds are off by D 2^-23 |q| |k| at most, as in int8_certify
+        # float32 sums of scores and bounds are off by D 2^-23 |q| |k| at most, as in int8_select
         norms = (key_error + key_size) * gl.load(largest_ptr + pair)
         rounding = gl.expand_dims(norms * (2 * 2.0**-23 * D**1.5), 1) + TINY
 
