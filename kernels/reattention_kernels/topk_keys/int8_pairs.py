@@ -4,7 +4,7 @@ A row wants some tens of blocks, but rows of one KV head want the same ones, so 
 in the order of their blocks and a block's keys are read once for WINDOW rows: a small 16-bit
 product gives the pair's block maximum. Back in the row's order, the blocks whose maximum reaches
 the k-th are scored in float32 as in `triton_rescore`. Nothing waits for the host: what lies where
-is counted on the device, and a row whose pairs do not fit is flagged instead.
+is counted on the device, and a row whose pairs do not fit is listed instead.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def gather_pairs_kernel(
     row_start_ptr,
     row_pairs_ptr,
     open_ptr,
+    n_open_ptr,
     pair_block_ptr,
     pair_rank_ptr,
     pair_row_ptr,
@@ -48,35 +49,42 @@ def gather_pairs_kernel(
     capacity,
     ROOM: tl.constexpr,
     SP: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Grid (rows, batch * KV heads): a row's pairs into a stretch of their own, each with its block
     (counted over all index pairs) and its rank among the block's. A row that does not fit has
-    row_pairs -1 and its flag set."""
+    row_pairs -1 and is listed in open [batch * KV heads, rows], of which there are n_open."""
     pair = tl.program_id(1)
     row = pair.to(tl.int64) * n_rows + tl.program_id(0)
     s = tl.arange(0, SP)
     count = tl.load(count_ptr + row * n_segments + s, mask=s < n_segments, other=0)
     total = tl.sum(count, 0)
-    fits = tl.max(count, 0) <= ROOM
+    longest = tl.max(count, 0)
+    fits = longest <= ROOM
     start = tl.atomic_add(total_ptr, tl.where(fits, total, 0), sem="relaxed")
-    fits = fits & (start + total <= capacity) & (start >= 0)
+    fits = fits & (start + total <= capacity)
     tl.store(row_start_ptr + row, start)
     tl.store(row_pairs_ptr + row, tl.where(fits, total, NOWHERE))
-    tl.store(open_ptr + row, 1 - fits.to(tl.int32))
-    j = tl.arange(0, ROOM)[None, :]
-    count = tl.minimum(count, ROOM)
-    held = j < count[:, None]
-    at = (row * n_segments + s)[:, None] * ROOM + j
-    ident = tl.load(id_ptr + at, mask=held, other=0)
-    block = (pair % index_pairs) * n_blocks + ident
-    counted = j < tl.where(fits, count, 0)[:, None]
-    rank = tl.atomic_add(histogram_ptr + block, 1, mask=counted, sem="relaxed")
-    to = start + (tl.cumsum(count, 0) - count)[:, None] + j
-    # a stretch that begins within the capacity and ends beyond it is left marked as empty
-    held = held & (to < capacity) & (to >= 0)
-    tl.store(pair_block_ptr + to, tl.where(fits, block, NOWHERE), mask=held)
-    tl.store(pair_rank_ptr + to, rank, mask=held)
-    tl.store(pair_row_ptr + to, tl.where(fits, row.to(tl.int32), NOWHERE), mask=held)
+    if not fits:
+        slot = tl.atomic_add(n_open_ptr + pair, 1, sem="relaxed")
+        tl.store(open_ptr + pair.to(tl.int64) * n_rows + slot, tl.program_id(0))
+        # a stretch that begins within the capacity is left marked as empty
+        if longest <= ROOM:
+            for at in range(start, tl.minimum(start + total, capacity), SP):
+                tl.store(pair_block_ptr + at + s, s * 0 + NOWHERE, mask=at + s < capacity)
+        return
+    first = start + tl.cumsum(count, 0) - count
+    for begin in range(0, longest, STEP):
+        j = begin + tl.arange(0, STEP)[None, :]
+        held = j < count[:, None]
+        at = (row * n_segments + s)[:, None] * ROOM + j
+        ident = tl.load(id_ptr + at, mask=held, other=0)
+        block = (pair % index_pairs) * n_blocks + ident
+        rank = tl.atomic_add(histogram_ptr + block, 1, mask=held, sem="relaxed")
+        to = first[:, None] + j
+        tl.store(pair_block_ptr + to, block, mask=held)
+        tl.store(pair_rank_ptr + to, rank, mask=held)
+        tl.store(pair_row_ptr + to, (to * 0 + row).to(tl.int32), mask=held)
 
 
 @triton.jit(do_not_specialize=["n_blocks"])
@@ -124,7 +132,20 @@ def sort_pairs_kernel(
         tl.store(window_block_ptr + to // WINDOW, block, mask=held & (rank % WINDOW == 0))
 
 
-@triton.jit(do_not_specialize=["n_keys_step", "n_queries", "n_rows", "n_blocks"])
+@triton.jit
+def window_at(
+    sorted_row_ptr, sorted_pair_ptr, window_block_ptr, window, windows, WINDOW: tl.constexpr
+):
+    """(rows, -1 for none, pairs, block) of a window; nothing behind the last."""
+    at = window * WINDOW + tl.arange(0, WINDOW)
+    row = tl.load(sorted_row_ptr + at, mask=at < windows * WINDOW, other=NOWHERE)
+    pair = tl.load(sorted_pair_ptr + at, mask=at < windows * WINDOW, other=0)
+    return row, pair, tl.load(window_block_ptr + window, mask=window < windows, other=0)
+
+
+@triton.jit(
+    do_not_specialize=["n_keys_step", "capacity", "n_queries", "n_rows", "n_blocks"],
+)
 def score_pairs_kernel(
     q_ptr,
     k_ptr,
@@ -135,6 +156,7 @@ def score_pairs_kernel(
     value_ptr,
     n_keys_ptr,
     n_keys_step,
+    capacity,
     n_queries,
     n_rows,
     n_kv_heads,
@@ -151,38 +173,47 @@ def score_pairs_kernel(
     WINDOW: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """Grid (programs,): value [pairs] = the packed 16-bit block maximum, a window at a time."""
-    w = tl.arange(0, WINDOW)
+    """Grid (programs,): value [pairs] = the packed 16-bit block maximum, a window at a time.
+
+    capacity: keys that are in memory, those behind an entry's last one too.
+    """
     d = tl.arange(0, D)
     e = tl.arange(0, BLOCK)
     windows = tl.load(sorted_total_ptr) // WINDOW
-    for window in range(tl.program_id(0), windows, tl.num_programs(0)):
-        row = tl.load(sorted_row_ptr + window * WINDOW + w)
+    step = tl.num_programs(0)
+    first = tl.program_id(0)
+    row, to, block = window_at(
+        sorted_row_ptr, sorted_pair_ptr, window_block_ptr, first, windows, WINDOW
+    )
+    for window in range(first, windows, step):
         held = row >= 0
         row = tl.maximum(row, 0)
-        to = tl.load(sorted_pair_ptr + window * WINDOW + w, mask=held, other=0)
-        block = tl.load(window_block_ptr + window)
         of_index = block // n_blocks
         ident = block % n_blocks
         pair = row // n_rows
         base_b = pair // n_kv_heads
         head = pair % n_kv_heads * GROUP + row % n_rows // n_queries
-        limit = tl.load(n_keys_ptr + base_b * n_keys_step, mask=held, other=0)
         q_at = base_b.to(tl.int64) * stride_qb + head.to(tl.int64) * stride_qh
         q_at += (row % n_queries).to(tl.int64) * stride_qt
         q = tl.load(q_ptr + q_at[:, None] + d[None, :], mask=held[:, None], other=0.0)
         n = key_offsets(e, ident, BLOCK, 4)
         base_k = k_ptr + (of_index // n_kv_heads).to(tl.int64) * stride_kb
         base_k += (of_index % n_kv_heads).to(tl.int64) * stride_kh
-        some = n < tl.max(limit, 0)
         at = n[:, None].to(tl.int64) * stride_kn + d[None, :]
-        keys = tl.load(base_k + at, mask=some[:, None], other=0.0)
+        keys = tl.load(base_k + at, mask=(n < capacity)[:, None], other=0.0)
+        limit = tl.load(n_keys_ptr + base_b * n_keys_step, mask=held, other=0)
+        # the next window's rows, long before its queries
+        next_row, next_to, block = window_at(
+            sorted_row_ptr, sorted_pair_ptr, window_block_ptr, window + step, windows, WINDOW
+        )
         if UPCAST:
             scores = tl.dot(q.to(tl.float32), tl.trans(keys.to(tl.float32)), input_precision="ieee")
         else:
             scores = tl.dot(q, tl.trans(keys))
         scores = tl.where(n[None, :] < limit[:, None], scores, -float("inf"))
         tl.store(value_ptr + to, pack(tl.max(scores, 1), ident), mask=held)
+        row = next_row
+        to = next_to
 
 
 @triton.jit(do_not_specialize=["n_keys_step", "n_queries"])
@@ -247,17 +278,3 @@ def best_keys_kernel(
             best = merge_best(best, y, K, KP)
     out_at = (base_b * n_kv_heads * GROUP + head) * n_queries + t
     store_best(out_ptr + out_at * K, best, K, KP)
-
-
-@triton.jit(do_not_specialize=["n_rows"])
-def list_open_kernel(open_ptr, rows_ptr, n_open_ptr, n_rows, BLOCK: tl.constexpr):
-    """Grid (batch * KV heads,): the rows whose flag is set, ascending, and how many."""
-    pair = tl.program_id(0).to(tl.int64)
-    found = 0
-    for start in range(0, n_rows, BLOCK):
-        row = start + tl.arange(0, BLOCK)
-        flag = tl.load(open_ptr + pair * n_rows + row, mask=row < n_rows, other=0)
-        slot = found + tl.cumsum(flag, 0) - 1
-        tl.store(rows_ptr + pair * n_rows + slot, row, mask=flag > 0)
-        found += tl.sum(flag, 0)
-    tl.store(n_open_ptr + pair, found)

@@ -21,7 +21,6 @@ from reattention_kernels.topk_keys.int8_pairs import (
     WINDOW,
     best_keys_kernel,
     gather_pairs_kernel,
-    list_open_kernel,
     place_blocks_kernel,
     score_pairs_kernel,
     sort_pairs_kernel,
@@ -51,8 +50,7 @@ CHUNK_CHANNELS, BEST_WARPS = 128, 2  # keys rescored together: blocks x head_dim
 
 def indexable(query: Tensor, key: Tensor, k: int) -> bool:
     """Whether `topk_keys_int8` serves these: 16 bit on Hopper, head_dim 64 or 128, few keys."""
-    shared = key[0][None]  # entries of the batch may share one storage
-    return k <= MAX_K and query.element_size() == 2 and hopper_ready(shared)
+    return k <= MAX_K and query.element_size() == 2 and hopper_ready(key)
 
 
 def topk_keys_int8(
@@ -77,10 +75,7 @@ def topk_keys_int8(
         n = length_of(device_length, b, key)
         out, n_open = through_index(query, key, index, k, n)
     else:
-        out = torch.cat(
-            [topk_keys_triton(*entry, k, device_length=n) for *entry, n in
-             entries(query, key, device_length)]
-        )  # fmt: skip
+        out = topk_keys_triton(query, key, k, device_length=device_length)
         rows = h // kv_heads * t
         n_open = torch.full((b * kv_heads,), rows, dtype=torch.int32, device=query.device)
     remember(index, out, kv_heads)
@@ -92,14 +87,6 @@ def length_of(device_length: Tensor | None, b: int, key: Tensor) -> Tensor:
     if device_length is None:
         device_length = torch.full((1,), key.shape[2], dtype=torch.int32, device=key.device)
     return device_length.expand(b)
-
-
-def entries(
-    query: Tensor, key: Tensor, n: Tensor | None
-) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """Each entry of the batch as a batch of its own."""
-    lengths = [None] * len(query) if n is None else list(n.expand(len(query)).split(1))
-    return [(query[i][None], key[i][None], lengths[i]) for i in range(len(query))]
 
 
 def through_index(
@@ -121,17 +108,10 @@ def through_index(
     )  # fmt: skip
     ids, counts = emit_blocks(rotated, terms, index, key.shape[2], n)
     out = torch.empty(b, h, t, k, dtype=torch.int32, device=device)
-    flags, rows = torch.empty(2, pairs, n_rows, dtype=torch.int32, device=device)
-    best_of_emitted(query, key, ids, counts, index_pairs, n, out, flags)
-    n_open = torch.empty(pairs, dtype=torch.int32, device=device)
-    list_open_kernel[(pairs,)](flags, rows, n_open, n_rows, BLOCK=1024)
-    for i, (own_query, own_key, length) in enumerate(entries(query, key, n)):
-        assert length is not None
-        of_entry = slice(i * kv_heads, (i + 1) * kv_heads)
-        some = (rows[of_entry], n_open[of_entry])
-        blocks = best_blocks_of(own_query, own_key, k, FALLBACK, length, some)
-        rescore(own_query, own_key, blocks, out[i : i + 1], FALLBACK, length, some=some)
-    return out, n_open
+    some = best_of_emitted(query, key, ids, counts, index_pairs, n, out)
+    blocks = best_blocks_of(query, key, k, FALLBACK, n, some)
+    rescore(query, key, blocks, out, FALLBACK, n, some=some)
+    return out, some[1]
 
 
 def emit_blocks(
@@ -181,10 +161,9 @@ def best_of_emitted(
     index_pairs: int,
     n: Tensor,
     out: Tensor,
-    flags: Tensor,
-) -> None:
-    """out [B, H, T, k] from the emitted blocks; flags int32 [B * Hkv, rows]: 1 where they do not
-    fit, and the row's winners are left open."""
+) -> tuple[Tensor, Tensor]:
+    """out [B, H, T, k] from the emitted blocks. Returns the rows whose blocks do not fit and whose
+    winners are left open: int32 [B * Hkv, rows], and how many of them are listed [B * Hkv]."""
     _, h, t, d = query.shape
     kv_heads, k = key.shape[1], out.shape[3]
     pairs, n_rows, n_segments, room = ids.shape
@@ -199,14 +178,16 @@ def best_of_emitted(
     def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
         return torch.empty(*shape, dtype=dtype, device=device)
 
-    histogram = torch.zeros(all_blocks + 2, dtype=torch.int32, device=device)
-    total, sorted_total = histogram[all_blocks:].split(1)
-    row_start, row_pairs = empty(2, rows)
+    histogram = torch.zeros(all_blocks + 2 + pairs, dtype=torch.int32, device=device)
+    total, sorted_total, n_open = histogram[all_blocks:].split((1, 1, pairs))
+    row_start, row_pairs, listed = empty(3, rows)
     pair_block, pair_rank, pair_row = empty(3, capacity)
+    segments = triton.next_power_of_2(n_segments)
     gather_pairs_kernel[(n_rows, pairs)](
-        ids, counts, histogram, total, row_start, row_pairs, flags,
+        ids, counts, histogram, total, row_start, row_pairs, listed, n_open,
         pair_block, pair_rank, pair_row, n_rows, n_segments, index_pairs, n_blocks, capacity,
-        ROOM=room, SP=triton.next_power_of_2(n_segments),
+        ROOM=room, SP=segments, STEP=max(1, min(room, 512 // segments)),
+        num_warps=1 if segments <= 64 else 4,
     )  # fmt: skip
     offset = empty(all_blocks)
     sorted_row, sorted_pair = empty(2, in_windows)
@@ -222,7 +203,7 @@ def best_of_emitted(
     value = empty(capacity, dtype=torch.int64)
     score_pairs_kernel[(min(2 * programs, in_windows // WINDOW),)](
         query, key, sorted_total, sorted_row, sorted_pair, window_block, value, n, n.stride(0),
-        t, n_rows, kv_heads, n_blocks, *query.stride()[:3], *key.stride()[:3],
+        key.shape[2], t, n_rows, kv_heads, n_blocks, *query.stride()[:3], *key.stride()[:3],
         GROUP=h // kv_heads, D=d, BLOCK=SCAN.block, WINDOW=WINDOW, UPCAST=interpreted(),
         num_warps=2,
     )  # fmt: skip
@@ -232,3 +213,4 @@ def best_of_emitted(
         GROUP=h // kv_heads, D=d, BLOCK=SCAN.block, K=k, KP=triton.next_power_of_2(k),
         CP=64, CHUNK=max(1, CHUNK_CHANNELS // d), num_warps=BEST_WARPS,
     )  # fmt: skip
+    return listed.view(pairs, n_rows), n_open
