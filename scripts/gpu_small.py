@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from reattention_kernels import select_positions, topk_keys
-from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
+from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.view import SelectedView, attend_view, attend_whole
 
 

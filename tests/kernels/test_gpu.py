@@ -88,8 +88,8 @@ def first_places(kind: torch.Tensor, kinds: int, k: int) -> torch.Tensor:
 
 
 def test_int8_equals_exact():
-    from reattention_kernels.topk_keys.int8_select import topk_keys_int8
     from reattention_kernels.topk_keys.int8_index import Int8Index
+    from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 
     draw = torch.Generator().manual_seed(0)
     for trial in range(60):

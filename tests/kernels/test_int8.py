@@ -8,7 +8,7 @@ from kernels.triton_cases import make_inputs
 
 from reattention_kernels.topk_keys import topk_keys_naive
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
 from reattention_kernels.topk_keys import int8_select
 from reattention_kernels.topk_keys.int8_index import Int8Index, hadamard, quantize_queries_kernel
 from reattention_kernels.topk_keys.int8_naive import bounds_naive

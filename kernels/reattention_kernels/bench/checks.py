@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from reattention_kernels.bench.data import make_keys, make_queries, rope_tables
-from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
+from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.topk_keys.triton import topk_keys_triton
 from reattention_kernels.view.launch import attend_view_triton
 from reattention_kernels.view.naive import SelectedView, attend_view_naive

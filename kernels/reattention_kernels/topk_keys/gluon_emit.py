@@ -8,7 +8,6 @@ counts. A count above the segment's room tells that the row has to be done other
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,11 +15,12 @@ from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia import hopper
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from reattention_kernels.topk_keys.gluon_lists import HALF, block_values
-from reattention_kernels.topk_keys.gluon_prefill import async_load, barrier, prefetch, start_product
+from reattention_kernels.topk_keys.gluon_prefill import async_load, barrier, start_product
+from reattention_kernels.topk_keys.insertion import emission_asm
 
 if TYPE_CHECKING:
     from reattention_kernels.topk_keys.triton import Tile
@@ -28,41 +28,13 @@ if TYPE_CHECKING:
 NO_KEY = gl.constexpr(-(2**30))  # the score of a key past the end
 
 
-@cache
-def emission_asm(parts: int, room: int) -> tuple[str, str]:
-    """PTX that emits those of `parts` blocks (ids first, first + 4, ...) that reach the threshold.
-
-    Operands: the count after; the count before, `parts` upper bounds (float32), the threshold, the
-    address of the segment (int32 [room]), the first id. Nearly always nothing is emitted, and a
-    real branch makes that two instructions. A NaN as threshold lets everything through.
-    """
-    threshold, address, ident = f"${2 + parts}", f"${3 + parts}", f"${4 + parts}"
-    lines = [
-        "{",
-        ".reg .pred p;",
-        ".reg .f32 most;",
-        ".reg .b32 id;",
-        ".reg .b64 at;",
-        "mov.b32 $0, $1;",
-        "mov.f32 most, $2;",
-        *(f"max.f32 most, most, ${2 + i};" for i in range(1, parts)),
-        f"setp.lt.f32 p, most, {threshold};",
-        "@p bra NONE;",
-    ]
-    for i in range(parts):
-        if parts > 1:
-            lines += [f"setp.lt.f32 p, ${2 + i}, {threshold};", f"@p bra LOST{i};"]
-        lines += [
-            f"mad.wide.s32 at, $0, 4, {address};",
-            f"add.s32 id, {ident}, {4 * i};",
-            f"setp.lt.s32 p, $0, {room};",
-            "@p st.global.b32 [at], id;",
-            "add.s32 $0, $0, 1;",
-        ]
-        if parts > 1:
-            lines.append(f"LOST{i}:")
-    lines += ["NONE:", "}"]
-    return "\n".join(lines), ",".join(["=&r", "r"] + ["f"] * (parts + 1) + ["l", "r"])
+@gluon.jit
+def prefetch(pointer):
+    """Towards L2, long before the load: a miss would take longer than a product."""
+    gl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [pointer],
+        dtype=gl.int32, is_pure=False, pack=1,
+    )  # fmt: skip
 
 
 @gluon.jit
@@ -90,7 +62,7 @@ def emit(
     return gl.inline_asm_elementwise(
         ASM,
         CONSTRAINTS,
-        (count,) + bounds + (threshold, segment, ident),  # noqa: RUF005: Gluon has no unpacking
+        (count,) + bounds + (threshold, segment, ident),
         dtype=gl.int32,
         is_pure=False,
         pack=1,
@@ -279,9 +251,9 @@ def emit_blocks_gluon(
     """
     b, kv_heads, n_rows, _ = rotated.shape
     pairs = b * kv_heads
-    options = {"dtype": torch.int32, "device": rotated.device}
-    ids = torch.empty(pairs, n_rows, splits * 4, room, **options)
-    counts = torch.empty(pairs, n_rows, splits * 4, **options)
+    segments, device = (pairs, n_rows, splits * 4), rotated.device
+    ids = torch.empty(*segments, room, dtype=torch.int32, device=device)
+    counts = torch.empty(segments, dtype=torch.int32, device=device)
     asm, constraints = emission_asm(tile.parts, room)
     emit_blocks_hopper[(-(-n_rows // tile.rows), pairs, splits)](
         descriptor(rotated, tile.rows), descriptor(keys, tile.keys), terms, blocks, ids, counts,

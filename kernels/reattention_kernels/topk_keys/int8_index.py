@@ -167,7 +167,9 @@ def quantize_queries_kernel(
 
     c = tl.arange(0, SCORES)
     held = keep[:, None] & (c < n_scores)[None, :]
-    scores = tl.load(score_ptr + out[:, None] * n_scores + c[None, :], mask=held, other=-float("inf"))
+    scores = tl.load(
+        score_ptr + out[:, None] * n_scores + c[None, :], mask=held, other=-float("inf")
+    )
     kth = scale
     for _ in tl.static_range(K):
         kth, scores = kth_largest(scores, SCORES)

@@ -141,7 +141,7 @@ def best_blocks(query: Tensor, key: Tensor, k: int, tile: Tile, n: int | Tensor)
 
     pairs, n_rows = key.shape[0] * key.shape[1], query.shape[1] // key.shape[1] * query.shape[2]
     per_split, splits = splits_of(n_rows, pairs, key.shape[2], tile, query.device)
-    return best_blocks_gluon(query, key, None, k, k, tile, n, per_split, splits)
+    return best_blocks_gluon(query, key, k, k, tile, n, per_split, splits)
 
 
 def best_blocks_of(
