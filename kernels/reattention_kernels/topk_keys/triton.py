@@ -171,7 +171,8 @@ def best_blocks_of(
         held = key if key.stride(0) else key[:1]
         steps = [key.stride(0) or key.stride(1) * kv_heads, *key.stride()[1:]]
         descriptor = TensorDescriptor(held, held.shape, steps, [1, 1, tile.keys, padded])
-    best_blocks_kernel[(-(-n_rows // tile.rows), pairs, splits)](
+    tiles = 1 if some else -(-n_rows // tile.rows)  # where none is listed, programs just cost
+    best_blocks_kernel[(tiles, pairs, splits)](
         query, descriptor, key, blocks, *(some or (None, None)), n_rows, t, n, number_step(n),
         kv_heads, per_split, *query.stride()[:3], *key_steps(key), SOME=some is not None,
         GROUP=h // kv_heads, D=d, DP=padded, BM=tile.rows, BN=tile.keys, LANES=tile.lanes, K=k,
