@@ -19,7 +19,8 @@ def main() -> None:
         winners = topk_keys(query, middle, 4)
         index = Int8Index.empty(1, 2, middle.shape[2], middle)
         index.update(middle)
-        assert torch.equal(topk_keys_int8(query, middle, index, 4)[0], winners)
+        for _ in range(2):  # the first call has no winners to start from
+            assert torch.equal(topk_keys_int8(query, middle, index, 4)[0], winners)
         positions, count = select_positions(winners, middle.shape[2], 9, 8)
         angle = torch.randn(4 + 9 * 8 + 64, 128, device="cuda")
         view = SelectedView(positions, count, angle.cos(), angle.sin(), 4, 64)

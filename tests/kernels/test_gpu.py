@@ -102,7 +102,8 @@ def test_int8_equals_exact():
         index = Int8Index.empty(key.shape[0], 2, n, key)
         index.update(key[:, :, : n // 2])
         index.update(key)
-        assert torch.equal(topk_keys_int8(query, key, index, 4)[0], topk_keys(query, key, 4))
+        for _ in range(2):  # the first call has no winners to start from
+            assert torch.equal(topk_keys_int8(query, key, index, 4)[0], topk_keys(query, key, 4))
 
 
 def test_offsets_past_two_to_the_31():

@@ -70,12 +70,12 @@ def test_a_block_that_reaches_the_score_reaches_the_threshold(shift, rank):
 @pytest.mark.parametrize(
     ("kind", "sizes", "k"),
     [
-        ("normal", (4, 2, 3, 2500, 64), 4),
+        ("normal", (4, 2, 3, 1500, 64), 4),
         ("integers", (4, 1, 2, 1300, 128), 7),
         ("repeated", (2, 1, 2, 1500, 64), 1),
         ("normal", (2, 2, 1, 1, 64), 4),
         ("normal", (3, 1, 2, 130, 64), 4),
-        ("normal", (12, 2, 5, 700, 64), 3),
+        ("normal", (12, 2, 2, 500, 64), 3),
         ("equal", (2, 1, 3, 300, 64), 4),
     ],
 )
@@ -133,9 +133,8 @@ def test_entries_see_keys_up_to_lengths_of_their_own(batch):
 
 @pytest.mark.usefixtures("poisoned_memory")
 def test_rows_without_room_take_the_16_bit_pass(monkeypatch):
-    monkeypatch.setattr(int8_select, "ROW_ROOM", 16)
-    monkeypatch.setattr(int8_select, "LEAST_ROOM", 1)
-    query, key = make_inputs("normal", 4, 2, 3, 2300, 64, torch.float32, seed=2)
+    monkeypatch.setattr(int8_select, "ROOMS", ((4, 4),))
+    query, key = make_inputs("normal", 4, 2, 3, 1300, 64, torch.float32, seed=2)
     query[0, 1] = 0  # all scores of these rows tie
     index = warmed(index_of(key), topk_keys_naive(query, key, 4), 2)
     winners, n_open = topk_keys_int8(query, key, index, 4)
@@ -148,7 +147,7 @@ def test_rows_without_room_take_the_16_bit_pass(monkeypatch):
 def test_more_pairs_than_there_is_room_for(kind, monkeypatch):
     monkeypatch.setattr(int8_select, "PAIRS_A_ROW", 9)
     monkeypatch.setattr(int8_select, "FEWEST_PAIRS", 0)
-    query, key = make_inputs(kind, 4, 2, 5, 1500, 64, torch.float32, seed=2)
+    query, key = make_inputs(kind, 4, 2, 2, 900, 64, torch.float32, seed=2)
     index = warmed(index_of(key), topk_keys_naive(query, key, 4), 2)
     winners, n_open = topk_keys_int8(query, key, index, 4)
     assert torch.equal(winners, topk_keys_naive(query, key, 4))

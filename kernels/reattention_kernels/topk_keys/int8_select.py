@@ -42,8 +42,9 @@ SCAN_FEW = Tile(64, 256, 4, 3, parts=2, per_sm=2, gluon=True)
 FALLBACK = Tile(64, 128, 4, 3, per_sm=2)
 LEAST_TILES = 8  # of a split: the pipeline wants filling
 MOST_SPLITS = 12  # where the rows alone keep the GPU busy
-# Room for a row's blocks, real rows wanting 10 to 250: together, and in how many int32 at most
-ROW_ROOM, LEAST_ROOM, MOST_ROOM = 1024, 8, 2**25
+# Room for a row's blocks, real rows wanting 10 to 250 (docs/kernels.md): segments up to so many,
+# each of so much. Few sizes, since each is compiled by itself.
+ROOMS = ((8, 128), (64, 32), (1024, 8))
 PAIRS_A_ROW, FEWEST_PAIRS = 128, 2**22  # on average; half of it where that is more than this
 CHUNK_CHANNELS, BEST_WARPS = 128, 2  # keys rescored together: blocks x head_dim
 
@@ -124,8 +125,7 @@ def emit_blocks(
     n_rows, pairs = rotated.shape[2], terms.shape[0]
     tile = SCAN_FEW if n_rows <= 64 else SCAN
     per_split, splits = scan_splits(n_rows, pairs, capacity, tile, rotated.device)
-    together = max(LEAST_ROOM * 4 * splits, min(ROW_ROOM, MOST_ROOM // (pairs * n_rows)))
-    room = triton.next_power_of_2(-(-together // (4 * splits)))
+    _, room = segments_and_room(4 * splits)
     if interpreted():
         return emit_blocks_naive(rotated, terms, index.keys, index.blocks, n, room)
     from reattention_kernels.topk_keys.gluon_emit import emit_blocks_gluon
@@ -133,6 +133,11 @@ def emit_blocks(
     return emit_blocks_gluon(
         rotated, terms, index.keys, index.blocks, n, tile, per_split, splits, room
     )
+
+
+def segments_and_room(n_segments: int) -> tuple[int, int]:
+    """(so many of them or more, ids in each)."""
+    return next(sizes for sizes in ROOMS if n_segments <= sizes[0])
 
 
 def scan_splits(
@@ -144,7 +149,8 @@ def scan_splits(
         return n_tiles, 1
     slots = tile.per_sm * sm_count(device.index or 0)
     programs = -(-n_rows // tile.rows) * pairs
-    most = max(1, min(n_tiles // LEAST_TILES, max(MOST_SPLITS, slots // programs)))
+    most = max(MOST_SPLITS, min(slots // programs, ROOMS[-1][0] // 4))
+    most = max(1, min(n_tiles // LEAST_TILES, most))
 
     def cost(splits: int) -> float:
         return -(-programs * splits // slots) / splits * (1 + 0.004 * splits)
@@ -182,7 +188,7 @@ def best_of_emitted(
     total, sorted_total, n_open = histogram[all_blocks:].split((1, 1, pairs))
     row_start, row_pairs, listed = empty(3, rows)
     pair_block, pair_rank, pair_row = empty(3, capacity)
-    segments = triton.next_power_of_2(n_segments)
+    segments, _ = segments_and_room(n_segments)
     gather_pairs_kernel[(n_rows, pairs)](
         ids, counts, histogram, total, row_start, row_pairs, listed, n_open,
         pair_block, pair_rank, pair_row, n_rows, n_segments, index_pairs, n_blocks, capacity,

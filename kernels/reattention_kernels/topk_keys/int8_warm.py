@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from reattention_kernels.topk_keys.int8_index import SLOTS, Int8Index, kth_largest
-from reattention_kernels.topk_keys.triton import interpreted, sm_count
+from reattention_kernels.topk_keys.triton import interpreted
 
 COLUMNS = 128  # groups of slots; the k best of the groups' maxima count
 ROWS = 64
@@ -115,9 +115,7 @@ def best_remembered(
     b, h, t, d = query.shape
     kv_heads = key.shape[1]
     n_rows, pairs = h // kv_heads * t, b * kv_heads
-    programs = -(-n_rows // ROWS) * pairs
-    slots = 2 if interpreted() else 2 * sm_count(query.device.index or 0)
-    splits = max(1, min(SLOTS // COLUMNS, 1 << (max(1, slots // programs).bit_length() - 1)))
+    splits = 2 if n_rows > ROWS else SLOTS // COLUMNS
     found = torch.empty(pairs, n_rows, splits * k, dtype=torch.float32, device=query.device)
     best_remembered_kernel[(-(-n_rows // ROWS), pairs, splits)](
         query, key, index.winners, found, n, n.stride(0), t, n_rows, kv_heads,
