@@ -53,7 +53,7 @@ class Int8Keys(RowState):
         grown.blocks[:, : held.blocks.shape[1]] = held.blocks
         grown.largest, grown.size = held.largest, held.size
         grown.mean, grown.rotated_mean = held.mean, held.rotated_mean
-        grown.mean_norm = held.mean_norm
+        grown.mean_norm, grown.winners, grown.warm = held.mean_norm, held.winners, held.warm
 
     def append(self, keys: Tensor, start: int) -> None:
         with torch.cuda.device_of(keys):  # kernels start on the current GPU

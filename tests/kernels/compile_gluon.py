@@ -1,6 +1,6 @@
-"""Compile the Gluon kernel for Hopper where no GPU is, and print what the binary says of it.
+"""Compile a Gluon kernel for Hopper where no GPU is, and print what the binary says of it.
 
-Run as a script: the interpreter, which the other tests need, would take the kernel over.
+Run as a script: the interpreter, which the other tests need, would take the kernels over.
 """
 
 from __future__ import annotations
@@ -10,57 +10,72 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-INTEGERS = [
-    "n_rows",
-    "n_queries",
-    "n_keys",
-    "n_keys_step",
-    "n_kv_heads",
-    "tiles_per_split",
-    "stride_qb",
-    "stride_qh",
-    "stride_qt",
-    "rows_per_batch",
-    "rows_per_head",
-    "tiles_per_pair",
-]
+TILE_KEYS, SHARE = 256, 4
 
 
-def main(kind: str, head_dim: int, rows: int, parts: int, stages: int, k: int) -> None:
-    module = importlib.import_module("reattention_kernels.topk_keys.gluon_prefill")
-    kernel = module.best_blocks_hopper
+def descriptor(kind: str, height: int, head_dim: int) -> str:
     dtype = {"bf16": gl.bfloat16, "i8": gl.int8}[kind]
+    layout = gl.NVMMASharedLayout.get_default_for([height, head_dim], dtype)
+    return f"tensordesc<{kind}[{height}, {head_dim}],{layout!r}>"
 
-    layout = gl.NVMMASharedLayout.get_default_for([256, head_dim], dtype)
-    descriptor = f"tensordesc<{kind}[256, {head_dim}],{layout!r}>"
-    share = 4
-    asm, constraints = module.insertion_asm(k, 2 * parts, share if kind == "i8" else 0)
-    shared_asm, shared_constraints = module.shared_kth_asm(share)
+
+def best_blocks(
+    head_dim: int, rows: int, parts: int, stages: int, k: int
+) -> tuple[Any, dict[str, Any], dict[str, str]]:
+    """The 16-bit pass: kernel, constants, types of what is no integer."""
+    module = importlib.import_module("reattention_kernels.topk_keys.gluon_prefill")
+    asm, constraints = module.insertion_asm(k, 2 * parts)
+    shared_asm, shared_constraints = module.shared_kth_asm(SHARE)
     constants = dict(
-        BM=rows, BN=256, PARTS=parts, K=k, SHARE=share, STAGES=stages,
-        ASM=asm, CONSTRAINTS=constraints, num_warps=rows // 16,
+        BM=rows, BN=TILE_KEYS, PARTS=parts, K=k, SHARE=SHARE, STAGES=stages,
+        ASM=asm, CONSTRAINTS=constraints,
         SHARED_ASM=shared_asm, SHARED_CONSTRAINTS=shared_constraints,
     )  # fmt: skip
-    signature = {name: "constexpr" for name in constants} | {name: "i32" for name in INTEGERS}
-    signature |= {"q_ptr": f"*{kind}", "k_desc": descriptor, "out_ptr": "*i64"}
-    if kind == "i8":
-        signature |= {name: "*fp32" for name in ("row_ptr", "block_ptr", "largest_ptr")}
-    else:
-        for name in ("row_ptr", "block_ptr", "largest_ptr"):
-            signature[name], constants[name] = "constexpr", None
-    signature = {name: signature[name] for name in kernel.arg_names}
+    types = {
+        "q_ptr": "*bf16",
+        "k_desc": descriptor("bf16", TILE_KEYS, head_dim),
+        "out_ptr": "*i64",
+    }
+    return module.best_blocks_hopper, constants, types
+
+
+def emission(
+    head_dim: int, rows: int, stages: int, room: int
+) -> tuple[Any, dict[str, Any], dict[str, str]]:
+    """The 8-bit scan."""
+    module = importlib.import_module("reattention_kernels.topk_keys.gluon_emit")
+    asm, constraints = module.emission_asm(2, room)
+    constants = dict(
+        BM=rows, BN=TILE_KEYS, STAGES=stages, ROOM=room, ASM=asm, CONSTRAINTS=constraints
+    )
+    types = {
+        "q_desc": descriptor("i8", rows, head_dim),
+        "k_desc": descriptor("i8", TILE_KEYS, head_dim),
+        "row_ptr": "*fp32", "block_ptr": "*fp32",
+        "id_ptr": "*i32", "count_ptr": "*i32", "n_keys_ptr": "*i32",
+    }  # fmt: skip
+    return module.emit_blocks_hopper, constants, types
+
+
+def main(kind: str, head_dim: int, rows: int, *others: int) -> None:
+    kernel, constants, types = {"bf16": best_blocks, "i8": emission}[kind](head_dim, rows, *others)
+    constants["num_warps"] = warps = rows // 16
+    of = {name: "constexpr" for name in constants} | types
+    signature = {name: of.get(name, "i32") for name in kernel.arg_names}
     constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    aligned = ("q_ptr", "out_ptr", "stride_qb", "stride_qh", "stride_qt")
-    places = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    source = GluonASTSource(kernel, signature, constexprs, places)
-    options = {"num_warps": rows // 16}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    aligned = [["tt.divisibility", 16]]
+    attributes = {(i,): aligned for i, name in enumerate(kernel.arg_names) if fits_16(name)}
+    source = GluonASTSource(kernel, signature, constexprs, attributes)
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}
+    )
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
@@ -74,6 +89,11 @@ def main(kind: str, head_dim: int, rows: int, parts: int, stages: int, k: int) -
     print(usage)
     print("products", code.count("GMMA.64x"), "waits", code.count("WARPGROUP.DEPBAR"))
     print("shared", compiled.metadata.shared)
+
+
+def fits_16(name: str) -> bool:
+    """Whether the argument is a multiple of 16 as a rule: an address, or a step between rows."""
+    return name.endswith("_ptr") or name.startswith("stride")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,13 @@ def signed(value: int, width: int) -> int:
     return value - (1 << width) if value >> (width - 1) else value
 
 
-def run(code: str, operands: list[int | float | None]) -> list[int | float | None]:
-    """Execute; operands by number as in the code, floats for .f32, integers elsewhere."""
+def run(
+    code: str, operands: list[int | float | None], memory: dict[int, int] | None = None
+) -> list[int | float | None]:
+    """Execute; operands by number as in the code, floats for .f32, integers elsewhere.
+
+    memory: takes what is stored, by address.
+    """
     registers: dict[str, int | float | bool | None] = {
         f"${i}": value for i, value in enumerate(operands)
     }
@@ -39,10 +44,18 @@ def run(code: str, operands: list[int | float | None]) -> list[int | float | Non
         if branch := re.fullmatch(r"@(\w+) bra (\w+);", line):
             at = labels[branch[2]] if registers[branch[1]] else at
             continue
+        if line.startswith("@"):
+            guard, line = line[1:].split(" ", 1)
+            if not registers[guard]:
+                continue
         name, rest = line.rstrip(";").split(" ", 1)
         words = [word.strip() for word in re.findall(r"\s*(\{[^}]*\}|[^,]+)", rest)]
         target, sources = words[0], words[1:]
         values = [read(registers, word) for word in sources]
+        if name == "st.global.b32":
+            assert memory is not None
+            memory[registers[target.strip("[]")]] = values[0]
+            continue
         if target.startswith("{"):  # mov.b64 {low, high}, x
             low, high = (word.strip() for word in target[1:-1].split(","))
             registers[low] = signed(values[0], 32)
@@ -96,6 +109,12 @@ def compute(name, values):
         return b if math.isnan(a) else a if math.isnan(b) else better(a, b)
     if name == "setp.le.f32":
         return a <= b
+    if name in ("setp.lt.f32", "setp.lt.s32"):
+        return a < b
+    if name == "mad.wide.s32":
+        return signed(a * b + others[1], 64)
+    if name == "add.s32":
+        return signed(a + b, 32)
     if name == "shr.s32":
         return a >> b
     if name == "and.b32":

@@ -9,8 +9,8 @@ from kernels.triton_cases import make_inputs
 from reattention_kernels.topk_keys import topk_keys, topk_keys_naive
 
 pytest.importorskip("triton")
-from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
+from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.topk_keys.triton import topk_keys_triton
 from reattention_kernels.view import SelectedView, attend_view, attend_view_naive
 from reattention_kernels.view.launch import attend_view_triton

@@ -93,8 +93,8 @@ def first_places(kind: torch.Tensor, kinds: int, k: int) -> torch.Tensor:
 
 
 def test_int8_equals_exact():
-    from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
     from reattention_kernels.topk_keys.int8_index import Int8Index
+    from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 
     draw = torch.Generator().manual_seed(0)
     for trial in range(60):
@@ -107,7 +107,8 @@ def test_int8_equals_exact():
         index = Int8Index.empty(key.shape[0], 2, n, key)
         index.update(key[:, :, : n // 2])
         index.update(key)
-        assert torch.equal(topk_keys_int8(query, key, index, 4)[0], topk_keys(query, key, 4))
+        for _ in range(2):  # the first call has no winners to start from
+            assert torch.equal(topk_keys_int8(query, key, index, 4)[0], topk_keys(query, key, 4))
 
 
 def test_offsets_past_two_to_the_31():

@@ -58,29 +58,6 @@ def test_keeps_the_best_lower_id_first(k, parts, kind):
         assert state[k] == (want[-1][0] if len(want) == k else -math.inf)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("k", "parts", "lows"), [(7, 2, 4), (5, 1, 1), (7, 4, 8)])
-def test_lower_bounds_of_what_was_inserted(kind, k, parts, lows):
-    draw = random.Random(f"{kind} {k}")
-    together, constraints = insertion_asm(k, parts, lows)
-    alone, _ = insertion_asm(k, 1, lows)
-    n = k + 1 + lows
-    assert constraints.count("=&") == n
-    state = by_one = [EMPTY] * k + [-math.inf] * (1 + lows)
-    inserted = [-math.inf] * lows
-    for tile in range(60):
-        values = [draw_value(kind, draw, tile * parts + part) for part in range(parts)]
-        slacks = [as_float32(abs(draw.gauss(0, 1))) for _ in values]
-        first = tile * 4 * parts
-        state = ptx.run(together, [None] * n + state + values + slacks + [first])[:n]
-        for part, (value, slack) in enumerate(zip(values, slacks, strict=True)):
-            if value > by_one[k]:
-                inserted.append(as_float32(value - slack))
-            by_one = ptx.run(alone, [None] * n + by_one + [value, slack, first + 4 * part])[:n]
-        assert state == by_one
-        assert state[k + 1 :] == sorted(inserted, reverse=True)[:lows]
-
-
 def test_what_is_of_no_use_is_left_out():
     code, _ = insertion_asm(2, 1)
     state = [EMPTY, EMPTY, 5.0]

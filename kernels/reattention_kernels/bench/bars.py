@@ -10,7 +10,7 @@ import torch
 from reattention_kernels.bench import timing
 from reattention_kernels.bench.data import make_keys, make_queries
 from reattention_kernels.bench.steps import HEAD_DIM, HEADS, KV_HEADS, TOP_K, Layer, captured
-from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
+from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.topk_keys.triton import topk_keys_triton
 
 LONG, SHORT, CHUNK = 1_048_576, 131_072, 512

@@ -10,8 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from reattention_kernels.bench.data import make_keys, make_queries, rope_tables
-from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
 from reattention_kernels.topk_keys.int8_index import Int8Index
+from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.topk_keys.triton import topk_keys_triton
 from reattention_kernels.view import SelectedView, attend_view, attend_whole
 from reattention_kernels.votes.triton import select_positions_triton

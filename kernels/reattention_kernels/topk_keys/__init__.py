@@ -79,7 +79,7 @@ def indexable(query: Tensor, key: Tensor, k: int) -> bool:
     """Whether `topk_keys_indexed` serves these tensors: 16 bit on Hopper, head_dim 64 or 128."""
     if not query.is_cuda or find_triton() is None:
         return False
-    from reattention_kernels.topk_keys.int8_certify import indexable
+    from reattention_kernels.topk_keys.int8_select import indexable
 
     return indexable(query, key, k)
 
@@ -101,7 +101,7 @@ def topk_keys_indexed(
     Raises:
         ValueError: the index does not hold the keys, or k is more than its lists keep.
     """
-    from reattention_kernels.topk_keys.int8_certify import topk_keys_int8
+    from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 
     with torch.cuda.device_of(query):
         return topk_keys_int8(query, key, index, k, device_length)[0]

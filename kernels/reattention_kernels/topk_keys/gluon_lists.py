@@ -1,9 +1,7 @@
-"""The lists of best blocks in the Hopper kernel: maxima or bounds in, what is of no use left out.
+"""The lists of best blocks in the Hopper kernel: maxima in, what is of no use left out.
 
-A list belongs to a row and one of its four lanes: K packed entries, `least` (a block no better is
-of no use), and for int8 the largest lower bounds of its blocks. A block whose upper bound lies
-below the k-th largest lower bound of its row cannot hold one of the row's k best keys, so leaving
-it out costs no certificate.
+A list belongs to a row and one of its four lanes: K packed entries, and `least` (a block no better
+is of no use).
 """
 
 from __future__ import annotations
@@ -32,36 +30,16 @@ def block_values(scores, BM: gl.constexpr, PARTS: gl.constexpr):
 
 
 @gluon.jit
-def block_bounds(most, terms):
-    """Upper bound on a block's true scores, and how far above the lower bound it lies."""
-    key_error, key_size, scale, error, size = terms
-    off = key_error * error + key_size * size
-    return most.to(gl.float32) * scale + off, 2 * off
-
-
-@gluon.jit
-def half_values(scores, terms, BM: gl.constexpr, PARTS: gl.constexpr, INT8: gl.constexpr):
-    """(what a half tile's blocks are worth, int8: how far above their lower bounds that is)"""
-    most = block_values(scores, BM, PARTS)
-    if INT8:
-        upper, slack = block_bounds(most[0], terms)
-        return (upper,), (slack,)
-    else:
-        return most, ()
-
-
-@gluon.jit
 def insert(
-    state, values, slacks, tile, lane,
-    K: gl.constexpr, LOWS: gl.constexpr, ASM: gl.constexpr, CONSTRAINTS: gl.constexpr,
+    state, values, tile, lane, K: gl.constexpr, ASM: gl.constexpr, CONSTRAINTS: gl.constexpr
 ):  # fmt: skip
     """All blocks of a tile into the lists; id = (tile * blocks per lane + part) * 4 + lane."""
     ident = gl.zeros_like(values[0]).to(gl.int32) + (lane + tile * (4 * len(values)))
     return gl.inline_asm_elementwise(
         ASM,
         CONSTRAINTS,
-        state + values + slacks + (ident,),
-        dtype=(gl.int64,) * K + (gl.float32,) * (1 + LOWS),
+        state + values + (ident,),
+        dtype=(gl.int64,) * K + (gl.float32,),
         is_pure=True,
         pack=1,
     )
@@ -69,23 +47,20 @@ def insert(
 
 @gluon.jit
 def raise_least(
-    state, rounding, K: gl.constexpr, LOWS: gl.constexpr,
-    SHARE: gl.constexpr, ASM: gl.constexpr, CONSTRAINTS: gl.constexpr,
+    state, K: gl.constexpr, SHARE: gl.constexpr, ASM: gl.constexpr, CONSTRAINTS: gl.constexpr
 ):  # fmt: skip
     """A block that cannot reach the k-th best of all four lanes of its row is of no use.
 
-    SHARE values a lane are compared; for int8 they are lower bounds.
+    SHARE values a lane are compared.
     """
     best = ()
     for j in gl.static_range(SHARE):
-        if LOWS > 0:
-            best = best + (state[K + 1 + j],)
-        elif j < K:
+        if j < K:
             bits = (state[j] >> 32).to(gl.int32)
             value = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(gl.float32, bitcast=True)
             best = best + (gl.where(state[j] == INT64_MIN, -float("inf"), value),)
         else:
             best = best + (gl.full_like(state[K], -float("inf")),)
     kth = gl.inline_asm_elementwise(ASM, CONSTRAINTS, best, dtype=gl.float32, is_pure=False, pack=1)
-    floor = kth - gl.maximum(kth, -kth) * MARGIN - rounding
-    return state[:K] + (gl.maximum(state[K], floor),) + state[K + 1 :]
+    floor = kth - gl.maximum(kth, -kth) * MARGIN - TINY
+    return state[:K] + (gl.maximum(state[K], floor),)

@@ -1,4 +1,4 @@
-"""Inline PTX that keeps a thread's best blocks: insertion into sorted lists, and what lists share.
+"""Inline PTX that keeps a thread's blocks: the best in sorted lists, or all above a threshold.
 
 A list entry is an int64: the order-preserving int32 of the block's value in the high half,
 0x7fffffff - id in the low half, so that larger is better and equal values order by lower id.
@@ -10,26 +10,25 @@ from functools import cache
 
 
 @cache
-def insertion_asm(k: int, parts: int, lows: int = 0) -> tuple[str, str]:
+def insertion_asm(k: int, parts: int) -> tuple[str, str]:
     """PTX that inserts `parts` blocks (values, ids first, first + 4, ...) into k sorted entries.
 
-    State: k entries, `least` (float32: a block no better than this is of no use), and `lows`
-    sorted float32, the largest lower bounds of the blocks inserted.
-    Operands: the state after, the state before, `parts` values (float32), with lows as many slacks
-    (a block's lower bound is its value less its slack), the first id. Almost every insertion loses
-    once a few tiles have passed; a real branch makes the losing path two instructions.
+    State: k entries, and `least` (float32: a block no better than this is of no use).
+    Operands: the state after, the state before, `parts` values (float32), the first id. Almost
+    every insertion loses once a few tiles have passed; a real branch makes the losing path two
+    instructions.
     """
-    state = k + 1 + lows
-    least, low, last = f"${k}", k + 1, k - 1
-    value, slack, ident = 2 * state, 2 * state + parts, 2 * state + parts * (2 if lows else 1)
+    state = k + 1
+    least, last = f"${k}", k - 1
+    value, ident = 2 * state, 2 * state + parts
     lines = [
         "{",
         f".reg .pred p, q<{k}>;",
         ".reg .b32 bits, sign, high, low;",
         ".reg .b64 x, y;",
-        ".reg .f32 most, own, v, t;",
+        ".reg .f32 most, own, v;",
         *(f"mov.b64 ${j}, ${state + j};" for j in range(k)),
-        *(f"mov.f32 ${j}, ${state + j};" for j in range(k, state)),
+        f"mov.f32 {least}, ${state + k};",
         f"mov.f32 most, ${value};",
         *(f"max.f32 most, most, ${value + i};" for i in range(1, parts)),
         f"setp.le.f32 p, most, {least};",
@@ -54,15 +53,11 @@ def insertion_asm(k: int, parts: int, lows: int = 0) -> tuple[str, str]:
         # an empty last entry reads as NaN, which max leaves out
         lines += [f"mov.b64 {{low, bits}}, ${last};", *ordered, "mov.b32 own, bits;"]
         lines.append(f"max.f32 {least}, {least}, own;")
-        if lows:
-            lines.append(f"sub.f32 v, ${value + i}, ${slack + i};")
-        for j in range(low, low + lows):
-            lines += [f"max.f32 t, ${j}, v;", f"min.f32 v, ${j}, v;", f"mov.f32 ${j}, t;"]
         if parts > 1:
             lines.append(f"LOST{i}:")
     lines += ["INSERTED:", "}"]
-    outputs = ["=&l"] * k + ["=&f"] * (1 + lows)
-    inputs = ["l"] * k + ["f"] * (1 + lows) + ["f"] * (ident - value) + ["r"]
+    outputs = ["=&l"] * k + ["=&f"]
+    inputs = ["l"] * k + ["f"] * (1 + parts) + ["r"]
     return "\n".join(lines), ",".join(outputs + inputs)
 
 
@@ -89,3 +84,40 @@ def shared_kth_asm(k: int) -> tuple[str, str]:
             half //= 2
     lines += ["mov.f32 $0, a0;", *(f"min.f32 $0, $0, a{j};" for j in range(1, k)), "}"]
     return "\n".join(lines), ",".join(["=&f"] + ["f"] * k)
+
+
+@cache
+def emission_asm(parts: int, room: int) -> tuple[str, str]:
+    """PTX that emits those of `parts` blocks (ids first, first + 4, ...) that reach the threshold.
+
+    Operands: the count after; the count before, `parts` upper bounds (float32), the threshold, the
+    address of the segment (int32 [room]), the first id. Nearly always nothing is emitted, and a
+    real branch makes that two instructions. A NaN as threshold lets everything through.
+    """
+    threshold, address, ident = f"${2 + parts}", f"${3 + parts}", f"${4 + parts}"
+    lines = [
+        "{",
+        ".reg .pred p;",
+        ".reg .f32 most;",
+        ".reg .b32 id;",
+        ".reg .b64 at;",
+        "mov.u32 $0, $1;",
+        "mov.f32 most, $2;",
+        *(f"max.f32 most, most, ${2 + i};" for i in range(1, parts)),
+        f"setp.lt.f32 p, most, {threshold};",
+        "@p bra NONE;",
+    ]
+    for i in range(parts):
+        if parts > 1:
+            lines += [f"setp.lt.f32 p, ${2 + i}, {threshold};", f"@p bra LOST{i};"]
+        lines += [
+            f"mad.wide.s32 at, $0, 4, {address};",
+            f"add.s32 id, {ident}, {4 * i};",
+            f"setp.lt.s32 p, $0, {room};",
+            "@p st.global.b32 [at], id;",
+            "add.s32 $0, $0, 1;",
+        ]
+        if parts > 1:
+            lines.append(f"LOST{i}:")
+    lines += ["NONE:", "}"]
+    return "\n".join(lines), ",".join(["=&r", "r"] + ["f"] * (parts + 1) + ["l", "r"])

@@ -8,7 +8,7 @@ form aq, q.k - q.mean = a.b / D and
     a.b <= aq.bq + |aq| |b - bq| + |a - aq| |b|,
 
 so an integer block maximum gives an upper bound on the block's true scores. A block is a lane of
-a tile of 128 keys, as in `triton_prefill`.
+a tile of 128 keys, as in `triton_prefill`. The index also remembers keys that won (`int8_warm`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from reattention_kernels.device_number import number
 from reattention_kernels.topk_keys.triton import interpreted
 
 TILE_KEYS = 128
+SLOTS = 4096  # winners remembered for a KV head
 
 
 def hadamard(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -105,27 +106,46 @@ def quantize_keys_kernel(
     tl.atomic_max(largest_ptr + pair, longest, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_rows"])
+@triton.jit
+def kth_largest(x, COLUMNS: tl.constexpr):
+    """The largest of each row of x [R, COLUMNS], and x with -inf where it stood."""
+    value, where = tl.max(x, 1, return_indices=True)
+    taken = tl.arange(0, COLUMNS)[None, :] == where[:, None]
+    return value, tl.where(taken, -float("inf"), x)
+
+
+@triton.jit(do_not_specialize=["n_queries", "n_rows", "n_scores", "index_pairs"])
 def quantize_queries_kernel(
     q_ptr,
     h_ptr,
     mean_ptr,
+    largest_ptr,
+    score_ptr,
     out_ptr,
     row_ptr,
     n_queries,
     n_rows,
+    n_scores,
     n_kv_heads,
+    index_pairs,
     stride_qb,
     stride_qh,
     stride_qt,
     GROUP: tl.constexpr,
     D: tl.constexpr,
     ROWS: tl.constexpr,
+    K: tl.constexpr,
+    SCORES: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """Grid (row blocks, batch * KV heads): int8 rows and row [.., 4]: scale / D, q.mean, |aq| and
-    |a - aq|, both over the scale."""
+    """Grid (row blocks, batch * KV heads): int8 rows and row [.., 4]: threshold, |aq| and |a - aq|,
+    all over the scale.
+
+    score_ptr [.., rows, n_scores]: scores of distinct keys; a block whose upper bound is below the
+    threshold has no key that reaches the K-th largest of them.
+    """
     pair = tl.program_id(1).to(tl.int64)
+    of_index = pair % index_pairs
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, D)
     head = (pair % n_kv_heads) * GROUP + row // n_queries
@@ -133,7 +153,7 @@ def quantize_queries_kernel(
     at = at + (row % n_queries).to(tl.int64)[:, None] * stride_qt + d[None, :]
     inside = (row < n_rows)[:, None] & (d >= 0)[None, :]
     q = tl.load(q_ptr + at, mask=inside, other=0.0)
-    mean = tl.load(mean_ptr + pair * D + d)
+    mean = tl.load(mean_ptr + of_index * D + d)
     a = rotated_rows(q, h_ptr, D, UPCAST)
     scale = tl.maximum(tl.max(tl.abs(a), 1) / 127.0, 1e-20)
     ia = to_int8(a / scale[:, None])
@@ -142,10 +162,23 @@ def quantize_queries_kernel(
     out = pair * n_rows + row
     keep = row < n_rows
     tl.store(out_ptr + out[:, None] * D + d[None, :], ia, mask=inside)
-    tl.store(row_ptr + out * 4, scale / D, mask=keep)
-    tl.store(row_ptr + out * 4 + 1, tl.sum(q.to(tl.float32) * mean[None, :], 1), mask=keep)
-    tl.store(row_ptr + out * 4 + 2, tl.sqrt(tl.sum(fa * fa, 1)) * 1.00001, mask=keep)
-    tl.store(row_ptr + out * 4 + 3, tl.sqrt(tl.sum(rest * rest, 1)) * 1.0001, mask=keep)
+    tl.store(row_ptr + out * 4 + 1, tl.sqrt(tl.sum(fa * fa, 1)) * 1.00001, mask=keep)
+    tl.store(row_ptr + out * 4 + 2, tl.sqrt(tl.sum(rest * rest, 1)) * 1.0001, mask=keep)
+
+    c = tl.arange(0, SCORES)
+    held = keep[:, None] & (c < n_scores)[None, :]
+    scores = tl.load(
+        score_ptr + out[:, None] * n_scores + c[None, :], mask=held, other=-float("inf")
+    )
+    kth = scale
+    for _ in tl.static_range(K):
+        kth, scores = kth_largest(scores, SCORES)
+    q = q.to(tl.float32)
+    # the scores, q.mean and the bounds are float32 sums: at most D 2^-24 |q| |k| off, each
+    rounding = tl.sqrt(tl.sum(q * q, 1)) * tl.load(largest_ptr + of_index) * (D * 2.0**-21)
+    least = kth - tl.abs(kth) * 2.0**-16 - tl.sum(q * mean[None, :], 1) - rounding
+    least = least * D / scale
+    tl.store(row_ptr + out * 4, least - tl.abs(least) * 2.0**-18, mask=keep)
 
 
 @dataclass
@@ -159,7 +192,9 @@ class Int8Index:
     mean: Tensor  # float32 [B * Hkv, D]; zeros until the first update
     rotated_mean: Tensor
     mean_norm: Tensor  # float32 [B * Hkv]
+    winners: Tensor  # int32 [B * Hkv, SLOTS]: positions of keys that won, -1 for none
     size: int = 0  # keys held
+    warm: bool = False  # whether there are winners
 
     @classmethod
     def empty(cls, b: int, kv_heads: int, capacity: int, like: Tensor) -> Int8Index:
@@ -174,6 +209,7 @@ class Int8Index:
             mean=torch.zeros(b * kv_heads, d, device=device),
             rotated_mean=torch.zeros(b * kv_heads, d, device=device),
             mean_norm=torch.zeros(b * kv_heads, device=device),
+            winners=torch.full((b * kv_heads, SLOTS), -1, dtype=torch.int32, device=device),
         )
 
     def update(self, key: Tensor, device_length: Tensor | None = None) -> None:

@@ -5,31 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NO_KEY = -(2.0**30)
 
-def best_bounds_naive(
-    rotated: Tensor, terms: Tensor, keys: Tensor, blocks: Tensor, size: int
-) -> Tensor:
-    """What `best_blocks_hopper` gives for int8 inputs and one split: int64 [B*Hkv, rows, 4 * size].
 
-    rotated int8 [B, Hkv, rows, D], terms [B*Hkv, rows, 4], keys int8 [B, Hkv, N, D],
-    blocks [B*Hkv, tiles, 3, 4].
+def bounds_naive(rotated: Tensor, terms: Tensor, keys: Tensor, blocks: Tensor, n: Tensor) -> Tensor:
+    """float32 [B * Hkv, rows, blocks], what the scan compares with the row's threshold.
+
+    rotated int8 [B, Hkv, rows, D], terms [B * Hkv, rows, 4], keys int8 [B or 1, Hkv, capacity, D],
+    blocks [B * Hkv or Hkv, tiles, 3, 4], n int32 [B].
     """
-    n_rows, d = rotated.shape[2:]
-    n = keys.shape[2]
-    n_tiles = -(-n // 128)
+    b, kv_heads, n_rows, d = rotated.shape
+    n_tiles = -(-int(n.max()) // 128)
     q = rotated.reshape(-1, n_rows, d).double()
-    k = keys.reshape(-1, n, d).double()
-    scores = torch.nn.functional.pad(
-        q @ k.transpose(1, 2), (0, n_tiles * 128 - n), value=-(2.0**30)
-    )
+    k = keys[:, :, : n_tiles * 128].expand(b, -1, -1, -1).reshape(-1, n_tiles * 128, d).double()
+    scores = q @ k.transpose(1, 2)
+    limit = n.repeat_interleave(kv_heads)[:, None, None]
+    scores = torch.where(torch.arange(n_tiles * 128) < limit, scores, NO_KEY)
     most = scores.reshape(*scores.shape[:2], n_tiles, 16, 4, 2).amax((3, 5)).float()
-    scale, error, length = blocks[:, None, :n_tiles].unbind(3)  # [pairs, 1, tiles, 4]
-    key_error, key_size = terms[..., 2, None, None], terms[..., 3, None, None]
-    bounds = most * scale + key_error * error + key_size * length  # [pairs, rows, tiles, 4]
-    bits = (bounds + 0.0).view(torch.int32)
-    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
-    ids = torch.arange(n_tiles * 4, device=keys.device).view(n_tiles, 4)
-    packed = (ordered << 32) | (0x7FFFFFFF - ids)
-    packed = packed.transpose(2, 3).sort(-1, descending=True).values[..., :size]
-    packed = torch.nn.functional.pad(packed, (0, max(0, size - n_tiles)), value=-(2**63))
-    return packed.flatten(2).contiguous()
+    index = torch.arange(b * kv_heads) % blocks.shape[0]
+    scale, key_error, key_norm = blocks[index][:, None, :n_tiles].unbind(3)
+    query_norm, query_error = terms[..., 1, None, None], terms[..., 2, None, None]
+    bounds = most * scale + (query_norm * key_error + query_error * key_norm)
+    tile = torch.arange(n_tiles)[None, None, :, None]  # a scan ends with an entry's own last tile
+    return bounds.where(tile * 128 < limit[..., None], -torch.inf).flatten(2)
+
+
+def emit_blocks_naive(
+    rotated: Tensor, terms: Tensor, keys: Tensor, blocks: Tensor, n: Tensor, room: int
+) -> tuple[Tensor, Tensor]:
+    """What `emit_blocks_gluon` gives for one split: ids [B * Hkv, rows, 4, room] and counts."""
+    bounds = bounds_naive(rotated, terms, keys, blocks, n)
+    reached = ~(bounds < terms[..., :1])
+    by_lane = reached.unflatten(-1, (-1, 4)).transpose(-1, -2)  # [pairs, rows, 4, tiles]
+    counts = by_lane.sum(-1, dtype=torch.int32)
+    ids = torch.arange(bounds.shape[-1], dtype=torch.int32).view(-1, 4).T.expand_as(by_lane)
+    # the reached ones first, each part in order
+    order = (~by_lane).to(torch.int8).argsort(dim=-1, stable=True)
+    ids = torch.nn.functional.pad(ids.gather(-1, order), (0, room))[..., :room]
+    return ids.contiguous(), counts

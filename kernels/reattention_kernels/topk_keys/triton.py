@@ -141,7 +141,7 @@ def best_blocks(query: Tensor, key: Tensor, k: int, tile: Tile, n: int | Tensor)
 
     pairs, n_rows = key.shape[0] * key.shape[1], query.shape[1] // key.shape[1] * query.shape[2]
     per_split, splits = splits_of(n_rows, pairs, key.shape[2], tile, query.device)
-    return best_blocks_gluon(query, key, None, k, k, tile, n, per_split, splits)
+    return best_blocks_gluon(query, key, k, k, tile, n, per_split, splits)
 
 
 def best_blocks_of(
@@ -171,7 +171,8 @@ def best_blocks_of(
         held = key if key.stride(0) else key[:1]
         steps = [key.stride(0) or key.stride(1) * kv_heads, *key.stride()[1:]]
         descriptor = TensorDescriptor(held, held.shape, steps, [1, 1, tile.keys, padded])
-    best_blocks_kernel[(-(-n_rows // tile.rows), pairs, splits)](
+    tiles = 1 if some else -(-n_rows // tile.rows)  # where none is listed, programs just cost
+    best_blocks_kernel[(tiles, pairs, splits)](
         query, descriptor, key, blocks, *(some or (None, None)), n_rows, t, n, number_step(n),
         kv_heads, per_split, *query.stride()[:3], *key_steps(key), SOME=some is not None,
         GROUP=h // kv_heads, D=d, DP=padded, BM=tile.rows, BN=tile.keys, LANES=tile.lanes, K=k,

@@ -128,22 +128,21 @@ def entry_of(pair, pairs, n_kv_heads):
     return pair % batch, pair // batch
 
 
-@triton.jit(
-    do_not_specialize=["n_rows", "n_keys", "n_keys_step", "n_queries", "n_kv_heads",
-                       "tiles_per_split"]
-)  # fmt: skip
-def best_blocks_kernel(
+@triton.jit
+def best_blocks_of_rows(
     q_ptr,
     k_desc,
     k_ptr,
     out_ptr,
     rows_ptr,
-    n_some_ptr,
+    row_tile,
+    n_slots,
+    pair,
+    base_b,
+    base_h,
     n_rows,
     n_queries,
     n_keys,
-    n_keys_step,
-    n_kv_heads,
     tiles_per_split,
     stride_qb,
     stride_qh,
@@ -166,26 +165,12 @@ def best_blocks_kernel(
     ASM: tl.constexpr,
     CONSTRAINTS: tl.constexpr,
 ):
-    """Grid (row tiles, KV heads * batch, splits) -> out [batch * KV heads, rows, splits, LANES, K].
-
-    Entry b of the batch has the first n_keys[b * n_keys_step] keys where n_keys is a pointer.
-    SOME: only the rows that rows_ptr [batch * KV heads, rows] lists, n_some_ptr of them per pair;
-    out is then in the list's order.
-    """
-    row_tile = tl.program_id(0)
-    base_b, base_h = entry_of(tl.program_id(1), tl.num_programs(1), n_kv_heads)
-    pair = base_b * n_kv_heads + base_h
+    """`best_blocks_kernel` for one tile of rows and the split of this program."""
     split = tl.program_id(2)
     n_splits = tl.num_programs(2)
-    n_keys = number(n_keys, base_b * n_keys_step)
-
     slot = row_tile * BM + tl.arange(0, BM)
     row = slot
-    n_slots = n_rows
     if SOME:
-        n_slots = tl.load(n_some_ptr + pair)
-        if row_tile * BM >= n_slots:
-            return
         row = tl.load(rows_ptr + pair * n_rows + slot, mask=slot < n_slots, other=0)
     d = tl.arange(0, DP)
     head = base_h * GROUP + row // n_queries
@@ -228,3 +213,69 @@ def best_blocks_kernel(
     inside = (slot < n_slots) & (lane >= 0)
     for j in tl.static_range(K):
         tl.store(out_ptr + to + j, state[j], mask=inside)
+
+
+@triton.jit(
+    do_not_specialize=["n_rows", "n_keys", "n_keys_step", "n_queries", "n_kv_heads",
+                       "tiles_per_split"]
+)  # fmt: skip
+def best_blocks_kernel(
+    q_ptr,
+    k_desc,
+    k_ptr,
+    out_ptr,
+    rows_ptr,
+    n_some_ptr,
+    n_rows,
+    n_queries,
+    n_keys,
+    n_keys_step,
+    n_kv_heads,
+    tiles_per_split,
+    stride_qb,
+    stride_qh,
+    stride_qt,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    SOME: tl.constexpr,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    LANES: tl.constexpr,
+    K: tl.constexpr,
+    STAGES: tl.constexpr,
+    TMA: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+    ASM: tl.constexpr,
+    CONSTRAINTS: tl.constexpr,
+):
+    """Grid (row tiles, KV heads * batch, splits) -> out [batch * KV heads, rows, splits, LANES, K].
+
+    Entry b of the batch has the first n_keys[b * n_keys_step] keys where n_keys is a pointer.
+    SOME: only the rows that rows_ptr [batch * KV heads, rows] lists, n_some_ptr of them per pair;
+    out is then in the list's order, and the row tiles are the programs' in turn.
+    """
+    base_b, base_h = entry_of(tl.program_id(1), tl.num_programs(1), n_kv_heads)
+    pair = base_b * n_kv_heads + base_h
+    n_keys = number(n_keys, base_b * n_keys_step)
+    row_tile = tl.program_id(0)
+    if SOME:
+        n_slots = tl.load(n_some_ptr + pair)
+        for tile in range(row_tile, tl.cdiv(n_slots, BM), tl.num_programs(0)):
+            best_blocks_of_rows(
+                q_ptr, k_desc, k_ptr, out_ptr, rows_ptr, tile, n_slots, pair, base_b, base_h,
+                n_rows, n_queries, n_keys, tiles_per_split, stride_qb, stride_qh, stride_qt,
+                stride_kb, stride_kh, stride_kn, SOME, GROUP, D, DP, BM, BN, LANES, K, STAGES, TMA,
+                PRECISION, UPCAST, ASM, CONSTRAINTS,
+            )  # fmt: skip
+    else:
+        best_blocks_of_rows(
+            q_ptr, k_desc, k_ptr, out_ptr, rows_ptr, row_tile, n_rows, pair, base_b, base_h,
+            n_rows, n_queries, n_keys, tiles_per_split, stride_qb, stride_qh, stride_qt,
+            stride_kb, stride_kh, stride_kn, SOME, GROUP, D, DP, BM, BN, LANES, K, STAGES, TMA,
+            PRECISION, UPCAST, ASM, CONSTRAINTS,
+        )  # fmt: skip
