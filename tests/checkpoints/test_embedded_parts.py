@@ -62,8 +62,8 @@ def cut(content: bytes, parts: int) -> tuple[Index, EmbeddedModel]:
         wheels.append(Wheel(f"tiny-part{n}", "1.0", sha256(wheel), len(wheel)))
     model = EmbeddedModel(
         name=NAMES[parts], hub="someone/Tiny-Instruct", quantisation=f"Q8_{parts}",
-        source="made up", window=256, wheels=tuple(wheels), member="tiny/part{n:02d}.bin", gguf_bytes=len(content),
-        gguf_sha256=sha256(content), folder_bytes=1000,
+        source="made up", window=256, wheels=tuple(wheels), member="tiny/part{n:02d}.bin",
+        gguf_bytes=len(content), gguf_sha256=sha256(content), folder_bytes=1000,
     )  # fmt: skip
     indexes[0].others = indexes[1:]
     return indexes[0], model
@@ -196,10 +196,11 @@ def test_a_changed_part_on_the_index_is_refused(served, tmp_path):
 
 
 def test_a_wheel_that_the_disk_damaged_is_fetched_again(served, tmp_path, monkeypatch):
-    index, model = served
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+    _, model = served
+    with monkeypatch.context() as patch:
         patch.setattr(embedded, "convert_gguf", lambda *_: 1 / 0)
-        ensure(model, tmp_path)
+        with pytest.raises(ZeroDivisionError):
+            ensure(model, tmp_path)
     (wheel,) = (tmp_path / "downloads").glob("tiny_part2*.whl")
     content = bytearray(wheel.read_bytes())
     content[200] ^= 255
@@ -230,9 +231,7 @@ def test_too_little_space_is_said_before_anything_is_fetched(served, tmp_path, m
 
 def test_a_disk_that_fills_up_while_converting(served, tmp_path, monkeypatch):
     def full(*_, **__):
-        raise SafetensorError(
-            "Error while serializing: I/O error: No space left on device (os error 28)"
-        )
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(DownloadError, match="is full while writing Tiny-Instruct"):
