@@ -3,9 +3,10 @@
     opencompass configs/eval_demo.py
 
 Variables that replace what stands here, for larger or smaller runs of the same configuration:
-REATTENTION_RUN_MODEL (a folder or hub id), REATTENTION_LENGTHS, REATTENTION_DEPTHS (percent),
-REATTENTION_REPEATS, REATTENTION_ONLY_METHODS (types out of methods/demo.py), lists separated by
-commas, and REATTENTION_HAYSTACK (a text file instead of the essays).
+REATTENTION_RUN_MODEL (a folder, hub id or embedded model), REATTENTION_LENGTHS,
+REATTENTION_DEPTHS (percent), REATTENTION_REPEATS, REATTENTION_ONLY_METHODS (types out of
+methods/demo.py), lists separated by commas, and REATTENTION_HAYSTACK (a text file instead of the
+essays).
 """
 
 from mmengine.config import read_base

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reattention_eval.checkpoints.load import load, load_tokenizer
     from reattention_eval.engine import Session, attach
     from reattention_eval.methods import FullAttention, ReAttention, StreamingLLM
 
@@ -18,9 +19,19 @@ _HOMES = {
     "Session": "engine",
     "StreamingLLM": "methods",
     "attach": "engine",
+    "load": "checkpoints.load",
+    "load_tokenizer": "checkpoints.load",
 }
 
-__all__ = ["FullAttention", "ReAttention", "Session", "StreamingLLM", "attach"]
+__all__ = [
+    "FullAttention",
+    "ReAttention",
+    "Session",
+    "StreamingLLM",
+    "attach",
+    "load",
+    "load_tokenizer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,9 +6,10 @@ import hashlib
 import io
 import json
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -38,7 +39,9 @@ class Index:
     ranges: bool = True
     cut_after: list[int] = field(default_factory=list)  # bytes sent before each break
     status: int | None = None  # answer files with this status
+    endless: bool = False  # a file that never comes to its end
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    others: list[Index] = field(default_factory=list)  # further wheels of this index
     url: str = ""
 
     @property
@@ -59,14 +62,17 @@ def serve(index: Index) -> Iterator[Index]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             index.requests.append((self.path, wanted, self.headers.get("Authorization")))
-            if self.path == f"/simple/{index.project}/":
-                self._page()
-            elif self.path == f"/files/{index.filename}":
-                self._file(wanted)
+            for wheel in (index, *index.others):
+                if self.path == f"/simple/{wheel.project}/":
+                    self._page(wheel)
+                    break
+                if self.path == f"/files/{wheel.filename}":
+                    self._file(wheel, wanted)
+                    break
             else:
                 self.send_error(404)
 
-        def _page(self) -> None:
+        def _page(self, index: Index) -> None:
             digest = sha256(index.content) if index.tell_hash else None
             if index.as_json:
                 kind = "application/vnd.pypi.simple.v1+json"
@@ -79,9 +85,12 @@ def serve(index: Index) -> Iterator[Index]:
                 body = f'<a href="/files/{index.filename}{mark}">{index.filename}</a>'
             self._send(200, body.encode(), kind)
 
-        def _file(self, wanted: str | None) -> None:
+        def _file(self, index: Index, wanted: str | None) -> None:
             if index.status is not None:
                 self.send_error(index.status)
+                return
+            if index.endless:
+                self._send_endlessly()
                 return
             start = 0
             if wanted and index.ranges:
@@ -91,15 +100,26 @@ def serve(index: Index) -> Iterator[Index]:
                     return
             body = index.content[start:]
             status = 206 if wanted and index.ranges else 200
-            self._send(status, body, "application/zip", cut=True)
+            self._send(status, body, "application/zip", index.cut_after)
 
-        def _send(self, status: int, body: bytes, kind: str, cut: bool = False) -> None:
+        def _send_endlessly(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(1 << 30))
+            self.end_headers()
+            with suppress(OSError):  # the other side leaves
+                while True:
+                    self.wfile.write(b"x" * (1 << 16))
+                    time.sleep(0.01)
+
+        def _send(
+            self, status: int, body: bytes, kind: str, cut_after: list[int] | None = None
+        ) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if cut and index.cut_after:
-                body = body[: index.cut_after.pop(0)]
+            if cut_after:
+                body = body[: cut_after.pop(0)]
             self.wfile.write(body)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

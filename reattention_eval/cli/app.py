@@ -27,7 +27,7 @@ def _root() -> None:
 @readable_errors
 def demo(
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of a checkpoint, not the embedded one.")
+        str | None, typer.Option(help="Folder, hub id or embedded model, not smollm2-135m.")
     ] = None,
     lengths: Annotated[str | None, typer.Option(help="Prompt lengths, e.g. 6144,12288.")] = None,
     depths: Annotated[str | None, typer.Option(help="Depths in percent, e.g. 10,50,90.")] = None,
@@ -53,9 +53,13 @@ def prepare(
         str,
         typer.Argument(
             help="`demo` (the model and the essays), `smoke` (tiny checkpoints of nine models), "
-            "`longbench`, `leval`, `infinitebench`, `needle`, `ruler`, or `all` these benchmarks."
+            "`longbench`, `leval`, `infinitebench`, `needle`, `ruler`, or `all` these benchmarks; "
+            "`model NAME` for an embedded model."
         ),
     ],
+    model: Annotated[
+        str | None, typer.Argument(help="Behind `model`: qwen2.5-coder-1.5b-q4, for instance.")
+    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Folder of the data, if not $REATTENTION_DATA or the cache."),
@@ -71,7 +75,7 @@ def prepare(
     """Fetch what evaluations need, once; afterwards nothing touches the network."""
     from reattention_eval.cli.prepare import prepare_named
 
-    if not prepare_named(what, data_dir, source, check):
+    if not prepare_named(what, model, data_dir, source, check):
         raise typer.Exit(FAILED)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.cli.configs import config_path
 from reattention_eval.cli.console import FAILED, err, out, show_report
 from reattention_eval.cli.prepare import fetch_essays, fetch_model
@@ -52,6 +53,8 @@ def run_demo(choices: Mapping[str, str], work_dir: Path) -> int:
         variable = f"REATTENTION_{name}"
         if not environment.get(variable):
             fetch()
+        elif name == "RUN_MODEL" and is_embedded(environment[variable]):
+            fetch_model(environment[variable])
         elif (local := Path(environment[variable]).expanduser()).exists():
             # opencompass is started elsewhere
             environment[variable] = str(local.resolve())

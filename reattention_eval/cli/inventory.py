@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from reattention_eval.checkpoints import embedded_model_folder
+from reattention_eval.checkpoints import EMBEDDED_MODELS, embedded_model_folder
 from reattention_eval.checkpoints.folder import check_folder
 from reattention_eval.checkpoints.local import MODELS_VARIABLE, places
 from reattention_eval.checkpoints.paper_models import PAPER_MODELS
@@ -14,22 +14,20 @@ from reattention_eval.datasets.data_dir import data_dir
 from reattention_eval.datasets.prepare import READY, WRONG, check, load_sources
 from reattention_eval.errors import ReAttentionError
 
-_DEMO = "reattention-eval prepare demo"
-
 
 def cached() -> list[Finding]:
-    """The embedded model, and the disk that holds it."""
+    """The embedded models, and the disk that holds them."""
     try:
-        folder = embedded_model_folder()
+        folders = {name: embedded_model_folder(name) for name in EMBEDDED_MODELS}
     except ReAttentionError as error:
         return [Finding("cache", BAD, str(error), "set REATTENTION_CACHE to a folder of yours")]
-    there = (folder / "config.json").is_file()
-    room = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    space = shutil.disk_usage(room).free / 2**30
-    return [
-        Finding("embedded model", GOOD if there else OPTIONAL, str(folder), "" if there else _DEMO),
-        Finding("cache disk", GOOD, f"{space:.0f} GiB free"),
-    ]
+    found = []
+    for name, folder in folders.items():
+        there = (folder / "config.json").is_file()
+        cure = "" if there else f"reattention-eval prepare model {name}"
+        found.append(Finding(name, GOOD if there else OPTIONAL, str(folder), cure))
+    space = shutil.disk_usage(folder.parent).free / 2**30
+    return [*found, Finding("cache disk", GOOD, f"{space:.0f} GiB free")]
 
 
 def models() -> list[Finding]:

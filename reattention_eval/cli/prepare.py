@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from reattention_eval.checkpoints import ensure_embedded_model
+from reattention_eval.checkpoints import EMBEDDED_MODELS, ensure_embedded_model
+from reattention_eval.checkpoints.embedded_models import DEFAULT_MODEL
 from reattention_eval.checkpoints.miniature import miniature_folder, write_miniatures
 from reattention_eval.cli.console import err, out
 from reattention_eval.datasets import load_haystack
@@ -31,9 +32,9 @@ def _say(line: str) -> None:
     out.print(line, soft_wrap=True, markup=False)
 
 
-def fetch_model() -> None:
-    """The embedded model, into the cache."""
-    _say(f"model: {ensure_embedded_model(say=_say)}")
+def fetch_model(name: str = DEFAULT_MODEL) -> None:
+    """An embedded model, into the cache."""
+    _say(f"model: {ensure_embedded_model(name, say=_say)}")
 
 
 def fetch_essays() -> None:
@@ -59,24 +60,37 @@ _OWN = {"demo": fetch_demo, "smoke": write_smoke}
 
 
 def prepare_named(
-    name: str, folder: Path | None = None, source: Path | None = None, check_only: bool = False
+    name: str,
+    model: str | None = None,
+    folder: Path | None = None,
+    source: Path | None = None,
+    check_only: bool = False,
 ) -> bool:
     """Fetch or check the named set, and say what was done; True if all of it is ready.
+
+    Args:
+        model: the embedded model, where `name` is "model".
 
     Raises:
         ConfigError: no such set, or options that do not fit together.
         DataError: the record of the data folder is damaged.
     """
-    if name in _OWN:
+    if model and name != "model":
+        raise ConfigError(f"{model!r} is one word too many behind {name!r}.")
+    if name in _OWN or name == "model":
         if folder or source or check_only:
             raise ConfigError(f"--data-dir, --from and --check are for benchmarks, not for {name}.")
-        _OWN[name]()
+        if name != "model":
+            _OWN[name]()
+        elif model:
+            fetch_model(model)
+        else:
+            raise ConfigError(f"which model? There are: {', '.join(EMBEDDED_MODELS)}.")
         return True
     sources = load_sources()
     if name not in (*sources, "all"):
-        raise ConfigError(
-            f"nothing called {name!r} to prepare; there are: {', '.join([*_OWN, *sources])}, all."
-        )
+        there = ", ".join([*_OWN, "model", *sources])
+        raise ConfigError(f"nothing called {name!r} to prepare; there are: {there}, all.")
     if check_only and source:
         raise ConfigError("--check only looks at what is there; leave --from out.")
     chosen = folder.expanduser().resolve() if folder else data_dir()

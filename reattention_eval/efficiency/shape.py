@@ -11,6 +11,7 @@ from typing import Any
 
 from reattention_eval.checkpoints import model_path
 from reattention_eval.checkpoints.access import fetch_config
+from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.miniature import CONFIGS
 from reattention_eval.context_length import context_length
 from reattention_eval.errors import CheckpointError, ConfigError
@@ -106,16 +107,17 @@ def _size(config: Mapping[str, Any], name: str, without: int | None = None) -> i
 
 
 def read_shape(model: str) -> ModelShape:
-    """The shape of a folder, of one of the paper's models, or of a hub id.
+    """The shape of a folder, of one of the paper's models, of an embedded one, or of a hub id.
 
     The paper's models need no download: their published configs are part of this package.
 
     Raises:
-        CheckpointError: no config there, or the hub does not give it.
+        CheckpointError: no config there, the hub does not give it, or an embedded model that was
+            not fetched.
         ConfigError: see `shape_of`.
     """
-    folder = Path(model_path(model) if re.fullmatch(r"[^/\s]+/[^/\s]+", model) else model)
-    folder = folder.expanduser()
+    named = is_embedded(model) or re.fullmatch(r"[^/\s]+/[^/\s]+", model)
+    folder = Path(model_path(model) if named else model).expanduser()
     if folder.is_dir():
         return shape_of(_read(folder / "config.json"))
     known = CONFIGS.get(model) or CONFIGS.get(_FORM.sub(r"\3", model))

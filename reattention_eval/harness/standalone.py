@@ -21,6 +21,8 @@ from typing import Any
 
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Answer, Row
+from reattention_eval.checkpoints import model_path
+from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose import Job, plan_jobs
 from reattention_eval.harness.compose.model_method_pairs import folder_context_length
@@ -112,7 +114,9 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
 def main(words: Sequence[str] | None = None) -> int:
     """Status 1 if anything is missing or failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", required=True, help="folder of a checkpoint, or hub id")
+    parser.add_argument(
+        "--model", required=True, help="folder of a checkpoint, hub id or embedded model"
+    )
     parser.add_argument("--name", help="what tables call it")
     parser.add_argument("--methods", type=Path, required=True, help="a file like configs/methods/*")
     parser.add_argument("--plans", type=Path, nargs="+", help="files like configs/datasets/*")
@@ -125,15 +129,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/standalone"))
     asked = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO)
+    where = model_path(asked.model) if is_embedded(asked.model) else asked.model
     model: dict[str, Any] = {
-        "path": asked.model,
-        "abbr": asked.name or Path(asked.model.rstrip("/")).name,
+        "path": where,
+        "abbr": asked.name or Path(where.rstrip("/")).name,
         "chat_template": not asked.no_chat_template,
     }
     methods = runpy.run_path(str(asked.methods))["methods"]
     if bool(asked.plans) == bool(asked.lengths):
         parser.error("give --plans, or --lengths for the needle test")
-    if window := folder_context_length(asked.model):
+    if window := folder_context_length(where):
         model["window"] = window
     needle = {
         "benchmark": "needle", "style": asked.style, "lengths": asked.lengths,

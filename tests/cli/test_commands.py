@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from reattention_eval.cli import app, demo
 from reattention_eval.cli.configs import config_path
+from reattention_eval.harness.compose import embedded_models
 from reattention_eval.methods import list_methods
 
 # stands for opencompass: leaves a run behind, tells what it was given, ends with a status
@@ -51,7 +52,8 @@ def test_doctor_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("COLUMNS", "200")
     result = invoke("doctor")
     assert result.exit_code == 0, result.output
-    assert "reattention-eval prepare demo" in result.output
+    assert "reattention-eval prepare model smollm2-135m" in result.output
+    assert "reattention-eval prepare model qwen2.5-coder-1.5b-q4" in result.output
     assert "transformers" in result.output
 
 
@@ -145,6 +147,23 @@ def test_stopping_the_demo_stops_the_tasks_too(
         demo._run(tmp_path / "c.py", tmp_path / "out", dict(os.environ))
     time.sleep(3)
     assert not (tmp_path / "alive").exists()
+
+
+def test_demo_fetches_an_embedded_model_by_name(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "qwen2.5-coder-0.5b-q4"
+    (tmp_path / "text.txt").write_text("Words.")
+    monkeypatch.setenv("REATTENTION_HAYSTACK", str(tmp_path / "text.txt"))
+    fetched = []
+    monkeypatch.setattr(demo, "fetch_model", fetched.append)
+    monkeypatch.setattr(embedded_models, "prepared_model_folder", lambda name: checkpoint)
+    monkeypatch.setattr(
+        demo, "command", lambda *_: [sys.executable, "-c", "raise SystemExit('no such')"]
+    )
+    result = invoke("demo", "--model", name, "--work-dir", str(tmp_path / "out"))
+    assert fetched == [name]
+    assert result.exit_code == 1 and "no such" in result.output, result.output
 
 
 def test_demo_shows_why_nothing_began(

@@ -6,7 +6,8 @@ import json
 import pytest
 from index_server import Index, make_wheel, serve, sha256
 
-from reattention_eval.checkpoints.registry import Member, Wheel
+from reattention_eval.checkpoints.members import Member
+from reattention_eval.checkpoints.registry import Wheel
 from reattention_eval.datasets import load_haystack, sources
 from reattention_eval.errors import ConfigError, DataError, DownloadError
 

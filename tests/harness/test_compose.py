@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.errors import CheckpointError, ConfigError, DataError
 from reattention_eval.harness.compose import (
     embedded_model,
+    embedded_models,
     evaluation,
     model_method_pairs,
     plan_jobs,
@@ -113,8 +114,10 @@ def test_a_missing_embedded_model_says_the_command(
 ) -> None:
     monkeypatch.setenv("REATTENTION_CACHE", str(tmp_path))
     monkeypatch.delenv("REATTENTION_RUN_MODEL", raising=False)
-    with pytest.raises(ConfigError, match="reattention-eval prepare demo"):
+    with pytest.raises(CheckpointError, match="reattention-eval prepare model smollm2-135m"):
         embedded_model()
+    with pytest.raises(ConfigError, match="there are: smollm2-135m, qwen"):
+        embedded_model("qwen2.5")
 
 
 def test_two_checkpoints_get_their_own_prompts(
@@ -145,6 +148,24 @@ def test_variables_replace_what_the_configuration_says(
     assert run["datasets"][0]["depths"] == [0.0, 12.5]
     assert run["datasets"][0]["repeats"] == 3
     assert run["datasets"][0]["tokenizer"] == str(bos_checkpoint)
+
+
+def test_an_embedded_model_by_name_stands_in_with_what_belongs_to_it(
+    checkpoint: Path, haystack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "qwen2.5-coder-0.5b-q4"
+    monkeypatch.setenv("REATTENTION_CACHE", str(tmp_path))
+    monkeypatch.setenv("REATTENTION_RUN_MODEL", name)
+    plan = dict(benchmark="needle", lengths=[600], depths=[50], repeats=1, haystack=str(haystack))
+    entries = [{**model(checkpoint), "chat_template": False, "tensor_parallel": 2, "dtype": "int8"}]
+    with pytest.raises(CheckpointError, match=f"reattention-eval prepare model {name}"):
+        evaluation(entries, [dict(type="reattention")], [plan])
+    monkeypatch.setattr(embedded_models, "prepared_model_folder", lambda name: checkpoint)
+    (one,) = evaluation(entries, [dict(type="reattention")], [plan])["models"]
+    assert one["abbr"].startswith("Qwen2.5-Coder-0.5B-Instruct-Q4_K_M-reattention-16416-")
+    assert one["name"] == "Qwen2.5-Coder-0.5B-Instruct-Q4_K_M"
+    assert one["path"] == str(checkpoint) and one["chat_template"] and "tensor_parallel" not in one
+    assert one["method"] == dict(type="reattention", local_size=8192, max_spans=256)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from reattention_eval.cli.configs import config_path
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import CheckpointError
 from reattention_eval.methods import build_method
 
 NAMES = ("eval_demo.py", "eval_needle_sweep.py")
@@ -57,5 +57,5 @@ def test_without_the_model_the_command_that_fetches_it_is_named(
     surroundings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REATTENTION_RUN_MODEL")
-    with pytest.raises(ConfigError, match="reattention-eval prepare demo"):
+    with pytest.raises(CheckpointError, match="reattention-eval prepare model smollm2-135m"):
         Config.fromfile(config_path("eval_demo.py"))

@@ -14,15 +14,16 @@ from reattention_eval.checkpoints import load_model
 from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import LongContextLM, placement
-from reattention_eval.harness.compose import model_method_pairs
+from reattention_eval.harness.compose import embedded_models, model_method_pairs
 from reattention_eval.methods import build_method
 
 FOLDER = config_path("eval_demo.py").parent / "models"
 COLLECTIONS = ("paper_base", "paper_chat")
+EMBEDDED = ("embedded", "qwen2_5_coder_0_5b_q4", "qwen2_5_coder_1_5b_q4")
 # a collection's name begins with paper_
 NAMES = sorted(
     p.stem for p in FOLDER.glob("*.py")
-    if p.stem not in ("__init__", "embedded") and not p.stem.startswith("paper_")
+    if p.stem not in ("__init__", *EMBEDDED) and not p.stem.startswith("paper_")
 )  # fmt: skip
 PAPER = [dict(type=name) for name in ("full", "streaming_llm", "reattention")]
 
@@ -53,6 +54,21 @@ def test_each_model_has_a_base_and_a_chat_form(from_the_hub: None) -> None:
         assert all(e["chat_template"] is chat for e in listed)
         assert {e["abbr"] for e in listed} <= {e["abbr"] for e in every.values()}
     assert len({e["abbr"] for e in every.values()}) == 18
+
+
+def test_embedded_models_name_the_hubs_and_the_quantisation(
+    from_the_hub: None, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_models, "prepared_model_folder", lambda name: checkpoint)
+    every = [entries(name)[0] for name in EMBEDDED]
+    assert [e["abbr"] for e in every] == [
+        "SmolLM2-135M-Instruct-Q4_1", "Qwen2.5-Coder-0.5B-Instruct-Q4_K_M",
+        "Qwen2.5-Coder-1.5B-Instruct-Q4_K_M",
+    ]  # fmt: skip
+    for entry, scope in zip(every, (8192, 16416, 16416), strict=True):
+        assert entry["chat_template"] is True
+        pairs = model_method_pairs([entry], PAPER)
+        assert [pair["abbr"].split("-")[-2] for pair in pairs[1:]] == [str(scope)] * 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -35,7 +35,8 @@ from huggingface_hub.utils import (
     logging,
 )
 
-from reattention_eval.checkpoints.download import Say, disk_errors, logger, transfer_progress
+from reattention_eval.checkpoints.download import disk_errors, logger
+from reattention_eval.checkpoints.progress import Say, transfer_progress
 from reattention_eval.datasets.prepare.lock import Hub
 from reattention_eval.datasets.prepare.record import DISK_CURE
 from reattention_eval.datasets.prepare.verify import matches_etag

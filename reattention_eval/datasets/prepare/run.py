@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from reattention_eval.checkpoints.download import Say, disk_errors, file_sha256
-from reattention_eval.checkpoints.registry import fetch_member
+from reattention_eval.checkpoints.download import disk_errors, file_sha256
+from reattention_eval.checkpoints.members import fetch_member
+from reattention_eval.checkpoints.progress import Say
 from reattention_eval.datasets.prepare import hub
 from reattention_eval.datasets.prepare.local import Local, unpacked
 from reattention_eval.datasets.prepare.lock import Benchmark, SourceFile

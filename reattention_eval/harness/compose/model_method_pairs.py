@@ -8,6 +8,7 @@ from typing import Any
 
 from reattention_eval.checkpoints.folder import read_json
 from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.checkpoints.local import is_embedded, model_path
 from reattention_eval.context_length import context_length
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
@@ -48,11 +49,14 @@ def model_method_pairs(
             in the name.
 
     Raises:
+        CheckpointError: an embedded model that was not fetched.
         ConfigError: an unknown method or setting, a method that does not fit the window, a folder
             that is not there, two equal entries, a cut asked of a model without a `window`.
     """
     out = []
     for model in models:
+        if is_embedded(str(model["path"])):
+            model = {**model, "path": model_path(str(model["path"]))}
         _check_path(str(model["path"]))
         for bare in methods:
             method = _on_model(model, bare)

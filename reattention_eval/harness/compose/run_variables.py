@@ -2,7 +2,8 @@
 
 REATTENTION_ONLY_MODELS, _ONLY_METHODS, _ONLY_TASKS, _ONLY_LENGTHS choose a part: lists separated
 by commas. REATTENTION_SAMPLES: the first so many samples of each task. REATTENTION_SCORING:
-official, opencompass or both. REATTENTION_RUN_MODEL: a folder or hub id instead of the models.
+official, opencompass or both. REATTENTION_RUN_MODEL: a folder, a hub id or an embedded model's
+name instead of the models.
 REATTENTION_LENGTHS, _DEPTHS, _REPEATS and _HAYSTACK stand in for what plans say, where they say it.
 An empty variable counts as unset.
 
@@ -19,7 +20,9 @@ from typing import Any
 
 from reattention_eval.benchmarks import find_benchmark, list_benchmarks
 from reattention_eval.benchmarks.base import Benchmark
+from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.harness.compose.embedded_models import replacing_entry, scopes
 from reattention_eval.harness.compose.machine import gpus_per_task
 from reattention_eval.harness.compose.model_method_pairs import (
     PAPER_LENGTHS,
@@ -258,26 +261,18 @@ def _words_elsewhere(benchmark: str) -> Iterator[str]:
 
 
 def _replacement(model: Mapping[str, Any], path: str) -> dict[str, Any]:
+    placed = ("device_map", "tensor_parallel", "window", "method_settings")
+    kept = {key: value for key, value in model.items() if key not in placed}
+    if is_embedded(path):
+        return {**kept, "dtype": "auto", **replacing_entry(path)}
     local = Path(path).expanduser()
     path = str(local.resolve()) if local.is_dir() else path
     window = folder_context_length(path) or model.get("window")
-    placed = ("device_map", "tensor_parallel", "window")
-    kept = {key: value for key, value in model.items() if key not in placed}
     return {
         **kept,
         "path": path,
         "abbr": Path(path.rstrip("/")).name,
         "dtype": "auto",
         "run_cfg": {"num_gpus": gpus_per_task()},
-        **({"window": window, "method_settings": _scopes(int(window))} if window else {}),
-    }
-
-
-def _scopes(window: int) -> dict[str, dict[str, int]]:
-    """The paper's scopes for windows of 8,192 and from 16,416 on; for others, half local."""
-    local = min(8192, window // 2)
-    spans = min(256, (window - local - 32) // 32)
-    return {
-        "reattention": {"local_size": local, "max_spans": spans},
-        "streaming_llm": {"window_size": local + 32 * spans},
+        **({"window": window, "method_settings": scopes(int(window))} if window else {}),
     }

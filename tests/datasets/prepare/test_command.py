@@ -15,7 +15,8 @@ from index_server import serve as serve_index
 from tiny_hub import BOOK, BOOKS, COURSERA, REVIEWS, Place, sha256
 from typer.testing import CliRunner, Result
 
-from reattention_eval.checkpoints.registry import Member, Wheel
+from reattention_eval.checkpoints.members import Member
+from reattention_eval.checkpoints.registry import Wheel
 from reattention_eval.cli import app
 from reattention_eval.datasets import sources
 from reattention_eval.datasets.prepare import lock, run
