@@ -22,26 +22,25 @@ GLOBAL, LOCAL, SPANS, SPAN = 32, 4096, 127, 32
 
 @dataclass
 class Layer:
-    """One layer's cache of n tokens, the chunk of t queries at its end included."""
+    """One layer's cache of n tokens, the chunk of t queries at its end included.
 
-    kind: str
-    n: int
-    t: int
+    query [1, H, t, D], key and value [1, Hkv, n, D]; indexed: with the int8 index of its keys.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
     indexed: bool = False
-    query: Tensor = field(init=False)
     index: Int8Index = field(init=False)
 
     def __post_init__(self) -> None:
-        self.query = make_queries(self.kind, HEADS, self.t, HEAD_DIM, seed=1)
-        self.key = make_keys(self.kind, KV_HEADS, self.n, HEAD_DIM, seed=2)
-        value_kind = "random" if self.kind == "statistics" else self.kind
-        self.value = make_keys(value_kind, KV_HEADS, self.n, HEAD_DIM, seed=3)
+        self.n, self.t = self.key.shape[2], self.query.shape[2]
         self.new_key = self.key[:, :, self.n - self.t :].clone()
         self.new_value = self.value[:, :, self.n - self.t :].clone()
         self.middle = self.key[:, :, GLOBAL : self.n - LOCAL]
-        self.cos, self.sin = rope_tables(GLOBAL + SPANS * SPAN + LOCAL, HEAD_DIM)
+        self.cos, self.sin = rope_tables(GLOBAL + SPANS * SPAN + LOCAL, self.key.shape[3])
         if self.indexed:
-            self.index = Int8Index.empty(1, KV_HEADS, self.middle.shape[2], self.middle)
+            self.index = Int8Index.empty(1, self.key.shape[1], self.middle.shape[2], self.middle)
             self.index.update(self.middle)
 
     def winners(self) -> Tensor:
@@ -63,7 +62,7 @@ class Layer:
             self.index.update(self.middle)
         positions, count = self.select()
         view = SelectedView(positions, count, self.cos, self.sin, GLOBAL, LOCAL)
-        return attend_view(self.query, self.key, self.value, view, HEAD_DIM**-0.5)
+        return attend_view(self.query, self.key, self.value, view, self.key.shape[3] ** -0.5)
 
     def full_attention(self, backend: SDPBackend = SDPBackend.CUDNN_ATTENTION) -> Tensor:
         """The same queries over all keys, by the fastest attention PyTorch ships."""
@@ -72,7 +71,22 @@ class Layer:
 
     def decode_whole(self) -> Tensor:
         """The same by the kernel that decode steps of full attention run."""
-        return attend_whole(self.query, self.key, self.value, HEAD_DIM**-0.5)
+        return attend_whole(self.query, self.key, self.value, self.key.shape[3] ** -0.5)
+
+
+def made_layer(kind: str, n: int, t: int, indexed: bool = False) -> Layer:
+    """Synthetic queries, keys and values, 32 heads over 8 KV heads."""
+    query = make_queries(kind, HEADS, t, HEAD_DIM, seed=1)
+    key = make_keys(kind, KV_HEADS, n, HEAD_DIM, seed=2)
+    value = make_keys(kind, KV_HEADS, n, HEAD_DIM, seed=3)
+    return Layer(query, key, value, indexed)
+
+
+def real_layer(query: Tensor, key: Tensor) -> Layer:
+    """A real model's queries [H, t, D] and keys [Hkv, n, D], with the index; values are random."""
+    query, key = query[None].cuda(), key[None].cuda()
+    value = make_keys("random", key.shape[1], key.shape[2], key.shape[3], seed=3, dtype=key.dtype)
+    return Layer(query, key, value, indexed=True)
 
 
 def captured(function: object) -> torch.cuda.CUDAGraph:
