@@ -15,7 +15,7 @@ from reattention_eval.efficiency.e2e.bars import bars_of
 from reattention_eval.efficiency.e2e.cold_start import STATES, ColdStart, measure_cold
 from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
 from reattention_eval.efficiency.e2e.measure import Bench, Effort
-from reattention_eval.efficiency.e2e.models import about_model, bench_model
+from reattention_eval.efficiency.e2e.models import about_model, bench_model, check_name
 from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
 from reattention_eval.efficiency.e2e.results import require_agreement
 from reattention_eval.efficiency.e2e.table import markdown, write_tables
@@ -95,8 +95,12 @@ def run(wishes: Wishes, grid: Grid, effort: Effort) -> bool:
     """
     device = wishes.place
     cells = grid.cells(device)
-    if not _alone(device):
-        return False
+    check_name(wishes.model)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        if found := card.sharing():
+            _refuse(found)
+            return False
     model = bench_model(wishes.model, device, wishes.dtype)
     about = about_model(wishes.model, model)
     record = E2ERecord.begin(wishes.file(about["model"]), about)
@@ -117,6 +121,7 @@ def run(wishes: Wishes, grid: Grid, effort: Effort) -> bool:
 def run_cold(wishes: Wishes, form: str, tokens: int) -> None:
     """See `measure_cold`; this process stays off the GPU, which the children have to themselves."""
     parse_form(form)
+    check_name(wishes.model)
     device = wishes.device or ("cuda" if torch.cuda.is_available() else "cpu")
     asked = ColdStart(wishes.model, form, tokens, wishes.dtype, device, wishes.commit)
     found = measure_cold(asked, _say)
@@ -153,15 +158,6 @@ def show(paths: Sequence[Path], into: Path | None, bars: Path | None) -> None:
         kernels.save(bars, entries)
         for entry in entries:
             _say(f"{entry['id']:4} {entry['value']:.3f} {entry['unit']} {entry['shape']}")
-
-
-def _alone(device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
-    found = card.sharing()
-    if found:
-        _refuse(found)
-    return not found
 
 
 def _refuse(found: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ SAMPLES = 64
 # a lead of so many distances, in standard deviations of the logits, is no matter of rounding
 MARGIN = 6.0
 # ||a - b|| / ||b|| of logits; forms round differently, in every layer anew
-TOLERANCE = {"bfloat16": 0.08, "float16": 0.03, "float32": 1e-3, "float64": 1e-6}
+TOLERANCE = {"bfloat16": 0.1, "float16": 0.03, "float32": 1e-3, "float64": 1e-6}
 Cell = dict[str, Any]
 
 
@@ -67,7 +67,7 @@ def disagreements(cells: Sequence[Cell], dtype: str) -> list[str]:
     for one, other in combinations(comparable, 2):
         a, b = one["runs"][0]["logits"], other["runs"][0]["logits"]
         far = distance(a, b)
-        sure = min(a["margin"], b["margin"]) > MARGIN * far
+        sure = min(a["margin"], b["margin"]) > MARGIN * max(far, tolerance / 20)
         if far > tolerance or (sure and a["argmax"] != b["argmax"]):
             found.append(
                 f"{one['form']} and {other['form']} at {one['tokens']:,}: logits differ by "

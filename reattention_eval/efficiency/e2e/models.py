@@ -32,13 +32,24 @@ def bench_model(name: str, device: torch.device, dtype: str = "auto") -> PreTrai
         ConfigError: no such model or dtype.
         CheckpointError: the folder does not load.
     """
+    check_name(name)
     if name == "embedded":
         return _loaded(ensure_embedded_model(), device, dtype)
-    if Path(name).expanduser().is_dir():
+    if _is_checkpoint(name):
         return _loaded(Path(name).expanduser(), device, dtype)
     config = published_config(paper_model(name).hub)
     assert config is not None
     return random_model(config, device, dtype)
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless `bench_model` knows the name."""
+    if not _is_checkpoint(name):
+        paper_model(name)
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name == "embedded" or Path(name).expanduser().is_dir()
 
 
 def paper_model(name: str) -> PaperModel:
@@ -77,7 +88,7 @@ def random_model(config: dict[str, Any], device: torch.device, dtype: str) -> Pr
 
 def about_model(name: str, model: PreTrainedModel) -> dict[str, Any]:
     """What a record says of the model; records of two differing ones are not mixed."""
-    loaded = name == "embedded" or Path(name).expanduser().is_dir()
+    loaded = _is_checkpoint(name)
     return {
         "model": Path(name).expanduser().resolve().name if loaded else paper_model(name).abbr,
         "weights": "of the checkpoint" if loaded else f"random, seed {SEED}",

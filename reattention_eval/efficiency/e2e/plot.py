@@ -26,19 +26,19 @@ def draw(record: E2ERecord, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(PANELS))
     forms = dict.fromkeys(form for column in found for form in column.cells)
     for axis, (name, scale, label) in zip(axes, PANELS, strict=True):
-        for form in forms:
+        for place, form in enumerate(forms):
             points = [
                 (column.tokens, scale * value)
                 for column in found
                 if (value := figure_of(column.cells.get(form, {}), name)) is not None
             ]
             if points:
-                _line(axis, form, points)
+                _line(axis, form, points, f"C{place}")
         axis.set_xscale("log", base=2)
         axis.set_xticks([c.tokens for c in found], [f"{c.tokens:,}" for c in found], rotation=45)
         axis.minorticks_off()
@@ -47,7 +47,8 @@ def draw(record: E2ERecord, path: Path) -> Path:
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
     axes[1].set_ylim(bottom=0)
-    axes[0].legend(fontsize=8)
+    lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=3, fontsize=8)
     devices = dict.fromkeys(column.environment["device"] for column in found)
     title = f"{record.data['model']}, {record.data['weights']}: {', '.join(devices)}"
     figure.suptitle(title, fontsize=11, parse_math=False)
@@ -56,9 +57,10 @@ def draw(record: E2ERecord, path: Path) -> Path:
     return path
 
 
-def _line(axis: Any, form: str, points: list[tuple[int, float]]) -> None:
+def _line(axis: Any, form: str, points: list[tuple[int, float]], colour: str) -> None:
     strong = form.startswith("reattention")
     axis.plot(
         *zip(*points, strict=True), label=WORDS.get(form, form),
-        marker="o", markersize=4, linewidth=2.2 if strong else 1.2, zorder=3 if strong else 2,
+        color=colour, marker="o", markersize=4,
+        linewidth=2.2 if strong else 1.2, zorder=3 if strong else 2,
     )  # fmt: skip
