@@ -4,8 +4,9 @@
     python -m reattention_kernels.bench K3i K7 --keys /tmp/keys-131072.pt /tmp/keys-524288.pt
 
 The text is read once, to the greatest length, by ReAttention; a file for each length holds the
-un-rotated queries of its last 512 tokens and all keys before them, of three layers:
-{"model", "tokens", "text", "layers": {number: {"query": [H, 512, D], "key": [Hkv, tokens, D]}}}.
+un-rotated queries of its last 512 tokens, those of the 512 tokens before, and all keys, of three
+layers: {"model", "tokens", "text", "layers": {number: {"query": [H, 512, D], "earlier": likewise,
+"key": [Hkv, tokens, D]}}}.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from reattention_eval.datasets.haystack import iter_haystack
 from reattention_eval.errors import DataError
 from reattention_eval.methods import build_method
 
-TAIL, LAYERS = 512, (4, 13, 22)
+CHUNK, LAYERS = 512, (4, 13, 22)
 
 
 class Recorder:
@@ -70,7 +70,7 @@ class Recorder:
                 self._parts[number, name].append((start, own.clone()))
                 return
             for length in self._lengths:
-                first, last = max(start, length - TAIL), min(stop, length)
+                first, last = max(start, length - 2 * CHUNK), min(stop, length)
                 if first < last:
                     part = own[first - start : last - start].clone()
                     self._parts[number, name].append((first, part))
@@ -78,24 +78,25 @@ class Recorder:
         return keep
 
     def layer(self, number: int, length: int) -> dict[str, Tensor]:
-        """query [H, TAIL, D] and key [Hkv, length, D] of the first `length` tokens, on the CPU."""
+        """query, earlier [H, CHUNK, D] and key [Hkv, length, D], on the CPU."""
         return {
-            "query": self._joined(number, "q", max(0, length - TAIL), length),
+            "query": self._joined(number, "q", length - CHUNK, length),
+            "earlier": self._joined(number, "q", length - 2 * CHUNK, length - CHUNK),
             "key": self._joined(number, "k", 0, length),
         }
 
     def _joined(self, number: int, name: str, first: int, last: int) -> Tensor:
-        parts = sorted(self._parts[number, name], key=lambda part: part[0])
-        kept = [
-            (max(start, first), part[max(0, first - start) : max(0, last - start)])
-            for start, part in parts
-        ]
-        kept = [(start, part) for start, part in kept if len(part)]
-        ends = [(start, start + len(part)) for start, part in kept]
-        whole = ends and ends[0][0] == first and ends[-1][1] == last
-        if not whole or any(a[1] != b[0] for a, b in pairwise(ends)):
-            raise RuntimeError(f"layer {number} gave other tokens than {first} to {last}: {ends}")
-        return torch.cat([part for _, part in kept]).transpose(0, 1).contiguous().cpu()
+        at, pieces = first, []
+        for start, part in sorted(self._parts[number, name], key=lambda part: part[0]):
+            stop = min(start + len(part), last)
+            if start <= at < stop:
+                pieces.append(part[at - start : stop - start])
+                at = stop
+        if at != last:
+            raise RuntimeError(
+                f"layer {number} projected {name} of {first} to {at}, not to {last}."
+            )
+        return torch.cat(pieces).transpose(0, 1).contiguous().cpu()
 
 
 def read_ids(tokenizer: Any, source: str, tokens: int) -> list[int]:
@@ -111,7 +112,7 @@ def read_ids(tokenizer: Any, source: str, tokens: int) -> list[int]:
 def dump(
     model: Any, ids: list[int], method: Any, lengths: Sequence[int], layers: Sequence[int]
 ) -> dict[int, dict[int, dict[str, Tensor]]]:
-    """length -> layer -> query and key."""
+    """length, at least 2 * CHUNK -> layer -> what `Recorder.layer` gives."""
     recorder = Recorder(model, layers, lengths)
     with attach(model, method) as session, recorder.listening():
         session.prefill(torch.tensor([ids[: max(lengths)]]))

@@ -48,7 +48,9 @@ def e2e(
     device: Annotated[str | None, typer.Option(help="As cuda:0; a GPU where there is one.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Record to write or add to. results/gpu/e2e-MODEL.json if left out."),
+        typer.Option(
+            help="Record to write or add to. results/gpu/e2e-MODEL-DEVICE.json if left out."
+        ),
     ] = None,
     commit: Annotated[str | None, typer.Option(help="Of a copy without Git history.")] = None,
 ) -> None:

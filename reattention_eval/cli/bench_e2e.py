@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,9 +49,9 @@ class Wishes:
             raise ConfigError("no CUDA device is visible here; leave --device out, or give cpu.")
         return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else place
 
-    def file(self, model: str) -> Path:
-        name = re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-")
-        return self.out or FOLDER / f"e2e-{name}.json"
+    def file(self, about: dict[str, Any]) -> Path:
+        name = re.sub(r"[^a-z0-9.]+", "-", f"{about['model']} {about['device']}".lower())
+        return self.out or FOLDER / f"e2e-{name.strip('-')}.json"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def run(wishes: Wishes, grid: Grid, effort: Effort) -> bool:
             return False
     model = bench_model(wishes.model, device, wishes.dtype)
     about = about_model(wishes.model, model)
-    record = E2ERecord.begin(wishes.file(about["model"]), about)
+    record = E2ERecord.begin(wishes.file(about), about)
     number = record.environment(environment(device, wishes.commit))
     if why := record.data["environments"][number].get("untraceable"):
         err.print(f"no bar can be made of this: {why}", markup=False, soft_wrap=True)
@@ -125,7 +126,7 @@ def run_cold(wishes: Wishes, form: str, tokens: int) -> None:
     device = wishes.device or ("cuda" if torch.cuda.is_available() else "cpu")
     asked = ColdStart(wishes.model, form, tokens, wishes.dtype, device, wishes.commit)
     found = measure_cold(asked, _say)
-    record = E2ERecord.begin(wishes.file(found["about"]["model"]), found["about"])
+    record = E2ERecord.begin(wishes.file(found["about"]), found["about"])
     number = record.environment(found["environment"])
     entry = {"form": form, "tokens": tokens, "environment": number}
     others = [x for x in record.data.get("cold", []) if {**x, **entry} != x]
@@ -143,8 +144,8 @@ def show(paths: Sequence[Path], into: Path | None, bars: Path | None) -> None:
     records = [read(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
         table = markdown(record)
-        _say(f"{record.data['model']}\n\n{table}")
-        path.with_suffix(".md").write_text(f"# {record.data['model']}\n\n{table}", encoding="utf-8")
+        _say(f"{record.name}\n\n{table}")
+        path.with_suffix(".md").write_text(f"# {record.name}\n\n{table}", encoding="utf-8")
         try:
             from reattention_eval.efficiency.e2e.plot import draw
 

@@ -33,7 +33,8 @@ def test_measured_in_pieces_and_reported(checkpoint: Path, tmp_path: Path) -> No
     cells = json.loads(out.read_text())["cells"]
     assert [cell["tokens"] for cell in cells] == [40, 40, 40, 300, 300, 300, 500, 500]
     page, bars = tmp_path / "page.md", tmp_path / "bars.json"
-    page.write_text(f"# Page\n<!-- e2e {checkpoint.name} -->\n<!-- end -->\n")
+    name = f"{checkpoint.name}, {json.loads(out.read_text())['device']}"
+    page.write_text(f"# Page\n<!-- e2e {name} -->\n<!-- end -->\n")
     result = invoke("report", str(out), "--into", str(page), "--bars", str(bars))
     assert result.exit_code == 0, result.output
     table = out.with_suffix(".md").read_text()

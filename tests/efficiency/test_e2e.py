@@ -39,7 +39,7 @@ def model() -> Any:
 def record_of(model: Any, path: Path | None = None) -> E2ERecord:
     shape = vars(shape_of(model.config.to_dict()))
     about = {"model": "tiny", "weights": "random", "dtype": "float32", "shape": shape}
-    return E2ERecord.begin(path, {**about, "weight_bytes": 1})
+    return E2ERecord.begin(path, {**about, "weight_bytes": 1, "device": "cpu"})
 
 
 def bench(model: Any, record: E2ERecord, env: Any = None, **effort: Any) -> Bench:
@@ -94,7 +94,7 @@ def test_a_later_run_adds_and_repeats_nothing(model: Any, tmp_path: Path) -> Non
     other = {**environment(CPU, "1" * 40), "commit": "1" * 40}
     bench(model, record_of(model, path), other).measure(cells(FORMS[:1], 60))
     assert [c["environment"] for c in read(path).data["cells"]] == [0, 0, 1]
-    with pytest.raises(ConfigError, match="another model"):
+    with pytest.raises(ConfigError, match="another model or device"):
         E2ERecord.begin(path, {**record_of(model).data, "dtype": "bfloat16"})
 
 
@@ -203,7 +203,7 @@ def test_nothing_is_reported_where_forms_disagree(model: Any, tmp_path: Path) ->
 def llama(tokens: int, environment: dict[str, Any], **times: dict[str, float]) -> E2ERecord:
     data: dict[str, Any] = {
         "model": "LLaMA3.1-8B", "weights": "random, seed 0", "dtype": "bfloat16", "shape": {},
-        "weight_bytes": 1, "environments": [environment], "cells": [],
+        "weight_bytes": 1, "device": "a card", "environments": [environment], "cells": [],
     }  # fmt: skip
     for form, figures in times.items():
         form = form.replace("_", "-") if form.startswith("whole") else form

@@ -34,32 +34,34 @@ def projected(model: Any, ids: torch.Tensor, number: int, name: str) -> torch.Te
 def test_keys_and_queries_are_the_models(family: str, chunk: int) -> None:
     model = tiny_model(family, heads=6, kv_heads=2, layers=3, window=2048)
     ids = random_prompt(1300)
-    lengths = [600, 1300]
+    lengths = [1100, 1300]
     method = FullAttention(chunk_size=chunk)
     found = gpu_real_keys.dump(model, ids[0].tolist(), method, lengths, [0, 2])
     for length in lengths:
         for number in (0, 2):
             key = projected(model, ids[:, :length], number, "k")
-            query = projected(model, ids[:, :length], number, "q")[:, -512:]
+            query = projected(model, ids[:, :length], number, "q")
             assert found[length][number]["key"].shape == (2, length, 16)
             torch.testing.assert_close(found[length][number]["key"], key, rtol=0, atol=1e-4)
-            torch.testing.assert_close(found[length][number]["query"], query, rtol=0, atol=1e-4)
+            for name, part in (("query", query[:, -512:]), ("earlier", query[:, -1024:-512])):
+                torch.testing.assert_close(found[length][number][name], part, rtol=0, atol=1e-4)
 
 
 def test_under_reattention_they_are_the_caches() -> None:
     model = tiny_model("qwen2", heads=6, kv_heads=2, layers=3)
-    ids = random_prompt(700)
+    ids = random_prompt(1100)
     method = ReAttention(4, 64, 4, 2, 8, chunk_size=32)
-    found = gpu_real_keys.dump(model, ids[0].tolist(), method, [700], [1])
+    found = gpu_real_keys.dump(model, ids[0].tolist(), method, [1100], [1])
     with attach(model, method) as session:
         session.prefill(ids)
         assert session.stats.layer_steps_selected
         held = session._hook.layers[1].row(0).key
-    torch.testing.assert_close(found[700][1]["key"], held[:, :700], rtol=0, atol=0)
+    torch.testing.assert_close(found[1100][1]["key"], held[:, :1100], rtol=0, atol=0)
 
 
 def test_the_bench_takes_the_files(tmp_path: Path) -> None:
-    layer = {"query": torch.zeros(6, 512, 16), "key": torch.zeros(2, 131_072, 16)}
+    query = torch.zeros(6, 512, 16)
+    layer = {"query": query, "earlier": query, "key": torch.zeros(2, 131_072, 16)}
     held = {"model": "m", "tokens": 131_072, "layers": {4: layer}}
     torch.save(held, tmp_path / "keys.pt")
     found = load_real_keys(tmp_path / "keys.pt")

@@ -49,7 +49,7 @@ def on_real_keys(found: RealKeys) -> Callable[[str], dict[str, Any]]:
     """The whole selection with 8 bits on a real model's layer, "layer 13", against attention."""
 
     def measure(kind: str) -> dict[str, Any]:
-        layer = real_layer(*found.layers[int(kind.removeprefix("layer "))])
+        layer = real_layer(found.layers[int(kind.removeprefix("layer "))])
         if not torch.equal(layer.winners(), topk_keys_triton(layer.query, layer.middle, TOP_K)):
             raise AssertionError(f"{kind}: the int8 form chose other keys than the exact form")
         raw = _against_attention(layer, "select")

@@ -44,8 +44,7 @@ def _uuid() -> str:
 
 def facts(ask: Ask = nvidia_smi) -> dict[str, Any]:
     """Which card this is, by its own number, and its driver."""
-    driver = ask(["--query-gpu=driver_version"])
-    return {"device": torch.cuda.get_device_name(), "uuid": _uuid(), "driver": driver}
+    return {"uuid": _uuid(), "driver": ask(["--query-gpu=driver_version"])}
 
 
 def sharing(ask: Ask = nvidia_smi) -> list[str]:

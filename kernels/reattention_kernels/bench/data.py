@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,16 +44,22 @@ def make_keys(
     return out
 
 
+class RealLayer(NamedTuple):
+    """Un-rotated: query [H, T, D] of the last T tokens, earlier [H, T, D] of the T before them, key
+    [Hkv, tokens, D]."""
+
+    query: Tensor
+    earlier: Tensor
+    key: Tensor
+
+
 @dataclass(frozen=True)
 class RealKeys:
-    """Un-rotated queries and keys of a real model's layers (scripts/gpu_real_keys.py).
-
-    layers: number -> query [H, T, D] of the last T of `tokens` tokens, key [Hkv, tokens, D].
-    """
+    """What scripts/gpu_real_keys.py wrote: of a model that read `tokens` tokens, by layer."""
 
     model: str
     tokens: int
-    layers: dict[int, tuple[Tensor, Tensor]]
+    layers: dict[int, RealLayer]
 
 
 def load_real_keys(path: Path) -> RealKeys:
@@ -63,15 +70,18 @@ def load_real_keys(path: Path) -> RealKeys:
     """
     try:
         held = torch.load(path, map_location="cpu", mmap=True)
-        layers = {int(n): (x["query"], x["key"]) for n, x in held["layers"].items()}
+        layers = {
+            int(n): RealLayer(*(x[name] for name in RealLayer._fields))
+            for n, x in held["layers"].items()
+        }
         found = RealKeys(str(held["model"]), int(held["tokens"]), layers)
     except (OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} holds no queries and keys ({error}); make it with scripts/gpu_real_keys.py."
         ) from error
-    for number, (query, key) in layers.items():
-        heads = key.shape[0]
-        if key.shape[1] != found.tokens or query.shape[0] % heads or query.shape[2] != key.shape[2]:
+    for number, (query, earlier, key) in layers.items():
+        fits = key.shape[1] == found.tokens and query.shape[2] == key.shape[2]
+        if not fits or query.shape[0] % key.shape[0] or earlier.shape != query.shape:
             raise ValueError(
                 f"{path}, layer {number}: query {list(query.shape)} and key {list(key.shape)} are "
                 f"not of one layer and {found.tokens} tokens."

@@ -148,6 +148,7 @@ class Bench:
         found |= self._peak(stats.cache_bytes)
         found["layer_steps_selected"] = stats.layer_steps_selected
         found["mean_view"] = stats.mean_view
+        found["forward_tokens"] = stats.forward_tokens
         return {**found, "seconds": time.perf_counter() - began}
 
     def _decode(self, session: Session, logits: Tensor, steps: int) -> dict[str, Any]:

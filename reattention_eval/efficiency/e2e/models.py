@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ def random_model(config: dict[str, Any], device: torch.device, dtype: str) -> Pr
 
 
 def about_model(name: str, model: PreTrainedModel) -> dict[str, Any]:
-    """What a record says of the model; records of two differing ones are not mixed."""
+    """What a record says of model and device; those of two differing ones are not mixed."""
     loaded = _is_checkpoint(name)
     return {
         "model": Path(name).expanduser().resolve().name if loaded else paper_model(name).abbr,
@@ -95,7 +96,14 @@ def about_model(name: str, model: PreTrainedModel) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "shape": vars(shape_of(model.config.to_dict())),
         "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "device": device_name(model.device),
     }
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
 
 
 def _loaded(folder: Path, device: torch.device, dtype: str) -> PreTrainedModel:

@@ -12,18 +12,21 @@ from typing import Any
 import torch
 
 import reattention_eval
+from reattention_eval.efficiency.e2e.models import device_name
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.json_text import read_object
 from reattention_kernels.bench import card
 from reattention_kernels.bench import record as kernels
+from reattention_kernels.causal import attention_of_device
 
 PACKAGES = ("torch", "triton", "transformers", "flash-attn", "fa3-fwd")
 FOLDER = Path(reattention_eval.__file__).parent
-_MODEL = ("model", "weights", "dtype", "shape", "weight_bytes")
+_MODEL = ("model", "weights", "dtype", "shape", "weight_bytes", "device")
 
 
 def environment(device: torch.device, commit: str | None) -> dict[str, Any]:
-    """Card, versions, commit and the hashes of both packages; alike for runs that compare.
+    """Card, versions, what answers full attention, commit and the hashes of both packages; alike
+    for runs that compare.
 
     Where the tree has changes or names no commit, `commit` is None and `untraceable` says why: such
     runs make no bar.
@@ -39,7 +42,9 @@ def environment(device: torch.device, commit: str | None) -> dict[str, Any]:
             continue
     on_gpu = device.type == "cuda"
     found: dict[str, Any] = {
-        **(card.facts() if on_gpu else {"device": platform.processor() or platform.machine()}),
+        **(card.facts() if on_gpu else {}),
+        "device": device_name(device),
+        "attention": attention_of_device(device),
         "cuda": torch.version.cuda if on_gpu else None,
         "versions": versions,
         "date": kernels.today(),
@@ -67,7 +72,7 @@ class E2ERecord:
         """A new record, or the one in `path`, to which is added.
 
         Raises:
-            ConfigError: that one is of another model.
+            ConfigError: that one is of another model or device.
             DataError: it cannot be read.
         """
         about = json.loads(json.dumps(about))
@@ -77,7 +82,7 @@ class E2ERecord:
         other = [name for name in _MODEL if held.data.get(name) != about[name]]
         if other:
             raise ConfigError(
-                f"{path} is of another model ({other[0]}: {held.data.get(other[0])}, now "
+                f"{path} is of another model or device ({other[0]}: {held.data.get(other[0])}, now "
                 f"{about[other[0]]}); give another --out."
             )
         return held
@@ -111,6 +116,11 @@ class E2ERecord:
             for cell in self.data["cells"]
             if (cell["tokens"], cell["environment"]) == (tokens, environment)
         ]
+
+    @property
+    def name(self) -> str:
+        """Model and device, as documents mark the place of its tables."""
+        return f"{self.data['model']}, {self.data['device']}"
 
     @property
     def lengths(self) -> list[int]:

@@ -64,10 +64,10 @@ def insert(document: str, name: str, table: str) -> str:
 
 
 def write_tables(records: Sequence[E2ERecord], document: Path) -> None:
-    """Each record's table into its place in the document."""
+    """Each record's table into the place that the document marks for its model and device."""
     text = document.read_text(encoding="utf-8")
     for record in records:
-        text = insert(text, record.data["model"], markdown(record))
+        text = insert(text, record.name, markdown(record))
     document.write_text(text, encoding="utf-8")
 
 
