@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from reattention_eval.efficiency.e2e.forms import WHOLE
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import GIB, Column, Shown, columns, figure_of, shown
 from reattention_eval.errors import DataError
@@ -38,7 +39,7 @@ def markdown(record: E2ERecord | None) -> str:
                      {column.tokens for column in found})  # fmt: skip
     by_length = {column.tokens: column for column in found}
     named = list(dict.fromkeys(form for column in found for form in column.cells))
-    forms = sorted(named, key=_order) or list(FORMS)
+    forms = sorted(named or FORMS, key=_order)
     out = [_caption(found)] if found else ["Not measured yet."]
     for title, figure, scale in PARTS:
         if record and not any(
@@ -87,7 +88,9 @@ def _grid(
     rows = [[title, *(f"{n:,}" for n in lengths)], ["---", *["---:"] * len(lengths)]]
     for form in forms:
         cells = [by_length[n].cells.get(form, {}) if n in by_length else {} for n in lengths]
-        if by_length and not any(map(show, cells)):
+        if not any(map(show, cells)) and (
+            by_length or (form in WHOLE and figure == "tpot_seconds")
+        ):
             continue
         rows.append([WORDS.get(form, form), *map(show, cells)])
     for form in forms if figure in TIMES else ():
