@@ -174,7 +174,7 @@ def _watched(device: torch.device) -> Iterator[Callable[[], list[str]]]:
         yield list
         return
     with card.Watch() as watch:
-        yield lambda: watch.problems
+        yield watch.problems
 
 
 def _say(line: str) -> None:

@@ -39,7 +39,7 @@ def test_reasons_of_a_lower_clock(line: str, found: list[str]) -> None:
 
 
 def test_what_was_seen_once_is_not_forgotten() -> None:
-    watch = Watch()
+    watch = Watch()  # outside a block it asks nobody
     for line in ("0x1", "0x20", "0x4", "0x20"):
         watch.look(line)
-    assert watch.problems == ["software thermal slowdown"]
+    assert watch.problems() == ["software thermal slowdown"]

@@ -62,13 +62,16 @@ def test_under_reattention_they_are_the_caches() -> None:
 def test_the_bench_takes_the_files(tmp_path: Path) -> None:
     query = torch.zeros(6, 512, 16)
     layer = {"query": query, "earlier": query, "key": torch.zeros(2, 131_072, 16)}
-    held = {"model": "m", "tokens": 131_072, "layers": {4: layer}}
+    held = {"model": "m", "tokens": 131_072, "layers": {4: layer, 13: layer, 22: layer}}
     torch.save(held, tmp_path / "keys.pt")
     found = load_real_keys(tmp_path / "keys.pt")
     measure = real_measure("K3i", [found])
     assert measure is not None
     assert measure[1] == "T=512 N=131072 of m"
     assert real_measure("K7", [found]) is None
+    torch.save({**held, "layers": {4: layer}}, tmp_path / "keys.pt")
+    with pytest.raises(ValueError, match="lack layer 13, layer 22"):
+        real_measure("K3i", [load_real_keys(tmp_path / "keys.pt")])
     torch.save({**held, "tokens": 131_071}, tmp_path / "keys.pt")
     with pytest.raises(ValueError, match="not of one layer and 131071 tokens"):
         load_real_keys(tmp_path / "keys.pt")

@@ -9,6 +9,7 @@ import torch
 
 from reattention_kernels.bench import timing
 from reattention_kernels.bench.data import RealKeys, make_keys, make_queries
+from reattention_kernels.bench.rules import LAYERS
 from reattention_kernels.bench.steps import (
     HEAD_DIM,
     HEADS,
@@ -116,8 +117,14 @@ SHAPES = {
 
 
 def real_measure(bar: str, files: Sequence[RealKeys]) -> tuple[Any, str] | None:
-    """(measure, shape) of K3i or K7 on the file that fits it; None where none does."""
+    """(measure, shape) of K3i or K7 on the file that fits it; None where none does.
+
+    Raises:
+        ValueError: the file lacks one of the layers that are judged.
+    """
     fits = [f for f in files if (f.tokens == SHORT if bar == "K3i" else f.tokens >= REAL_LONG)]
     if not fits:
         return None
+    if lacking := [name for name in LAYERS if int(name.split()[1]) not in fits[0].layers]:
+        raise ValueError(f"the queries and keys of {fits[0].model} lack {', '.join(lacking)}.")
     return on_real_keys(fits[0]), f"T={CHUNK} N={fits[0].tokens} of {fits[0].model}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ SLOWED = {
 # a CUDA context of our own, and what the driver holds
 OWN_MEMORY = 3 << 29
 BUSY_PERCENT = 10
-SAMPLE_MS = 500
+SAMPLE_MS, PATIENCE = 500, 3
 Ask = Callable[[list[str]], str | None]
 
 
@@ -51,9 +52,14 @@ def sharing(ask: Ask = nvidia_smi) -> list[str]:
     """Signs of other processes on the card; to be asked while this process computes nothing."""
     free, total = torch.cuda.mem_get_info()
     foreign = total - free - torch.cuda.memory_reserved()
-    listed = ask(["--query-compute-apps=pid,process_name"])
-    busy = ask(["--query-gpu=utilization.gpu"])
-    return signs_of_sharing(foreign, listed, busy)
+    for _ in range(PATIENCE):  # a process that has just ended is still seen for a second
+        listed = ask(["--query-compute-apps=pid,process_name"])
+        busy = ask(["--query-gpu=utilization.gpu"])
+        found = signs_of_sharing(foreign, listed, busy)
+        if not found:
+            break
+        time.sleep(1)
+    return found
 
 
 def signs_of_sharing(foreign: int, listed: str | None, busy: str | None) -> list[str]:
@@ -80,7 +86,7 @@ def slowed(reasons: str) -> list[str]:
 
 
 class Watch:
-    """Samples the card while the block runs; `problems` are those seen so far.
+    """Samples the card while the block runs.
 
     `known` is False where nvidia-smi cannot say; then only the memory of the card was looked at.
     """
@@ -109,12 +115,13 @@ class Watch:
             self._process.terminate()
             self._process.wait()
 
-    @property
-    def problems(self) -> list[str]:
-        return list(self._seen)
-
     def look(self, line: str) -> None:
         self._seen |= dict.fromkeys(slowed(line))
+
+    def problems(self) -> list[str]:
+        """What was seen so far, other processes that are there now included."""
+        listed = nvidia_smi(["--query-compute-apps=pid,process_name"]) if self.known else None
+        return [*self._seen, *signs_of_sharing(0, listed, None)]
 
     def _read(self) -> None:
         assert self._process is not None and self._process.stdout is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,13 @@ class Form:
 
     @contextmanager
     def session(self, model: PreTrainedModel) -> Iterator[Session]:
-        with _whole(model, self.whole), attach(model, self.method) as session:
+        kernel = WHOLE[self.whole] if self.whole else None
+        # the restriction last: the short prompt of `attach` is none of the kernel's business
+        with (
+            _attention(model, self.whole),
+            attach(model, self.method) as session,
+            sdpa_kernel(kernel) if kernel else nullcontext(),
+        ):
             yield session
 
 
@@ -92,20 +98,17 @@ def check_forms(forms: list[Form], device: torch.device) -> None:
 
 
 @contextmanager
-def _whole(model: PreTrainedModel, name: str | None) -> Iterator[None]:
-    if name is None:
+def _attention(model: PreTrainedModel, whole: str | None) -> Iterator[None]:
+    """transformers' own attention for a whole prompt; as it was behind the block."""
+    if whole is None:
         yield
         return
-    own, backend = model.config._attn_implementation, WHOLE[name]
-    if backend is None:
+    own = model.config._attn_implementation
+    if WHOLE[whole] is None:
         AttentionInterface.register(FA3_NAME, fa3_attention)
-    model.set_attn_implementation("sdpa" if backend else FA3_NAME)
+    model.set_attn_implementation("sdpa" if WHOLE[whole] else FA3_NAME)
     try:
-        if backend is None:
-            yield
-        else:
-            with sdpa_kernel(backend):
-                yield
+        yield
     finally:
         model.set_attn_implementation(own)
 
