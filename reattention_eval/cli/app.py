@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reattention_eval.cli.bench import bench
 from reattention_eval.cli.console import FAILED, out, readable_errors, show_report
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(bench, name="bench")
 
 
 @app.callback()

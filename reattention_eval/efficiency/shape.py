@@ -120,10 +120,15 @@ def read_shape(model: str) -> ModelShape:
     folder = Path(model_path(model) if named else model).expanduser()
     if folder.is_dir():
         return shape_of(_read(folder / "config.json"))
-    known = CONFIGS.get(model) or CONFIGS.get(_FORM.sub(r"\3", model))
+    known = published_config(model)
     if known is not None:
         return shape_of(known)
     return shape_of(_from_hub(model))
+
+
+def published_config(hub_id: str) -> dict[str, Any] | None:
+    """The config.json of one of the paper's models, its base form's for a chat form; else None."""
+    return CONFIGS.get(hub_id) or CONFIGS.get(_FORM.sub(r"\3", hub_id))
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def started(*words: str) -> tuple[list[object], str]:
         (["report", "--help"], "work_dir"),
         (["plan", "--help"], "--gpu-memory"),
         (["slurm", "--help"], "--partition"),
+        (["bench", "e2e", "--help"], "--only"),
     ],
     ids=" ".join,
 )

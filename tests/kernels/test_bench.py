@@ -11,7 +11,13 @@ import pytest
 
 from reattention_kernels.bench import __main__ as bench
 from reattention_kernels.bench import record
-from reattention_kernels.bench.rules import BARS, RULES, value_from
+from reattention_kernels.bench.rules import (
+    KERNEL_BARS,
+    LAYERS,
+    PROMPT_BARS,
+    RULES,
+    value_from,
+)
 
 
 def git(folder, *words):
@@ -33,14 +39,38 @@ def test_the_value_is_the_worse_of_both_kinds(entry):
     assert value_from({"id": "K3", "raw": ratio}) == pytest.approx(2.5)
 
 
-def test_k7_is_judged_on_the_models_statistics():
-    raw = {kind: {"ms": 1.0, "reference_ms": ms} for kind, ms in (("random", 2.0), ("ar", 9.0))}
-    raw["statistics"] = {"ms": 1.0, "reference_ms": 4.0}
-    assert value_from({"id": "K7", "raw": raw}) == pytest.approx(4.0)
+def test_k7_is_the_worst_of_a_real_models_layers():
+    raw = {
+        kind: {"ms": 1.0, "reference_ms": ms} for kind, ms in zip(LAYERS, (5, 3, 4), strict=True)
+    }
+    assert value_from({"id": "K7", "raw": raw}) == pytest.approx(3.0)
 
 
 def test_every_bar_has_its_own_id():
-    assert len(RULES) == len(BARS)
+    assert len(RULES) == len(KERNEL_BARS) + len(PROMPT_BARS)
+
+
+def test_times_and_sizes_are_at_most():
+    cold = {"empty": {"first_seconds": 9.0, "second_seconds": 4.0}}
+    assert value_from({"id": "E11", "raw": cold}) == pytest.approx(5.0)
+    assert RULES["E11"].met(5.0)
+    assert not RULES["E11"].met(5.1)
+    assert value_from({"id": "E12", "raw": {"prompt": {"bytes": 2**31}}}) == pytest.approx(2.0)
+    assert RULES["E1"].met(1.3)
+    assert not RULES["E1"].met(1.2)
+
+
+def test_more_than_the_card_can_do_is_an_error(tmp_path, entry, capsys):
+    """What a card with a neighbour printed: 2.05 of the copy's bandwidth."""
+    fast = {"ms": 1.0, "work": 8.2, "ceiling_ms": 1.0, "ceiling_work": 4.0}
+    raw = {"random": fast, "ar": fast}
+    path = tmp_path / "bars.json"
+    record.save(path, [{**entry, "id": "K8", "value": 2.05, "raw": raw}])
+    assert bench.main(["--check", "--out", str(path)]) == 1
+    assert "IMPOSSIBLE" in capsys.readouterr().out
+    assert not RULES["K8"].impossible(1.03)  # reading alone is faster than a copy
+    assert RULES["K1"].impossible(1.01)
+    assert not RULES["K9"].impossible(5.0)
 
 
 def test_check_recomputes(tmp_path, entry, capsys):
@@ -59,6 +89,15 @@ def test_a_rerun_replaces_its_own_entry_only(tmp_path, entry):
     held = record.load(path)
     assert len(held) == 3
     assert [x["value"] for x in held if x["device"] == "a card" and x["id"] == "K1"] == [0.6]
+
+
+def test_bars_of_prompts_trace_to_both_packages():
+    commit = git(record.REPO, "rev-parse", "HEAD")
+    folders = {"source": "kernels/reattention_kernels", "package": "reattention_eval"}
+    hashes = {k: git(record.REPO, "rev-parse", f"HEAD:{v}") for k, v in folders.items()}
+    assert record.verify_source({"commit": commit, **hashes}) is True
+    assert record.verify_source({"commit": commit, **hashes, "package": "0" * 40}) is False
+    assert record.verify_source({"commit": "0" * 40, **hashes}) is None
 
 
 def test_tree_hash_is_gits(tmp_path):

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from reattention_kernels.bench import timing
-from reattention_kernels.bench.data import make_keys, make_queries
-from reattention_kernels.bench.steps import HEAD_DIM, HEADS, KV_HEADS, TOP_K, Layer, captured
-from reattention_kernels.topk_keys.int8_select import topk_keys_int8
+from reattention_kernels.bench.data import RealKeys, make_keys, make_queries
+from reattention_kernels.bench.rules import LAYERS
+from reattention_kernels.bench.steps import (
+    HEAD_DIM,
+    HEADS,
+    KV_HEADS,
+    TOP_K,
+    Layer,
+    captured,
+    made_layer,
+    real_layer,
+)
 from reattention_kernels.topk_keys.triton import topk_keys_triton
 
 LONG, SHORT, CHUNK = 1_048_576, 131_072, 512
+REAL_LONG = 524_288  # or more
 
 
 def topk_rate(n: int, d: int) -> Callable[[str], dict[str, Any]]:
@@ -32,21 +42,29 @@ def topk_rate(n: int, d: int) -> Callable[[str], dict[str, Any]]:
     return measure
 
 
-def against_attention(n: int, what: str, indexed: bool = False) -> Callable[[str], dict[str, Any]]:
+def against_attention(n: int, what: str) -> Callable[[str], dict[str, Any]]:
+    return lambda kind: _against_attention(made_layer(kind, n, CHUNK), what)
+
+
+def on_real_keys(found: RealKeys) -> Callable[[str], dict[str, Any]]:
+    """The whole selection with 8 bits on a real model's layer, "layer 13", against attention."""
+
     def measure(kind: str) -> dict[str, Any]:
-        layer = Layer(kind, n, CHUNK, indexed)
-        sides = {"ours": getattr(layer, what), "cudnn": layer.full_attention}
-        times = timing.compare(sides)
-        raw: dict[str, Any] = {"ms": times["ours"], "reference_ms": times["cudnn"]}
-        if indexed:
-            winners, n_open = topk_keys_int8(layer.query, layer.middle, layer.index, TOP_K)
-            exact = topk_keys_triton(layer.query, layer.middle, TOP_K)
-            if not torch.equal(winners, exact):
-                raise AssertionError("the int8 form chose other keys than the exact form")
-            raw["rows"], raw["open_rows"] = HEADS * CHUNK, int(n_open.sum())
-        return raw
+        layer = real_layer(found.layers[int(kind.removeprefix("layer "))])
+        if not torch.equal(layer.winners(), topk_keys_triton(layer.query, layer.middle, TOP_K)):
+            raise AssertionError(f"{kind}: the int8 form chose other keys than the exact form")
+        raw = _against_attention(layer, "select")
+        layer.indexed = False
+        exact = timing.compare({"16bit": layer.select})
+        shape = list(layer.query.shape[1:])
+        return {**raw, "exact_ms": exact["16bit"], "model": found.model, "query": shape}
 
     return measure
+
+
+def _against_attention(layer: Layer, what: str) -> dict[str, Any]:
+    times = timing.compare({"ours": getattr(layer, what), "cudnn": layer.full_attention})
+    return {"ms": times["ours"], "reference_ms": times["cudnn"]}
 
 
 def decode_bandwidth(kind: str) -> dict[str, Any]:
@@ -64,7 +82,7 @@ def decode_bandwidth(kind: str) -> dict[str, Any]:
 
 def decode_step(indexed: bool) -> Callable[[str], dict[str, Any]]:
     def measure(kind: str) -> dict[str, Any]:
-        layer = Layer(kind, LONG, 1, indexed)
+        layer = made_layer(kind, LONG, 1, indexed)
         graph = captured(layer.step)
         sides = {"ours": graph.replay, "eager": layer.step, "cudnn": layer.full_attention}
         times = timing.compare(sides)
@@ -85,7 +103,6 @@ MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {
     "K4": against_attention(LONG, "select"),
     "K5": against_attention(SHORT, "step"),
     "K6": against_attention(LONG, "step"),
-    "K7": against_attention(LONG, "select", indexed=True),
     "K8": decode_bandwidth,
     "K9": decode_step(indexed=False),
     "K9i": decode_step(indexed=True),
@@ -94,6 +111,20 @@ SHAPES = {
     "K1": f"T={CHUNK} N={LONG} D=128", "K1s": f"T={CHUNK} N={SHORT} D=128",
     "K2": f"T={CHUNK} N={LONG} D=64", "K3": f"T={CHUNK} N={SHORT} D=128",
     "K4": f"T={CHUNK} N={LONG} D=128", "K5": f"T={CHUNK} N={SHORT} D=128",
-    "K6": f"T={CHUNK} N={LONG} D=128", "K7": f"T={CHUNK} N={LONG} D=128",
+    "K6": f"T={CHUNK} N={LONG} D=128",
     "K8": f"T=1 N={LONG} D=128", "K9": f"T=1 N={LONG} D=128", "K9i": f"T=1 N={LONG} D=128",
 }  # fmt: skip
+
+
+def real_measure(bar: str, files: Sequence[RealKeys]) -> tuple[Any, str] | None:
+    """(measure, shape) of K3i or K7 on the file that fits it; None where none does.
+
+    Raises:
+        ValueError: the file lacks one of the layers that are judged.
+    """
+    fits = [f for f in files if (f.tokens == SHORT if bar == "K3i" else f.tokens >= REAL_LONG)]
+    if not fits:
+        return None
+    if lacking := [name for name in LAYERS if int(name.split()[1]) not in fits[0].layers]:
+        raise ValueError(f"the queries and keys of {fits[0].model} lack {', '.join(lacking)}.")
+    return on_real_keys(fits[0]), f"T={CHUNK} N={fits[0].tokens} of {fits[0].model}"

@@ -1,16 +1,15 @@
-"""Inputs of the bench: random, correlated along the sequence, or like a real model's."""
+"""Inputs of the bench: random, correlated along the sequence, or a real model's."""
 
 from __future__ import annotations
 
 import math
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-STATISTICS = Path(__file__).with_name("smollm2_statistics.npz")
 KINDS = {"random": 0.0, "ar": 0.9}  # lag-1 correlation
 DEVICE = "cuda"
 
@@ -31,15 +30,7 @@ def make_queries(
 ) -> Tensor:
     """[1, heads, t, d]."""
     generator = torch.Generator(DEVICE).manual_seed(seed)
-    if kind != "statistics":
-        return correlated((1, heads, t, d), KINDS[kind], generator).to(dtype)
-    mean, factor, rho = model_statistics("query")
-    out = torch.empty(1, heads, t, d, dtype=dtype, device=DEVICE)
-    for h in range(heads):
-        kv = h * len(factor) // heads
-        x = correlated((t, d), float(rho[kv]), generator) @ factor[kv].T
-        out[0, h] = x + mean[kv, h % mean.shape[1]]
-    return out
+    return correlated((1, heads, t, d), KINDS[kind], generator).to(dtype)
 
 
 def make_keys(
@@ -49,25 +40,53 @@ def make_keys(
     generator = torch.Generator(DEVICE).manual_seed(seed)
     out = torch.empty(1, heads, n, d, dtype=dtype, device=DEVICE)
     for h in range(heads):
-        if kind == "statistics":
-            mean, factor, rho = model_statistics("key")
-            out[0, h] = correlated((n, d), float(rho[h]), generator) @ factor[h].T + mean[h]
-        else:
-            out[0, h] = correlated((n, d), KINDS[kind], generator)
+        out[0, h] = correlated((n, d), KINDS[kind], generator)
     return out
 
 
-@cache
-def model_statistics(side: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, Cholesky factor of the covariance and lag-1 correlation of un-rotated queries or keys.
+class RealLayer(NamedTuple):
+    """Un-rotated: query [H, T, D] of the last T tokens, earlier [H, T, D] of the T before them, key
+    [Hkv, tokens, D]."""
 
-    SmolLM2-135M on essays, 8,192 tokens at a time, layers 5 to 29. Its heads have 64 channels: each
-    of the eight heads here is two of one layer side by side.
+    query: Tensor
+    earlier: Tensor
+    key: Tensor
+
+
+@dataclass(frozen=True)
+class RealKeys:
+    """What scripts/gpu_real_keys.py wrote: of a model that read `tokens` tokens, by layer."""
+
+    model: str
+    tokens: int
+    layers: dict[int, RealLayer]
+
+
+def load_real_keys(path: Path) -> RealKeys:
+    """What the script wrote, on the CPU.
+
+    Raises:
+        ValueError: the file is none of its.
     """
-    with np.load(STATISTICS) as file:
-        named = (file[f"{side}_{name}"] for name in ("mean", "factor", "rho"))
-        mean, factor, rho = (torch.tensor(x, dtype=torch.float32, device=DEVICE) for x in named)
-    return mean, factor, rho
+    try:
+        held = torch.load(path, map_location="cpu", mmap=True)
+        layers = {
+            int(n): RealLayer(*(x[name] for name in RealLayer._fields))
+            for n, x in held["layers"].items()
+        }
+        found = RealKeys(str(held["model"]), int(held["tokens"]), layers)
+    except (OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds no queries and keys ({error}); make it with scripts/gpu_real_keys.py."
+        ) from error
+    for number, (query, earlier, key) in layers.items():
+        fits = key.shape[1] == found.tokens and query.shape[2] == key.shape[2]
+        if not fits or query.shape[0] % key.shape[0] or earlier.shape != query.shape:
+            raise ValueError(
+                f"{path}, layer {number}: query {list(query.shape)} and key {list(key.shape)} are "
+                f"not of one layer and {found.tokens} tokens."
+            )
+    return found
 
 
 def rope_tables(n: int, d: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend
 
 from reattention_kernels.bench import timing
 from reattention_kernels.bench.bars import CHUNK, LONG, SHORT
-from reattention_kernels.bench.steps import TOP_K, Layer, captured
+from reattention_kernels.bench.steps import TOP_K, Layer, captured, made_layer
 from reattention_kernels.topk_keys import topk_keys_blockwise, topk_keys_naive
 
 Sides = dict[str, Callable[[], object]]
@@ -57,7 +57,7 @@ def compare_all() -> list[dict[str, Any]]:
     """Prints a line a case; the ceilings of the card stand in each."""
     rows = []
     for t, n in CASES:
-        sides = sides_of(Layer("random", n, t))
+        sides = sides_of(made_layer("random", n, t))
         times = timing.compare({**sides, "matmul": timing.matmul(), "copy": timing.copy()})
         rows.append({"id": f"others T={t} N={n}", "ms": times})
         print(f"T={t} N={n}: " + ", ".join(said(times, name) for name in times), flush=True)

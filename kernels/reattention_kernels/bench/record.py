@@ -44,34 +44,43 @@ def git(*words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def source(stated: str | None) -> tuple[str, str]:
-    """(commit, hash of the kernels' folder) of what runs here.
+def source(stated: str | None, folder: Path = PACKAGE) -> tuple[str, str]:
+    """(commit, hash of a folder of the repository) of what runs here.
 
     Raises:
-        ValueError: the tree is not clean, or a copy without Git names no commit.
+        ValueError: the folder is not clean, or a copy without Git names no commit.
     """
-    tree = tree_hash(PACKAGE)
+    tree = tree_hash(folder)
     commit = git("rev-parse", "HEAD")
     if commit is None:
         if not stated:
             raise ValueError(
                 "this copy has no Git history; state the commit it was made from with --commit "
-                "(its kernels' hash is recorded with it, and --check compares the two)."
+                "(the hash of its files is recorded with it, and --check compares the two)."
             )
         return stated, tree
-    if git("rev-parse", f"HEAD:{PACKAGE.relative_to(REPO).as_posix()}") != tree:
+    if git("rev-parse", f"HEAD:{folder.relative_to(REPO).as_posix()}") != tree:
         raise ValueError(
-            "the kernels differ from the last commit, so a record could not be traced; "
-            "commit them, or run with --no-record."
+            f"{folder.name} differs from the last commit, so a record could not be traced; "
+            "commit it, or run the kernels' bench with --no-record."
         )
     return commit, tree
 
 
 def verify_source(entry: dict[str, Any]) -> bool | None:
-    """Does the entry's commit hold the source it was measured with? None: commit unknown here."""
-    folder = PACKAGE.relative_to(REPO).as_posix()
-    known = git("rev-parse", "--verify", "--quiet", f"{entry['commit']}:{folder}")
-    return None if known is None else known == entry["source"]
+    """Does the entry's commit hold the source it was measured with? None: commit unknown here.
+
+    `source` is the hash of the kernels' folder, `package`, where whole prompts were measured, that
+    of reattention_eval.
+    """
+    folders = {"source": PACKAGE.relative_to(REPO).as_posix(), "package": "reattention_eval"}
+    for name, folder in folders.items():
+        if name not in entry:
+            continue
+        known = git("rev-parse", "--verify", "--quiet", f"{entry['commit']}:{folder}")
+        if known is None or known != entry[name]:
+            return None if known is None else False
+    return True
 
 
 def save(path: Path, entries: list[dict[str, Any]]) -> None:

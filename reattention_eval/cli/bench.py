@@ -1,0 +1,97 @@
+"""`reattention-eval bench`: whole prompts measured beside the fastest full attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reattention_eval.cli.console import FAILED, readable_errors
+
+bench = typer.Typer(help="TTFT, TPOT and memory beside the fastest full attention.",
+                    no_args_is_help=True)  # fmt: skip
+
+
+@bench.command()
+@readable_errors
+def e2e(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a checkpoint, `embedded`, or one of the paper's models "
+            "(LLaMA3.1-8B, Qwen2-1.5B, ...), which gets random weights."
+        ),
+    ],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Separated by spaces: methods, with settings as reattention:chunk_size=2048, and "
+            "whole-cudnn, whole-flash, whole-fa3, the plain model's whole prompt. ReAttention, "
+            "StreamingLLM and every full attention at hand if left out."
+        ),
+    ] = None,
+    lengths: Annotated[str, typer.Option(help="Prompt lengths, e.g. 32768,131072.")] = "32768",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="FORM@LENGTH, in the place of all methods at all lengths; repeatable."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Runs of a form and length.", min=1)] = 3,
+    patience: Annotated[
+        float, typer.Option(help="Seconds after which a form and length gets no further run.")
+    ] = 60.0,
+    decode: Annotated[int, typer.Option(help="Tokens timed behind the prompt.", min=0)] = 64,
+    warm_up: Annotated[
+        int, typer.Option(help="Tokens of the first, untimed prompt of a form.", min=1)
+    ] = 32_768,
+    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="As cuda:0; a GPU where there is one.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Record to write or add to. results/gpu/e2e-MODEL-DEVICE.json if left out."
+        ),
+    ] = None,
+    commit: Annotated[str | None, typer.Option(help="Of a copy without Git history.")] = None,
+) -> None:
+    """Measure; each run is kept at once, and a later call adds to the same record."""
+    from reattention_eval.cli.bench_e2e import Grid, Wishes, run
+    from reattention_eval.efficiency.e2e.measure import Effort
+
+    wishes = Wishes(model, dtype, device, out, commit)
+    grid = Grid(methods.split() if methods else None, lengths, only or [])
+    effort = Effort(repeats, patience, decode, warm_up)
+    if not run(wishes, grid, effort):
+        raise typer.Exit(FAILED)
+
+
+@bench.command()
+@readable_errors
+def cold(
+    model: Annotated[str, typer.Argument(help="As for e2e.")],
+    tokens: Annotated[int, typer.Option(help="Of the prompt.", min=1)] = 32_768,
+    method: Annotated[str, typer.Option(help="With settings, as for e2e.")] = "reattention",
+    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="As for e2e.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Record to add to, as for e2e.")] = None,
+    commit: Annotated[str | None, typer.Option(help="Of a copy without Git history.")] = None,
+) -> None:
+    """The first prompt of a fresh process against its second: compile caches empty, then filled."""
+    from reattention_eval.cli.bench_e2e import Wishes, run_cold
+
+    run_cold(Wishes(model, dtype, device, out, commit), method, tokens)
+
+
+@bench.command()
+@readable_errors
+def report(
+    records: Annotated[list[Path], typer.Argument(help="results/gpu/e2e-*.json")],
+    into: Annotated[
+        Path | None, typer.Option(help="Document whose marked places get the tables.")
+    ] = None,
+    bars: Annotated[Path | None, typer.Option(help="bars.json that gets the E bars.")] = None,
+) -> None:
+    """Table and plot beside each record, made from it alone; nothing where forms disagree."""
+    from reattention_eval.cli.bench_e2e import show
+
+    show(records, into, bars)

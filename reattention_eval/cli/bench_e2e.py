@@ -1,0 +1,181 @@
+"""What the commands of `reattention-eval bench` do."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reattention_eval.cli.console import err, out
+from reattention_eval.efficiency.e2e.bars import bars_of
+from reattention_eval.efficiency.e2e.cold_start import STATES, ColdStart, measure_cold
+from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
+from reattention_eval.efficiency.e2e.measure import Bench, Effort
+from reattention_eval.efficiency.e2e.models import about_model, bench_model, check_name
+from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
+from reattention_eval.efficiency.e2e.results import require_agreement
+from reattention_eval.efficiency.e2e.table import markdown, write_tables
+from reattention_eval.errors import ConfigError
+from reattention_kernels.bench import card
+from reattention_kernels.bench import record as kernels
+
+ALWAYS = ("reattention", "full", "streaming_llm")
+FOLDER = Path("results/gpu")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What both measuring commands are asked for."""
+
+    model: str
+    dtype: str
+    device: str | None
+    out: Path | None
+    commit: str | None
+
+    @property
+    def place(self) -> torch.device:
+        name = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            place = torch.device(name)
+        except RuntimeError as error:
+            raise ConfigError(f"there is no device {name!r}; give cuda, cuda:1 or cpu.") from error
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("no CUDA device is visible here; leave --device out, or give cpu.")
+        return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else place
+
+    def file(self, about: dict[str, Any]) -> Path:
+        name = re.sub(r"[^a-z0-9.]+", "-", f"{about['model']} {about['device']}".lower())
+        return self.out or FOLDER / f"e2e-{name.strip('-')}.json"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which forms at which lengths; `only` takes the place of both."""
+
+    methods: Sequence[str] | None
+    lengths: str
+    only: Sequence[str]
+
+    def cells(self, device: torch.device) -> list[tuple[Form, int]]:
+        """(form, tokens), the shortest first.
+
+        Raises:
+            ConfigError: an unknown form, one that cannot run on the device, or no length.
+        """
+        if self.only:
+            pairs = [text.rpartition("@") for text in self.only]
+            found = [(parse_form(form), length(tokens)) for form, _, tokens in pairs]
+        else:
+            names = self.methods or [*ALWAYS, *at_hand(device)]
+            sizes = [length(text) for text in self.lengths.split(",")]
+            found = [(parse_form(name), tokens) for tokens in sizes for name in names]
+        check_forms([form for form, _ in found], device)
+        return sorted(found, key=lambda cell: cell[1])
+
+
+def length(text: str) -> int:
+    """A length as a person writes it."""
+    number = text.replace("_", "").strip()
+    if not number.isdigit() or not int(number):
+        raise ConfigError(f"a length is a number of tokens, as 131072; found {text!r}.")
+    return int(number)
+
+
+def run(wishes: Wishes, grid: Grid, effort: Effort) -> bool:
+    """Measure, and print the tables; False where the card was shared or slowed down.
+
+    Raises:
+        ConfigError, CheckpointError: before anything long starts.
+        DataError: forms that should agree do not.
+    """
+    device = wishes.place
+    cells = grid.cells(device)
+    check_name(wishes.model)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        if found := card.sharing():
+            _refuse(found)
+            return False
+    model = bench_model(wishes.model, device, wishes.dtype)
+    about = about_model(wishes.model, model)
+    record = E2ERecord.begin(wishes.file(about), about)
+    number = record.environment(environment(device, wishes.commit))
+    if why := record.data["environments"][number].get("untraceable"):
+        err.print(f"no bar can be made of this: {why}", markup=False, soft_wrap=True)
+    with _watched(device) as problems:
+        found = Bench(model, record, number, effort, _say, problems).measure(cells)
+    if found:
+        _refuse(found)
+        return False
+    require_agreement(record)
+    _say(markdown(record))
+    _say(f"written: {record.path}")
+    return True
+
+
+def run_cold(wishes: Wishes, form: str, tokens: int) -> None:
+    """See `measure_cold`; this process stays off the GPU, which the children have to themselves."""
+    parse_form(form)
+    check_name(wishes.model)
+    device = wishes.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    asked = ColdStart(wishes.model, form, tokens, wishes.dtype, device, wishes.commit)
+    found = measure_cold(asked, _say)
+    record = E2ERecord.begin(wishes.file(found["about"]), found["about"])
+    number = record.environment(found["environment"])
+    entry = {"form": form, "tokens": tokens, "environment": number}
+    others = [x for x in record.data.get("cold", []) if {**x, **entry} != x]
+    record.data["cold"] = [*others, {**entry, **{state: found[state] for state in STATES}}]
+    record.save()
+    _say(f"written: {record.path}")
+
+
+def show(paths: Sequence[Path], into: Path | None, bars: Path | None) -> None:
+    """Tables and plots of records beside them.
+
+    Raises:
+        DataError: no such record, or forms that should agree do not.
+    """
+    records = [read(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        table = markdown(record)
+        _say(f"{record.name}\n\n{table}")
+        path.with_suffix(".md").write_text(f"# {record.name}\n\n{table}", encoding="utf-8")
+        try:
+            from reattention_eval.efficiency.e2e.plot import draw
+
+            draw(record, path.with_suffix(".png"))
+        except ImportError as error:
+            err.print(f"no plot: {error}", markup=False)
+    if into:
+        write_tables(records, into)
+    if bars:
+        entries = [entry for record in records for entry in bars_of(record, _say)]
+        kernels.save(bars, entries)
+        for entry in entries:
+            _say(f"{entry['id']:4} {entry['value']:.3f} {entry['unit']} {entry['shape']}")
+
+
+def _refuse(found: Sequence[str]) -> None:
+    err.print(
+        f"not recorded: {'; '.join(found)}. Measure on a card that is yours alone and cool.",
+        style="red", markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _watched(device: torch.device) -> Iterator[Callable[[], list[str]]]:
+    if device.type != "cuda":
+        yield list
+        return
+    with card.Watch() as watch:
+        yield watch.problems
+
+
+def _say(line: str) -> None:
+    out.print(line, markup=False, soft_wrap=True)

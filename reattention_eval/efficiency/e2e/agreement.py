@@ -1,0 +1,76 @@
+"""Whether the forms computed the same thing: without that no time is worth reporting.
+
+Compared are the logits of the last token, of which the record keeps a sample: full attention in all
+its forms, and every method within its scope, must agree; beyond it, each form with itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SAMPLES = 64
+# a lead of so many distances, in standard deviations of the logits, is no matter of rounding
+MARGIN = 6.0
+# ||a - b|| / ||b|| of logits; forms round differently, in every layer anew
+TOLERANCE = {"bfloat16": 0.1, "float16": 0.03, "float32": 1e-3, "float64": 1e-6}
+Cell = dict[str, Any]
+
+
+def digest(logits: Tensor) -> dict[str, Any]:
+    """What a record keeps of the logits [1, vocab] of the last token.
+
+    `margin` is by how much the best token leads, in standard deviations of the logits.
+    """
+    row = logits[0].float().cpu()
+    places = torch.linspace(0, len(row) - 1, min(SAMPLES, len(row))).long()
+    best = row.topk(2).values
+    return {
+        "argmax": int(row.argmax()),
+        "margin": float((best[0] - best[1]) / row.std()),
+        "sample": [float(f"{x:.5g}") for x in row[places].tolist()],
+        "bits": hashlib.sha256(row.numpy().tobytes()).hexdigest()[:16],
+    }
+
+
+def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """||a - b|| / ||b|| over the sampled logits; infinite where the samples differ in size."""
+    a, b = one["sample"], other["sample"]
+    if len(a) != len(b):
+        return math.inf
+    found = math.dist(a, b) / max(math.hypot(*b), 1e-30)
+    return math.inf if math.isnan(found) else found
+
+
+def disagreements(cells: Sequence[Cell], dtype: str) -> list[str]:
+    """One sentence for each pair that should agree and does not.
+
+    cells: of one prompt, on one card: each with its `form`, `runs`, `full`, `within_scope`.
+    """
+    found = []
+    tolerance = TOLERANCE[dtype]
+    ran = [cell for cell in cells if cell.get("runs")]
+    for cell in ran:
+        first, *others = (run["logits"] for run in cell["runs"])
+        worst = max((distance(other, first) for other in others), default=0.0)
+        same_bits = all(other["bits"] == first["bits"] for other in others)
+        # full attention runs kernels of others, which do not promise the same bits
+        if worst > tolerance or not (same_bits or cell["full"]):
+            found.append(f"{cell['form']} at {cell['tokens']:,}: repeats differ by {worst:.2g}")
+    comparable = [cell for cell in ran if cell["full"] or cell["within_scope"]]
+    for one, other in combinations(comparable, 2):
+        a, b = one["runs"][0]["logits"], other["runs"][0]["logits"]
+        far = distance(a, b)
+        sure = min(a["margin"], b["margin"]) > MARGIN * max(far, tolerance / 20)
+        if far > tolerance or (sure and a["argmax"] != b["argmax"]):
+            found.append(
+                f"{one['form']} and {other['form']} at {one['tokens']:,}: logits differ by "
+                f"{far:.2g} of their norm, best tokens {a['argmax']} and {b['argmax']}"
+            )
+    return found

@@ -1,0 +1,143 @@
+"""What is measured: a method as it is attached, or the plain model, the whole prompt at once."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AttentionInterface, PreTrainedModel
+
+from reattention_eval.engine import Session, attach
+from reattention_eval.errors import ConfigError
+from reattention_eval.methods import Method, build_method
+
+FULL = ("full", "native_full")
+FA3_PACKAGE, FA3_NAME = "fa3_fwd_interface", "whole_prompt_fa3"
+# transformers' own attention, in one forward of the whole prompt, restricted to one kernel
+WHOLE: dict[str, SDPBackend | None] = {
+    "whole-cudnn": SDPBackend.CUDNN_ATTENTION,
+    "whole-flash": SDPBackend.FLASH_ATTENTION,
+    "whole-fa3": None,
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to read a prompt.
+
+    Attributes:
+        label: as it was asked for: `reattention`, `full:chunk_size=2048`, `whole-cudnn`.
+        whole: one of WHOLE; None for a method that is attached.
+    """
+
+    label: str
+    method: Method
+    whole: str | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether it is full attention, and so a baseline."""
+        return self.method.name in FULL
+
+    @contextmanager
+    def session(self, model: PreTrainedModel) -> Iterator[Session]:
+        kernel = WHOLE[self.whole] if self.whole else None
+        # the restriction last: the short prompt of `attach` is none of the kernel's business
+        with (
+            _attention(model, self.whole),
+            attach(model, self.method) as session,
+            sdpa_kernel(kernel) if kernel else nullcontext(),
+        ):
+            yield session
+
+
+def parse_form(text: str) -> Form:
+    """`reattention`, `reattention:chunk_size=2048,candidates=int8`, or one of WHOLE.
+
+    Raises:
+        ConfigError: an unknown method, setting or value.
+    """
+    if text in WHOLE:
+        return Form(text, build_method("native_full"), text)
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {"type": name}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{text}: settings are given as name=value; found {part!r}.")
+        settings[key.strip()] = _value(value.strip())
+    return Form(text, build_method(settings))
+
+
+def at_hand(device: torch.device) -> list[str]:
+    """The forms of WHOLE that can run on this device."""
+    found = ["whole-flash"]
+    if device.type == "cuda":
+        found.insert(0, "whole-cudnn")
+        if importlib.util.find_spec(FA3_PACKAGE) is not None:
+            found.append("whole-fa3")
+    return found
+
+
+def check_forms(forms: list[Form], device: torch.device) -> None:
+    """Raise ConfigError for a form that cannot run here."""
+    for form in forms:
+        if form.whole and form.whole not in at_hand(device):
+            cure = "pip install fa3-fwd" if form.whole == "whole-fa3" else "use a CUDA device"
+            raise ConfigError(
+                f"{form.label} cannot run on {device}: {cure}, or leave it out; at hand are "
+                f"{', '.join(at_hand(device))}."
+            )
+
+
+@contextmanager
+def _attention(model: PreTrainedModel, whole: str | None) -> Iterator[None]:
+    """transformers' own attention for a whole prompt; as it was behind the block."""
+    if whole is None:
+        yield
+        return
+    own = model.config._attn_implementation
+    if WHOLE[whole] is None:
+        AttentionInterface.register(FA3_NAME, fa3_attention)
+    model.set_attn_implementation("sdpa" if WHOLE[whole] else FA3_NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
+
+
+def fa3_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """FlashAttention-3 (Shah et al., 2024, arXiv 2407.08608) as transformers calls an attention.
+
+    query [B, H, T, D], key and value [B, Hkv, N, D] -> [B, T, H, D]; causal, lower right.
+    """
+    from fa3_fwd_interface import flash_attn_func
+
+    if attention_mask is not None:
+        raise ConfigError("whole-fa3 takes prompts without padding.")
+    parts = (x.transpose(1, 2) for x in (query, key, value))
+    out = flash_attn_func(*parts, softmax_scale=scaling, causal=True)
+    return (out[0] if isinstance(out, tuple) else out), None
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

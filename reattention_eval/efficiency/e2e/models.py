@@ -1,0 +1,111 @@
+"""The model that is measured: a checkpoint, or random weights in the shape of one of the nine."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from reattention_eval.checkpoints import internlm2, load_model
+from reattention_eval.checkpoints.embedded import ensure_embedded_model
+from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.checkpoints.paper_models import PAPER_MODELS, PaperModel
+from reattention_eval.efficiency.shape import published_config, shape_of
+from reattention_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SEED = 0
+
+
+def bench_model(name: str, device: torch.device, dtype: str = "auto") -> PreTrainedModel:
+    """The model, in eval mode, on `device`.
+
+    Args:
+        name: a checkpoint's folder, "embedded", or one of the paper's models (as LLaMA3.1-8B,
+            llama3_1_8b or meta-llama/Llama-3.1-8B), which gets random weights.
+        dtype: of weights and cache; "auto" is bfloat16 where the hardware computes in it.
+
+    Raises:
+        ConfigError: no such model or dtype.
+        CheckpointError: the folder does not load.
+    """
+    check_name(name)
+    if name == "embedded":
+        return _loaded(ensure_embedded_model(), device, dtype)
+    if _is_checkpoint(name):
+        return _loaded(Path(name).expanduser(), device, dtype)
+    config = published_config(paper_model(name).hub)
+    assert config is not None
+    return random_model(config, device, dtype)
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless `bench_model` knows the name."""
+    if not _is_checkpoint(name):
+        paper_model(name)
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name == "embedded" or Path(name).expanduser().is_dir()
+
+
+def paper_model(name: str) -> PaperModel:
+    """One of the paper's models, by its abbreviation, its key or its hub id.
+
+    Raises:
+        ConfigError: none of them.
+    """
+    for key, model in PAPER_MODELS.items():
+        if name in (key, model.abbr, model.hub):
+            return model
+    raise ConfigError(
+        f"{name} is neither a folder nor one of the paper's models; give the folder of a "
+        "checkpoint, `embedded`, or a name as LLaMA3.1-8B or meta-llama/Llama-3.1-8B."
+    )
+
+
+def random_model(config: dict[str, Any], device: torch.device, dtype: str) -> PreTrainedModel:
+    """Random weights, always the same, in the shape that a config.json describes."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = dict(config)
+    kind = fields.pop("model_type")
+    settings: Any
+    if kind == internlm2.MODEL_TYPE:
+        settings = internlm2.llama_config(config, "this model")
+    else:
+        settings = AutoConfig.for_model(kind, **fields)
+    torch.manual_seed(SEED)
+    with device:
+        model = AutoModelForCausalLM.from_config(
+            settings, dtype=pick_dtype(dtype), attn_implementation="sdpa"
+        )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def about_model(name: str, model: PreTrainedModel) -> dict[str, Any]:
+    """What a record says of model and device; those of two differing ones are not mixed."""
+    loaded = _is_checkpoint(name)
+    return {
+        "model": Path(name).expanduser().resolve().name if loaded else paper_model(name).abbr,
+        "weights": "of the checkpoint" if loaded else f"random, seed {SEED}",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "shape": vars(shape_of(model.config.to_dict())),
+        "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "device": device_name(model.device),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def _loaded(folder: Path, device: torch.device, dtype: str) -> PreTrainedModel:
+    model, _ = load_model(folder, dtype=dtype)
+    return model.to(device)  # type: ignore[arg-type]

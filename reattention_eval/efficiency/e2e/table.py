@@ -1,0 +1,120 @@
+"""A record as Markdown, and tables that stand between markers in a document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from reattention_eval.efficiency.e2e.forms import WHOLE
+from reattention_eval.efficiency.e2e.record import E2ERecord
+from reattention_eval.efficiency.e2e.results import GIB, Column, Shown, columns, figure_of, shown
+from reattention_eval.errors import DataError
+
+LENGTHS = (8_192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576)
+FORMS = ("reattention", "full", "whole-cudnn", "whole-flash", "whole-fa3", "streaming_llm")
+WORDS = {
+    "whole-cudnn": "full, whole prompt, cuDNN",
+    "whole-flash": "full, whole prompt, FlashAttention-2",
+    "whole-fa3": "full, whole prompt, FlashAttention-3",
+    "full": "full, as attached",
+}
+PARTS = (
+    ("Time to first token, seconds", "ttft_seconds", 1.0),
+    ("Time per output token, milliseconds", "tpot_seconds", 1000.0),
+    ("Peak memory, GiB", "peak_bytes", 1 / GIB),
+    ("Of it above weights and KV cache, GiB", "above_bytes", 1 / GIB),
+)
+TIMES = ("ttft_seconds", "tpot_seconds")
+
+
+def markdown(record: E2ERecord | None) -> str:
+    """Tables of TTFT, TPOT and memory by form and length; empty cells without a record.
+
+    Raises:
+        DataError: forms that should agree do not.
+    """
+    found = columns(record) if record else []
+    lengths = sorted({*LENGTHS, *(column.tokens for column in found)} if not found else
+                     {column.tokens for column in found})  # fmt: skip
+    by_length = {column.tokens: column for column in found}
+    named = list(dict.fromkeys(form for column in found for form in column.cells))
+    forms = sorted(named or FORMS, key=_order)
+    out = [_caption(found)] if found else ["Not measured yet."]
+    for title, figure, scale in PARTS:
+        if record and not any(
+            figure_of(cell, figure) for column in found for cell in column.cells.values()
+        ):
+            continue
+        out.append(_grid(title, figure, shown(figure, scale), forms, lengths, by_length))
+    return "\n\n".join(out) + "\n"
+
+
+def insert(document: str, name: str, table: str) -> str:
+    """`document` with `table` between `<!-- e2e NAME -->` and `<!-- end -->`.
+
+    Raises:
+        DataError: it has no such place.
+    """
+    place = re.compile(rf"(<!-- e2e {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not place.search(document):
+        raise DataError(
+            f"the document has no place for {name}: <!-- e2e {name} --> ... <!-- end -->"
+        )
+    return place.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", document)
+
+
+def write_tables(records: Sequence[E2ERecord], document: Path) -> None:
+    """Each record's table into the place that the document marks for its model and device."""
+    text = document.read_text(encoding="utf-8")
+    for record in records:
+        text = insert(text, record.name, markdown(record))
+    document.write_text(text, encoding="utf-8")
+
+
+def _order(form: str) -> tuple[int, str]:
+    name = form.partition(":")[0]
+    return (FORMS.index(name) if name in FORMS else len(FORMS), form)
+
+
+def _grid(
+    title: str,
+    figure: str,
+    show: Shown,
+    forms: Sequence[str],
+    lengths: Sequence[int],
+    by_length: dict[int, Column],
+) -> str:
+    rows = [[title, *(f"{n:,}" for n in lengths)], ["---", *["---:"] * len(lengths)]]
+    for form in forms:
+        cells = [by_length[n].cells.get(form, {}) if n in by_length else {} for n in lengths]
+        if not any(map(show, cells)) and (
+            by_length or (form in WHOLE and figure == "tpot_seconds")
+        ):
+            continue
+        rows.append([WORDS.get(form, form), *map(show, cells)])
+    for form in forms if figure in TIMES else ():
+        if form.partition(":")[0] != "reattention":
+            continue
+        ratios = [by_length[n].speedup(form, figure) if n in by_length else None for n in lengths]
+        cells_of_ratio = [f"**{ratio:.2f}x**" if ratio else "" for ratio in ratios]
+        rows.append([f"**fastest full / {form}**", *cells_of_ratio])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _caption(found: Sequence[Column]) -> str:
+    """What the figures were measured on, once for each environment."""
+    lines = []
+    for column in found:
+        env = column.environment
+        packages = ("torch", "triton", "transformers", "fa3-fwd", "flash-attn")
+        versions = ", ".join(f"{name} {env['versions'][name]}"
+                             for name in packages if name in env["versions"])  # fmt: skip
+        commit = (env.get("commit") or "untraceable")[:7]
+        lines.append(f"{env['device']}, {versions}, commit {commit}, {env['date']}")
+    counts = sorted({len(c["runs"]) for col in found for c in col.cells.values() if c["runs"]})
+    runs = "" if not counts else (
+        f" Medians of {counts[0]} run{'s' if counts[0] > 1 else ''}." if len(counts) == 1 else
+        f" Medians of {counts[0]} to {counts[-1]} runs (one where a run takes minutes)."
+    )  # fmt: skip
+    return "; ".join(dict.fromkeys(lines)) + "." + runs

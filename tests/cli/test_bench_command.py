@@ -1,0 +1,92 @@
+"""`reattention-eval bench` on a tiny checkpoint: measured, added to, reported, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from reattention_eval.cli import app
+
+METHODS = "reattention:local_size=64,max_spans=4,chunk_size=32 full:chunk_size=32 whole-flash"
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(app, ["bench", *words])
+
+
+def e2e(checkpoint: Path, out: Path, *words: str) -> Result:
+    common = ["--decode", "2", "--repeats", "2", "--warm-up", "40", "--device", "cpu"]
+    return invoke("e2e", str(checkpoint), "--out", str(out), *common, *words)
+
+
+def test_measured_in_pieces_and_reported(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e2e-tiny.json"
+    result = e2e(checkpoint, out, "--methods", METHODS, "--lengths", "40,300")
+    assert result.exit_code == 0, result.output
+    result = e2e(checkpoint, out, "--only", "full:chunk_size=32@500", "--only", "whole-flash@500")
+    assert result.exit_code == 0, result.output
+    cells = json.loads(out.read_text())["cells"]
+    assert [cell["tokens"] for cell in cells] == [40, 40, 40, 300, 300, 300, 500, 500]
+    page, bars = tmp_path / "page.md", tmp_path / "bars.json"
+    name = f"{checkpoint.name}, {json.loads(out.read_text())['device']}"
+    page.write_text(f"# Page\n<!-- e2e {name} -->\n<!-- end -->\n")
+    result = invoke("report", str(out), "--into", str(page), "--bars", str(bars))
+    assert result.exit_code == 0, result.output
+    table = out.with_suffix(".md").read_text()
+    assert "| Time to first token, seconds | 40 | 300 | 500 |" in table
+    assert table.partition("\n\n")[2].strip() in page.read_text()
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    assert json.loads(bars.read_text()) == []  # not one of the paper's shapes, and not on a GPU
+
+
+def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    for words, says in (
+        (["nothing/here"], "neither a folder nor one of the paper's models"),
+        (["LLaMA3.1-8B", "--lengths", "many"], "a length is a number of tokens"),
+        (["LLaMA3.1-8B", "--methods", "nothing"], "unknown method 'nothing'"),
+        (["LLaMA3.1-8B", "--only", "full"], "unknown method"),
+        (["LLaMA3.1-8B", "--methods", "whole-cudnn"], "cannot run on cpu"),
+    ):
+        result = invoke("e2e", *words, "--device", "cpu", "--out", str(tmp_path / "x.json"))
+        assert result.exit_code == 2
+        assert says in " ".join(result.output.split()), result.output
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_a_cold_start_is_measured_in_processes_of_its_own(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e2e-tiny.json"
+    words = ["cold", str(checkpoint), "--tokens", "70", "--device", "cpu", "--out", str(out)]
+    result = invoke(*words, "--method", "full")
+    assert result.exit_code == 0, result.output
+    (cold,) = json.loads(out.read_text())["cold"]
+    for state in ("empty", "filled"):
+        assert cold[state]["first_seconds"] > 0
+        assert cold[state]["second_seconds"] > 0
+    assert "attaching" in result.output
+
+
+def test_a_child_that_fails_is_said(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    words = ["--device", "cpu", "--out", str(tmp_path / "x.json")]
+    result = invoke("cold", str(checkpoint), *words)
+    assert result.exit_code == 2
+    assert "the cold start could not be measured: status 1" in " ".join(result.output.split())
+    result = invoke("cold", "nothing/here", *words)
+    assert "neither a folder" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_report_needs_a_record(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "e2e.json"
+    if content:
+        path.write_text(content)
+    result = invoke("report", str(path))
+    assert result.exit_code == 2
+    assert "reattention-eval bench e2e" in " ".join(result.output.split())

@@ -1,0 +1,367 @@
+"""`bench e2e` on tiny models: what it measures, keeps, refuses and reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import tiny_model
+
+from reattention_eval.checkpoints.miniature import CONFIGS
+from reattention_eval.efficiency.e2e import bars, measure
+from reattention_eval.efficiency.e2e.agreement import digest, disagreements
+from reattention_eval.efficiency.e2e.forms import at_hand, check_forms, parse_form
+from reattention_eval.efficiency.e2e.measure import Bench, Effort
+from reattention_eval.efficiency.e2e.models import about_model, random_model
+from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
+from reattention_eval.efficiency.e2e.results import columns, figure_of, three_digits
+from reattention_eval.efficiency.e2e.table import LENGTHS, insert, markdown
+from reattention_eval.efficiency.shape import shape_of
+from reattention_eval.errors import ConfigError, DataError
+from reattention_kernels.bench.rules import RULES, value_from
+
+CPU = torch.device("cpu")
+SMALL = "global_size=4,local_size=64,span_size=4,max_spans=8,chunk_size=32"
+FORMS = [f"reattention:{SMALL}", "full:chunk_size=32", "whole-flash"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model(window=2048, dtype=torch.float32)
+
+
+def record_of(model: Any, path: Path | None = None) -> E2ERecord:
+    shape = vars(shape_of(model.config.to_dict()))
+    about = {"model": "tiny", "weights": "random", "dtype": "float32", "shape": shape}
+    return E2ERecord.begin(path, {**about, "weight_bytes": 1, "device": "cpu"})
+
+
+def bench(model: Any, record: E2ERecord, env: Any = None, **effort: Any) -> Bench:
+    number = record.environment(env or environment(CPU, "0" * 40))
+    effort = {"repeats": 2, "decode": 3, "warm_up": 40, **effort}
+    return Bench(model, record, number, Effort(**effort), lambda line: None)
+
+
+def cells(names: list[str], *lengths: int) -> list[Any]:
+    return [(parse_form(name), tokens) for tokens in lengths for name in names]
+
+
+def test_every_form_is_measured_and_kept(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "e2e.json"
+    record = record_of(model, path)
+    assert bench(model, record).measure(cells(FORMS, 60, 300)) == []
+    held = read(path)
+    assert held.lengths == [60, 300]
+    for cell in held.data["cells"]:
+        assert len(cell["runs"]) == 2
+        for run in cell["runs"]:
+            assert run["ttft_seconds"] > 0
+            assert run["cache_bytes"] > 0
+            assert ("tpot_seconds" in run) == (not cell["whole"])
+    selected = [c for c in held.data["cells"] if c["method"] == "reattention"]
+    assert [c["within_scope"] for c in selected] == [True, False]
+    assert [c["runs"][0]["layer_steps_selected"] > 0 for c in selected] == [False, True]
+    text = markdown(held)
+    assert "FlashAttention-2" in text
+    assert text.count("**fastest full / reattention") == 2
+
+
+def test_the_logits_are_those_of_transformers(model: Any) -> None:
+    record = record_of(model)
+    bench(model, record, repeats=1, decode=0).measure(cells(["full", "whole-flash"], 200))
+    with torch.inference_mode():
+        logits = model(measure.prompt(200, model.config.vocab_size)).logits[:, -1]
+    for cell in record.data["cells"]:
+        kept = cell["runs"][0]["logits"]
+        assert kept["argmax"] == int(logits.argmax())
+        assert kept["sample"] == pytest.approx(digest(logits)["sample"], abs=1e-4)
+
+
+def test_a_later_run_adds_and_repeats_nothing(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "e2e.json"
+    bench(model, record_of(model, path)).measure(cells(FORMS[:1], 60))
+    first = read(path).data["cells"][0]
+    bench(model, record_of(model, path)).measure(cells(FORMS[:2], 60))
+    held = read(path)
+    assert held.data["cells"][0] == first
+    assert len(held.data["cells"]) == 2
+    other = {**environment(CPU, "1" * 40), "commit": "1" * 40}
+    bench(model, record_of(model, path), other).measure(cells(FORMS[:1], 60))
+    assert [c["environment"] for c in read(path).data["cells"]] == [0, 0, 1]
+    with pytest.raises(ConfigError, match="another model or device"):
+        E2ERecord.begin(path, {**record_of(model).data, "dtype": "bfloat16"})
+
+
+def test_a_run_longer_than_the_patience_is_not_repeated(model: Any) -> None:
+    record = record_of(model)
+    bench(model, record, repeats=3, patience=0.0).measure(cells(FORMS[1:], 60))
+    assert [len(cell["runs"]) for cell in record.data["cells"]] == [1, 1]
+
+
+def test_out_of_memory_is_a_result(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Bench._prompt
+
+    def tight(self: Bench, form: Any, tokens: int) -> Any:
+        if form.whole and tokens > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. More")
+        return real(self, form, tokens)
+
+    monkeypatch.setattr(Bench, "_prompt", tight)
+    record = record_of(model)
+    bench(model, record, warm_up=300).measure(cells(FORMS, 60, 300))
+    cell = record.cell("whole-flash", 300, 0)
+    assert cell["out_of_memory"] == "CUDA out of memory"
+    assert not cell["runs"]
+    assert "out of memory" in markdown(record)
+    assert columns(record)[1].fastest_full("ttft_seconds")[0] == "full:chunk_size=32"  # type: ignore[index]
+
+
+def test_what_cannot_fit_is_not_tried(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(model)
+    one = bench(model, record)
+    whole, chunked = parse_form("whole-flash"), parse_form("full")
+    shape = shape_of(model.config.to_dict())
+    token = 2 * shape.layers * shape.kv_heads * shape.head_dim * 4
+    assert one._least(chunked, 1000) - one.weights == 1000 * token
+    assert one._least(whole, 1000) > one._least(chunked, 1000)
+    monkeypatch.setattr(Bench, "_memory", lambda self: self.weights + 59 * token)
+    one.measure(cells(["full"], 60))
+    assert "by arithmetic" in record.data["cells"][0]["out_of_memory"]
+
+
+def test_a_slowed_card_ends_the_measurement_and_the_run_is_not_kept(
+    model: Any, tmp_path: Path
+) -> None:
+    record = record_of(model, tmp_path / "e2e.json")
+    one = bench(model, record)
+    answers = iter([[], ["hardware slowdown"]])
+    one.problems = lambda: next(answers)
+    assert one.measure(cells(FORMS[:2], 60)) == ["hardware slowdown"]
+    held = read(tmp_path / "e2e.json")
+    assert [len(cell["runs"]) for cell in held.data["cells"]] == [1, 0]
+
+
+def logits(seed: int, noise: float = 0.0) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.randn(1, 500, generator=generator)
+    return digest(row + noise * torch.randn(1, 500))
+
+
+def cell(form: str, *runs: dict[str, Any], **more: Any) -> dict[str, Any]:
+    base = {"form": form, "tokens": 9, "full": True, "whole": False, "within_scope": True}
+    return {**base, "runs": [{"logits": run} for run in runs], **more}
+
+
+def test_forms_must_agree() -> None:
+    same = [cell("full", logits(0)), cell("whole-cudnn", logits(0, 0.01), whole=True)]
+    assert disagreements(same, "bfloat16") == []
+    other = cell("reattention", logits(1), full=False)
+    found = disagreements([*same, other], "bfloat16")
+    assert len(found) == 2
+    assert "full and reattention at 9: logits differ by" in found[0]
+    beyond = cell("reattention", logits(1), full=False, within_scope=False)
+    assert disagreements([*same, beyond], "bfloat16") == []
+    assert disagreements([same[0], cell("x", logits(0, 0.05))], "float32")
+
+
+def test_repeats_must_agree_and_ours_to_the_bit() -> None:
+    beyond = dict(full=False, within_scope=False)
+    near = logits(0, 1e-4)
+    assert disagreements([cell("reattention", logits(0), near, **beyond)], "bfloat16")
+    assert not disagreements([cell("whole-cudnn", logits(0), near, whole=True)], "bfloat16")
+    assert disagreements([cell("whole-cudnn", logits(0), logits(1), whole=True)], "bfloat16")
+
+
+def test_a_clear_best_token_must_be_the_same() -> None:
+    row = torch.zeros(1, 500)
+    row[0, 3], row[0, 4] = 9.0, 8.99
+    close = row.clone()
+    close[0, 3], close[0, 4] = 8.99, 9.0
+    assert not disagreements([cell("a", digest(row)), cell("b", digest(close))], "bfloat16")
+    row[0, 4], close[0, 3] = 0.0, 0.0
+    assert disagreements([cell("a", digest(row)), cell("b", digest(close))], "bfloat16")
+
+
+def test_nothing_is_reported_where_forms_disagree(model: Any, tmp_path: Path) -> None:
+    record = record_of(model, tmp_path / "e2e.json")
+    bench(model, record).measure(cells(FORMS, 60))
+    assert markdown(record)
+    record.data["cells"][1]["runs"][0]["logits"] = logits(0)
+    for make in (markdown, columns, lambda r: bars.bars_of(r, lambda line: None)):
+        if make is not markdown:
+            record.data["weights"] = "random, seed 0"
+        with pytest.raises(DataError, match="nothing is reported"):
+            make(record)
+
+
+def llama(tokens: int, environment: dict[str, Any], **times: dict[str, float]) -> E2ERecord:
+    data: dict[str, Any] = {
+        "model": "LLaMA3.1-8B", "weights": "random, seed 0", "dtype": "bfloat16", "shape": {},
+        "weight_bytes": 1, "device": "a card", "environments": [environment], "cells": [],
+    }  # fmt: skip
+    for form, figures in times.items():
+        form = form.replace("_", "-") if form.startswith("whole") else form
+        made = cell(form, logits(0), tokens=tokens, environment=0, whole=form.startswith("whole"))
+        made |= {"full": form != "reattention", "within_scope": False}
+        made["runs"] = [{**made["runs"][0], **figures}]
+        data["cells"].append(made)
+    return E2ERecord(None, data)
+
+
+CARD = {
+    "device": "a card", "uuid": "GPU-0", "versions": {"torch": "2", "transformers": "5"},
+    "date": "2026-11-29", "commit": "0" * 40, "source": "1" * 40, "package": "2" * 40,
+}  # fmt: skip
+
+
+def test_bars_compare_with_the_fastest_full_attention() -> None:
+    record = llama(
+        131_072, CARD,
+        reattention={"ttft_seconds": 8.0, "tpot_seconds": 0.010, "above_bytes": 3 * 2**29},
+        full={"ttft_seconds": 12.0, "tpot_seconds": 0.012, "above_bytes": 2**29},
+        whole_cudnn={"ttft_seconds": 10.0}, whole_flash={"ttft_seconds": 17.0},
+    )  # fmt: skip
+    entries = {entry["id"]: entry for entry in bars.bars_of(record, print)}
+    assert {name: entry["value"] for name, entry in entries.items()} == {
+        "E1": pytest.approx(1.25), "E3": pytest.approx(1.2), "E12": pytest.approx(1.5),
+    }  # fmt: skip
+    assert entries["E1"]["raw"]["prompt"]["reference"] == "whole-cudnn"
+    assert all(value_from(entry) == entry["value"] for entry in entries.values())
+    assert RULES["E12"].met(1.5)
+    assert not RULES["E12"].met(1.6)
+    assert "**1.25x**" in markdown(record)
+
+
+def test_no_bar_without_its_baseline_or_its_source() -> None:
+    times = {"ttft_seconds": 1.0}
+    said: list[str] = []
+    assert not bars.bars_of(llama(131_072, CARD, reattention=times, full=times), said.append)
+    assert "whole-cudnn was not measured" in said[0]
+    untraceable = {**CARD, "commit": None}
+    record = llama(524_288, untraceable, reattention=times, full=times)
+    assert not bars.bars_of(record, said.append)
+    record = llama(524_288, CARD, reattention=times, full=times)
+    assert [entry["id"] for entry in bars.bars_of(record, print)] == ["E2"]
+
+
+def test_the_cold_start_is_the_first_prompt_less_the_second() -> None:
+    record = llama(1, CARD)
+    cold = {"first_seconds": 7.0, "second_seconds": 3.0}
+    filled = {"first_seconds": 3.5, "second_seconds": 3.0}
+    record.data["cold"] = [
+        {"form": "reattention", "tokens": 32_768, "environment": 0, "empty": cold, "filled": filled}
+    ]
+    (entry,) = bars.bars_of(record, print)
+    assert (entry["id"], entry["value"], entry["unit"]) == ("E11", 4.0, "s")
+
+
+def test_lengths_of_differing_runs_are_not_mixed() -> None:
+    """ReAttention of a later commit alone does not hide the run that has both."""
+    times = {"ttft_seconds": 2.0}
+    record = llama(131_072, CARD, reattention=times, full=times, whole_cudnn=times)
+    record.data["environments"].append({**CARD, "commit": "3" * 40})
+    alone = llama(131_072, CARD, reattention={"ttft_seconds": 1.0}).data["cells"][0]
+    record.data["cells"].append({**alone, "environment": 1})
+    (column,) = columns(record)
+    assert column.environment["commit"] == "0" * 40
+    assert figure_of(column.cells["reattention"], "ttft_seconds") == 2.0
+
+
+def test_forms_are_parsed_and_refused() -> None:
+    form = parse_form("reattention:chunk_size=256,candidates=16bit,allow_beyond_window=True")
+    settings = asdict(form.method)
+    assert settings["chunk_size"] == 256
+    assert settings["candidates"] == "16bit"
+    assert settings["allow_beyond_window"] is True
+    assert not form.full
+    assert parse_form("full").full
+    assert parse_form("whole-flash").full
+    for wrong in ("nothing", "reattention:chunk_size", "full:chunk=3"):
+        with pytest.raises(ConfigError):
+            parse_form(wrong)
+    assert at_hand(CPU) == ["whole-flash"]
+    with pytest.raises(ConfigError, match="whole-cudnn cannot run on cpu"):
+        check_forms([parse_form("whole-cudnn")], CPU)
+
+
+def test_fa3_is_called_as_it_is_made(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's function has [B, T, H, D], grouped heads, and aligns to the lower right."""
+    calls = []
+
+    def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float, causal: bool) -> Any:
+        calls.append((tuple(q.shape), tuple(k.shape), causal))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        t, n = q.shape[2], k.shape[2]
+        mask = torch.ones(t, n, dtype=torch.bool).tril(n - t)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, scale=softmax_scale, enable_gqa=True
+        )
+        return out.transpose(1, 2)
+
+    package = ModuleType("fa3_fwd_interface")
+    package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fa3_fwd_interface", package)
+    before = model.config._attn_implementation
+    record = record_of(model)
+    bench(model, record, repeats=1).measure(cells(["whole-fa3", "whole-flash"], 90))
+    assert ((1, 90, 4, 16), (1, 90, 2, 16), True) in calls
+    assert model.config._attn_implementation == before
+    assert markdown(record)  # both agree
+
+
+@pytest.mark.parametrize("name", ["internlm/internlm2_5-7b", "Qwen/Qwen2-1.5B"])
+def test_random_weights_are_always_the_same(name: str) -> None:
+    config = {
+        **CONFIGS[name], "num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 32,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50,
+    }  # fmt: skip
+    one, other = (random_model(config, CPU, "bfloat16") for _ in range(2))
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert one.dtype == torch.bfloat16
+    about = about_model(name, one)
+    assert about["model"] in ("InternLM2.5-7B", "Qwen2-1.5B")
+    assert about["weight_bytes"] == sum(2 * p.numel() for p in one.parameters())
+
+
+def test_a_table_before_anything_is_measured_is_empty() -> None:
+    text = markdown(None)
+    assert "Not measured yet." in text
+    assert all(f"{n:,}" in text for n in LENGTHS)
+    digits = "".join(
+        line for line in text.splitlines() if not line.startswith(("| T", "| P", "| O"))
+    )
+    assert not any(character.isdigit() for character in digits.replace("FlashAttention-2", "")
+                   .replace("FlashAttention-3", ""))  # fmt: skip
+
+
+def test_tables_go_between_their_marks() -> None:
+    page = "a\n<!-- e2e X -->\nold\n<!-- end -->\nb\n<!-- e2e Y -->\n<!-- end -->\n"
+    new = insert(page, "X", "| new |\n")
+    assert "old" not in new
+    assert "| new |" in new
+    assert new.endswith("b\n<!-- e2e Y -->\n<!-- end -->\n")
+    assert insert(new, "X", "| new |\n") == new
+    with pytest.raises(DataError, match="no place for Z"):
+        insert(page, "Z", "")
+
+
+def test_figures_have_three_digits() -> None:
+    said = [three_digits(x) for x in (0.01234, 0.5, 1.234, 12.34, 123.4, 1234.5)]
+    assert said == ["0.0123", "0.500", "1.23", "12.3", "123", "1,234"]
+
+
+def test_a_damaged_record_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "e2e.json"
+    path.write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        read(path)
+    path.write_text(json.dumps({"cells": []}))
+    with pytest.raises(DataError, match="no record of"):
+        read(path)
