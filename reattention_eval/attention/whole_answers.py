@@ -95,13 +95,19 @@ class WholeAnswers:
         device_length: Tensor | None = None,
         out: Tensor | None = None,
     ) -> Tensor:
-        """All queries at once where flash kernels do it; elsewhere `size`, whose mask is small."""
+        """All chunks at once where flash kernels do it; elsewhere `size`, whose mask is small.
+
+        A prompt's last chunk that is shorter is a call of its own, as it is where forwards carry
+        fewer chunks: few queries are another kernel's.
+        """
         t, n = query.shape[1], key.shape[1]
-        if t <= size or (query.is_cuda and query.dtype in FLASH_DTYPES):
+        if t <= size:
             return self._parts.attend(query, key, value, scale, device_length, out)
+        flash = query.is_cuda and query.dtype in FLASH_DTYPES
         out = torch.empty_like(query) if out is None else out
-        for first in range(0, t, size):
-            part, end = slice(first, min(first + size, t)), n - t + min(first + size, t)
+        step = t - t % size if flash else size
+        for first in range(0, t, step):
+            part, end = slice(first, min(first + step, t)), n - t + min(first + step, t)
             q, k, v = query[:, part], key[:, :end], value[:, :end]
             self._parts.attend(q, k, v, scale, out=out[:, part])
         return out

@@ -20,6 +20,7 @@ from reattention_eval.engine.session import Session
 from reattention_eval.engine.stats import SessionStats, peak_bytes
 from reattention_eval.methods import ViewMethod
 from reattention_eval.parallel import ranks_of
+from reattention_kernels.causal import attention_of_device
 
 
 class HookedSession(Session):
@@ -55,6 +56,7 @@ class HookedSession(Session):
             decode_seconds=own.decode_seconds + users.decode_seconds,
             cache_bytes=sum(layer.nbytes for layer in hook.layers),
             peak_bytes=peak_bytes(self._device),
+            attention=attention_of_device(self._device, next(self.model.parameters()).dtype),
         )
 
     @property

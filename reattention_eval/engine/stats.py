@@ -28,6 +28,7 @@ class SessionStats:
     decode_seconds: float = 0.0
     cache_bytes: int = 0
     peak_bytes: int = 0  # CUDA memory allocated at most; on a CPU the process's resident memory
+    attention: str = ""  # what computes the attention of chunks and of their views
 
     @property
     def tokens_per_second(self) -> float:

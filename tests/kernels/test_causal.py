@@ -288,7 +288,7 @@ def test_a_backend_that_was_asked_for(machine):
     assert choice.backend_name(OnDevice(5, 128), asked="cudnn") == "cudnn"
     for asked, reason in (
         ("flash-attn", "not here"),
-        ("fa4", "unknown, one of fa3, triton, gluon, cudnn, flash-attn, torch"),
+        ("fa4", "unknown, one of fa3, triton, cudnn, flash-attn, torch"),
     ):
         with pytest.raises(ValueError, match=f"cannot answer by {asked}: {reason}"):
             choice.backend_name(OnDevice(5, 128), asked=asked)

@@ -226,7 +226,7 @@ def test_full_attention_has_the_same_bits_in_every_grouping():
     query, key = make_inputs("normal", 8, 2, 1024, 5000, 128, torch.bfloat16, 1, "cuda")
     value = torch.randn_like(key)
     chosen = [name for name, state in causal_backends().items() if state == "chosen"]
-    for name in {*chosen, "triton"} & {"fa3", "triton", "gluon"}:
+    for name in {*chosen, "triton"} & {"fa3", "triton"}:
         whole = attend_causal(query, key, value, 0.1, backend=name)
         for size in (512, 333):
             for first in range(0, 1024, size):

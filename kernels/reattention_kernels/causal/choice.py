@@ -45,12 +45,6 @@ def _triton(*call: object) -> Tensor:
     return attend_causal_triton(*call)  # type: ignore[arg-type]
 
 
-def _gluon(*call: object) -> Tensor:
-    from reattention_kernels.causal.gluon import attend_causal_gluon
-
-    return attend_causal_gluon(*call)  # type: ignore[arg-type]
-
-
 def _cudnn(*call: object) -> Tensor:
     from reattention_kernels.causal.cudnn import attend_cudnn
 
@@ -77,13 +71,6 @@ def _no_triton(index: int, dtype: torch.dtype) -> str | None:
     if find_triton() is None:
         return "not installed: pip install triton"
     return None if dtype in HALVES else f"does not take {dtype}"
-
-
-def _no_gluon(index: int, dtype: torch.dtype) -> str | None:
-    capability = torch.cuda.get_device_capability(index)
-    if capability != HOPPER:
-        return "needs a Hopper GPU, found compute capability {}.{}".format(*capability)
-    return _no_triton(index, dtype)
 
 
 def _no_cudnn(index: int, dtype: torch.dtype) -> str | None:
@@ -114,7 +101,6 @@ def _flash_attn_error() -> str | None:
 BACKENDS = {
     "fa3": Backend(attend_fa3, fa3_absent, fa3_takes, "padded"),
     "triton": Backend(_triton, _no_triton, lambda q: q.shape[3] <= 256, "any"),
-    "gluon": Backend(_gluon, _no_gluon, lambda q: q.shape[3] in (64, 128), "padded"),
     "cudnn": Backend(_cudnn, _no_cudnn, lambda q: q.shape[3] % 8 == 0 and q.shape[3] <= 128),
     "flash-attn": Backend(
         _flash_attn, _no_flash_attn, lambda q: q.shape[3] % 8 == 0 and q.shape[3] <= 256

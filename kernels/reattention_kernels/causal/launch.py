@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+import torch
 import triton
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from reattention_kernels.device_number import number_step
 
 
 class Tile(NamedTuple):
-    """The shape of a launch; which one depends on dtype and D alone, so that the bits do."""
+    """The shape of a launch; chosen by the card, dtype and D alone, so that the bits are."""
 
     rows: int
     keys: int
@@ -25,7 +26,8 @@ class Tile(NamedTuple):
     stages: int
 
 
-HALF_TILE = Tile(64, 64, 4, 3)
+# of 16 bit and head_dim up to 128; the larger one wants Hopper's shared memory (docs/kernels.md)
+HALF_TILE, HOPPER_TILE = Tile(64, 64, 4, 3), Tile(128, 128, 8, 3)
 WIDE_TILE = Tile(32, 32, 4, 2)  # float32 and head_dim 256
 
 
@@ -46,7 +48,7 @@ def attend_causal_triton(
     """Same contract as `attend_causal`; never waits for the host."""
     b, h, t, d = query.shape
     if tile is None:
-        tile = WIDE_TILE if query.element_size() == 4 or d > 128 else HALF_TILE
+        tile = _tile(query)
     step = 0 if lengths is None else number_step(lengths)
     causal_attention_kernel[(triton.cdiv(t, tile.rows), h, b)](
         query, key, value, lengths, out, scale * LOG2E, t, key.shape[2], step,
@@ -55,6 +57,13 @@ def attend_causal_triton(
         BM=tile.rows, BN=tile.keys, STAGES=tile.stages, UPCAST=upcast(), num_warps=tile.warps,
     )  # fmt: skip
     return out
+
+
+def _tile(query: Tensor) -> Tile:
+    if query.element_size() == 4 or query.shape[3] > 128:
+        return WIDE_TILE
+    hopper = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
+    return HOPPER_TILE if hopper else HALF_TILE
 
 
 def join_parts(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], out: Tensor) -> Tensor:
