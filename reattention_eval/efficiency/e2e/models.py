@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SEED = 0
+Configure = Callable[[Any], Any]
 
 
-def bench_model(name: str, device: torch.device, dtype: str = "auto") -> PreTrainedModel:
+def bench_model(
+    name: str, device: torch.device, dtype: str = "auto", configure: Configure | None = None
+) -> PreTrainedModel:
     """The model, in eval mode, on `device`.
 
     Args:
         name: a checkpoint's folder, "embedded", or one of the paper's models (as LLaMA3.1-8B,
             llama3_1_8b or meta-llama/Llama-3.1-8B), which gets random weights.
         dtype: of weights and cache; "auto" is bfloat16 where the hardware computes in it.
+        configure: as `load_model` takes it.
 
     Raises:
         ConfigError: no such model or dtype.
@@ -35,12 +40,12 @@ def bench_model(name: str, device: torch.device, dtype: str = "auto") -> PreTrai
     """
     check_name(name)
     if name == "embedded":
-        return _loaded(ensure_embedded_model(), device, dtype)
+        return _loaded(ensure_embedded_model(), device, dtype, configure)
     if _is_checkpoint(name):
-        return _loaded(Path(name).expanduser(), device, dtype)
+        return _loaded(Path(name).expanduser(), device, dtype, configure)
     config = published_config(paper_model(name).hub)
     assert config is not None
-    return random_model(config, device, dtype)
+    return random_model(config, device, dtype, configure)
 
 
 def check_name(name: str) -> None:
@@ -68,7 +73,9 @@ def paper_model(name: str) -> PaperModel:
     )
 
 
-def random_model(config: dict[str, Any], device: torch.device, dtype: str) -> PreTrainedModel:
+def random_model(
+    config: dict[str, Any], device: torch.device, dtype: str, configure: Configure | None = None
+) -> PreTrainedModel:
     """Random weights, always the same, in the shape that a config.json describes."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -79,6 +86,8 @@ def random_model(config: dict[str, Any], device: torch.device, dtype: str) -> Pr
         settings = internlm2.llama_config(config, "this model")
     else:
         settings = AutoConfig.for_model(kind, **fields)
+    if configure is not None:
+        settings = configure(settings)
     torch.manual_seed(SEED)
     with device:
         model = AutoModelForCausalLM.from_config(
@@ -106,6 +115,8 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def _loaded(folder: Path, device: torch.device, dtype: str) -> PreTrainedModel:
-    model, _ = load_model(folder, dtype=dtype)
+def _loaded(
+    folder: Path, device: torch.device, dtype: str, configure: Configure | None
+) -> PreTrainedModel:
+    model, _ = load_model(folder, dtype=dtype, configure=configure)
     return model.to(device)  # type: ignore[arg-type]
