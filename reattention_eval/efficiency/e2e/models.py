@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reattention_eval.checkpoints import internlm2, load_model
-from reattention_eval.checkpoints.embedded import ensure_embedded_model
+from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.paper_models import PAPER_MODELS, PaperModel
 from reattention_eval.efficiency.shape import published_config, shape_of
 from reattention_eval.errors import ConfigError
@@ -29,8 +30,8 @@ def bench_model(
     """The model, in eval mode, on `device`.
 
     Args:
-        name: a checkpoint's folder, "embedded", or one of the paper's models (as LLaMA3.1-8B,
-            llama3_1_8b or meta-llama/Llama-3.1-8B), which gets random weights.
+        name: a checkpoint's folder, an embedded model, or one of the paper's models (as
+            LLaMA3.1-8B, llama3_1_8b or meta-llama/Llama-3.1-8B), which gets random weights.
         dtype: of weights and cache; "auto" is bfloat16 where the hardware computes in it.
         configure: as `load_model` takes it.
 
@@ -39,10 +40,10 @@ def bench_model(
         CheckpointError: the folder does not load.
     """
     check_name(name)
-    if name == "embedded":
-        return _loaded(ensure_embedded_model(), device, dtype, configure)
     if _is_checkpoint(name):
-        return _loaded(Path(name).expanduser(), device, dtype, configure)
+        source = name if is_embedded(name) else Path(name).expanduser()
+        model, _ = load_model(source, dtype=dtype, configure=configure)
+        return model.to(device)  # type: ignore[arg-type]
     config = published_config(paper_model(name).hub)
     assert config is not None
     return random_model(config, device, dtype, configure)
@@ -55,7 +56,7 @@ def check_name(name: str) -> None:
 
 
 def _is_checkpoint(name: str) -> bool:
-    return name == "embedded" or Path(name).expanduser().is_dir()
+    return is_embedded(name) or Path(name).expanduser().is_dir()
 
 
 def paper_model(name: str) -> PaperModel:
@@ -69,7 +70,8 @@ def paper_model(name: str) -> PaperModel:
             return model
     raise ConfigError(
         f"{name} is neither a folder nor one of the paper's models; give the folder of a "
-        "checkpoint, `embedded`, or a name as LLaMA3.1-8B or meta-llama/Llama-3.1-8B."
+        f"checkpoint, an embedded model ({', '.join(EMBEDDED_MODELS)}), or a name as LLaMA3.1-8B "
+        "or meta-llama/Llama-3.1-8B."
     )
 
 
@@ -113,10 +115,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
-
-
-def _loaded(
-    folder: Path, device: torch.device, dtype: str, configure: Configure | None
-) -> PreTrainedModel:
-    model, _ = load_model(folder, dtype=dtype, configure=configure)
-    return model.to(device)  # type: ignore[arg-type]
