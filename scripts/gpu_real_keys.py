@@ -1,6 +1,6 @@
 """Queries and keys of a real model that reads real text, for the bench (K3i, K7).
 
-    python scripts/gpu_real_keys.py MODEL_FOLDER --tokens 131072 524288 --out /tmp/keys
+    python scripts/gpu_real_keys.py MODEL --tokens 131072 524288 --out /tmp/keys
     python -m reattention_kernels.bench K3i K7 --keys /tmp/keys-131072.pt /tmp/keys-524288.pt
 
 The text is read once, to the greatest length, by ReAttention; a file for each length holds the
@@ -121,7 +121,7 @@ def dump(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", type=Path, help="folder of a checkpoint")
+    parser.add_argument("model", help="folder of a checkpoint, or an embedded model's name")
     parser.add_argument("--tokens", type=int, nargs="+", default=[131_072, 524_288])
     parser.add_argument("--layers", type=int, nargs="+", default=LAYERS)
     parser.add_argument(
@@ -140,7 +140,7 @@ def main() -> None:
         path = asked.out.with_name(f"{asked.out.name}-{tokens}.pt")
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(
-            {"model": asked.model.resolve().name, "tokens": tokens, "text": asked.text,
+            {"model": Path(asked.model).name, "tokens": tokens, "text": asked.text,
              "layers": layers}, path,
         )  # fmt: skip
         print(f"written: {path}", flush=True)

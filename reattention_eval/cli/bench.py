@@ -19,7 +19,7 @@ def e2e(
     model: Annotated[
         str,
         typer.Argument(
-            help="Folder of a checkpoint, `embedded`, or one of the paper's models "
+            help="Folder of a checkpoint, an embedded model, or one of the paper's models "
             "(LLaMA3.1-8B, Qwen2-1.5B, ...), which gets random weights."
         ),
     ],

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ import torch
 from tiny_models import tiny_model
 
 from reattention_eval.checkpoints.miniature import CONFIGS
-from reattention_eval.efficiency.e2e import bars, measure
+from reattention_eval.efficiency.e2e import bars, forms, measure
 from reattention_eval.efficiency.e2e.agreement import digest, disagreements
 from reattention_eval.efficiency.e2e.forms import at_hand, check_forms, parse_form
 from reattention_eval.efficiency.e2e.measure import Bench, Effort
@@ -25,6 +23,7 @@ from reattention_eval.efficiency.e2e.table import LENGTHS, insert, markdown
 from reattention_eval.efficiency.shape import shape_of
 from reattention_eval.errors import ConfigError, DataError
 from reattention_kernels.bench.rules import RULES, value_from
+from reattention_kernels.causal import attend_causal
 
 CPU = torch.device("cpu")
 SMALL = "global_size=4,local_size=64,span_size=4,max_spans=8,chunk_size=32"
@@ -290,27 +289,20 @@ def test_forms_are_parsed_and_refused() -> None:
         check_forms([parse_form("whole-cudnn")], CPU)
 
 
-def test_fa3_is_called_as_it_is_made(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package's function has [B, T, H, D], grouped heads, and aligns to the lower right."""
+def test_fa3_is_called_as_transformers_calls_attention(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
-    def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float, causal: bool) -> Any:
-        calls.append((tuple(q.shape), tuple(k.shape), causal))
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        t, n = q.shape[2], k.shape[2]
-        mask = torch.ones(t, n, dtype=torch.bool).tril(n - t)
-        out = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=softmax_scale, enable_gqa=True
-        )
-        return out.transpose(1, 2)
+    def without_gpu(*tensors: Any, backend: str) -> Any:
+        calls.append((*(tuple(x.shape) for x in tensors[:2]), backend))
+        return attend_causal(*tensors)
 
-    package = ModuleType("fa3_fwd_interface")
-    package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fa3_fwd_interface", package)
+    monkeypatch.setattr(forms, "attend_causal", without_gpu)
     before = model.config._attn_implementation
     record = record_of(model)
     bench(model, record, repeats=1).measure(cells(["whole-fa3", "whole-flash"], 90))
-    assert ((1, 90, 4, 16), (1, 90, 2, 16), True) in calls
+    assert ((1, 4, 90, 16), (1, 2, 90, 16), "fa3") in calls
     assert model.config._attn_implementation == before
     assert markdown(record)  # both agree
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 
+from reattention_kernels.bench import card
 from reattention_kernels.bench.card import Watch, signs_of_sharing, slowed
 
 GIB = 2**30
@@ -43,3 +48,39 @@ def test_what_was_seen_once_is_not_forgotten() -> None:
     for line in ("0x1", "0x20", "0x4", "0x20"):
         watch.look(line)
     assert watch.problems() == ["software thermal slowdown"]
+
+
+def test_a_watch_reads_what_nvidia_smi_prints_while_the_block_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "nvidia-smi"
+    script.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        "*clocks_event_reasons*) exit 6 ;;\n"  # an older driver knows the older name
+        "*--loop-ms=*) echo 0x1; echo 0x8; exec sleep 60 ;;\n"
+        "*clocks_throttle_reasons*) echo 0x4 ;;\n"
+        '*compute-apps*) printf "1, a\\n2, b\\n" ;;\n'
+        "esac\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(card, "_uuid", lambda: "GPU-0")
+    with Watch() as watch:
+        assert watch.known
+        deadline = time.monotonic() + 20
+        while len(watch.problems()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert watch.problems()[0] == "hardware slowdown"
+        assert "2 processes" in watch.problems()[1]
+        process = watch._process
+    assert process is not None
+    assert process.returncode is not None  # ended with the block
+
+
+def test_without_nvidia_smi_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(card, "_uuid", lambda: "GPU-0")
+    with Watch() as watch:
+        assert not watch.known
+        assert watch.problems() == []

@@ -27,8 +27,8 @@ class Layer:
     query [1, H, t, D], key and value [1, Hkv, n, D].
 
     earlier: the queries of the chunk before, like `query`; with them there is the int8 index of the
-    keys, and where it remembers winners, it remembers those of that chunk before every call: a
-    chunk that is asked again and again would otherwise know its own.
+    keys, and before every call it remembers the winners of that chunk: a chunk that is asked again
+    and again would otherwise know its own.
     """
 
     query: Tensor
@@ -44,19 +44,16 @@ class Layer:
         self.new_value = self.value[:, :, self.n - self.t :].clone()
         self.middle = self.key[:, :, GLOBAL : self.n - LOCAL]
         self.cos, self.sin = rope_tables(GLOBAL + SPANS * SPAN + LOCAL, self.key.shape[3])
-        self._winners: Tensor | None = None
         if self.earlier is not None:
             self.indexed = True
             self.index = Int8Index.empty(1, self.key.shape[1], self.middle.shape[2], self.middle)
             self.index.update(self.middle)
             topk_keys_int8(self.earlier, self.middle[:, :, : -self.t], self.index, TOP_K)
-            remembered = getattr(self.index, "winners", None)
-            self._winners = None if remembered is None else remembered.clone()
+            self._remembered = self.index.winners.clone()
 
     def winners(self) -> Tensor:
         if self.indexed:
-            if self._winners is not None:
-                self.index.winners.copy_(self._winners)  # type: ignore[attr-defined]
+            self.index.winners.copy_(self._remembered)
             return topk_keys_int8(self.query, self.middle, self.index, TOP_K)[0]
         return topk_keys_triton(self.query, self.middle, TOP_K)
 

@@ -73,11 +73,13 @@ def main(asked: ColdStart) -> dict[str, Any]:
     """The child's part."""
     import torch
 
+    from reattention_eval.checkpoints.load import pick_dtype
     from reattention_eval.efficiency.e2e.agreement import digest, distance
     from reattention_eval.efficiency.e2e.forms import parse_form
     from reattention_eval.efficiency.e2e.measure import prompt
     from reattention_eval.efficiency.e2e.models import about_model, bench_model
     from reattention_eval.efficiency.e2e.record import environment
+    from reattention_eval.engine.kernels_ahead import compiling
     from reattention_kernels.bench import card
 
     device = torch.device(asked.device)
@@ -89,11 +91,13 @@ def main(asked: ColdStart) -> dict[str, Any]:
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    times = [now()]
-    model = bench_model(asked.model, device, asked.dtype)
+    form, times = parse_form(asked.form), [now()]
+    # as evaluations load a model: kernels are compiled meanwhile
+    ahead = compiling(None, form.method, pick_dtype(asked.dtype))
+    model = bench_model(asked.model, device, asked.dtype, ahead)
     times.append(now())
     ids = prompt(asked.tokens, model.config.vocab_size).to(device)
-    with parse_form(asked.form).session(model) as session:
+    with form.session(model) as session:
         times.append(now())
         logits = []
         for _ in range(2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from transformers import AttentionInterface, PreTrainedModel
 from reattention_eval.engine import Session, attach
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method, build_method
+from reattention_kernels.causal import attend_causal, causal_backends
 
 FULL = ("full", "native_full")
-FA3_PACKAGE, FA3_NAME = "fa3_fwd_interface", "whole_prompt_fa3"
+FA3_NAME = "whole_prompt_fa3"
 # transformers' own attention, in one forward of the whole prompt, restricted to one kernel
 WHOLE: dict[str, SDPBackend | None] = {
     "whole-cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -81,7 +81,7 @@ def at_hand(device: torch.device) -> list[str]:
     found = ["whole-flash"]
     if device.type == "cuda":
         found.insert(0, "whole-cudnn")
-        if importlib.util.find_spec(FA3_PACKAGE) is not None:
+        if causal_backends(device.index or 0)["fa3"] in ("chosen", "here"):
             found.append("whole-fa3")
     return found
 
@@ -90,10 +90,9 @@ def check_forms(forms: list[Form], device: torch.device) -> None:
     """Raise ConfigError for a form that cannot run here."""
     for form in forms:
         if form.whole and form.whole not in at_hand(device):
-            cure = "pip install fa3-fwd" if form.whole == "whole-fa3" else "use a CUDA device"
             raise ConfigError(
-                f"{form.label} cannot run on {device}: {cure}, or leave it out; at hand are "
-                f"{', '.join(at_hand(device))}."
+                f"{form.label} cannot run on {device}; at hand are {', '.join(at_hand(device))}. "
+                "cuDNN and FlashAttention-3 need a GPU, the latter Hopper and the extra [flash]."
             )
 
 
@@ -127,13 +126,10 @@ def fa3_attention(
 
     query [B, H, T, D], key and value [B, Hkv, N, D] -> [B, T, H, D]; causal, lower right.
     """
-    from fa3_fwd_interface import flash_attn_func
-
     if attention_mask is not None:
         raise ConfigError("whole-fa3 takes prompts without padding.")
-    parts = (x.transpose(1, 2) for x in (query, key, value))
-    out = flash_attn_func(*parts, softmax_scale=scaling, causal=True)
-    return (out[0] if isinstance(out, tuple) else out), None
+    assert scaling is not None
+    return attend_causal(query, key, value, scaling, backend="fa3").transpose(1, 2), None
 
 
 def _value(text: str) -> Any:

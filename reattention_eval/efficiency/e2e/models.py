@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from reattention_eval.checkpoints import internlm2, load_model
-from reattention_eval.checkpoints.embedded import ensure_embedded_model
+from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.paper_models import PAPER_MODELS, PaperModel
 from reattention_eval.efficiency.shape import published_config, shape_of
 from reattention_eval.errors import ConfigError
@@ -19,28 +21,32 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SEED = 0
+Configure = Callable[[Any], Any]
 
 
-def bench_model(name: str, device: torch.device, dtype: str = "auto") -> PreTrainedModel:
+def bench_model(
+    name: str, device: torch.device, dtype: str = "auto", configure: Configure | None = None
+) -> PreTrainedModel:
     """The model, in eval mode, on `device`.
 
     Args:
-        name: a checkpoint's folder, "embedded", or one of the paper's models (as LLaMA3.1-8B,
-            llama3_1_8b or meta-llama/Llama-3.1-8B), which gets random weights.
+        name: a checkpoint's folder, an embedded model, or one of the paper's models (as
+            LLaMA3.1-8B, llama3_1_8b or meta-llama/Llama-3.1-8B), which gets random weights.
         dtype: of weights and cache; "auto" is bfloat16 where the hardware computes in it.
+        configure: as `load_model` takes it.
 
     Raises:
         ConfigError: no such model or dtype.
         CheckpointError: the folder does not load.
     """
     check_name(name)
-    if name == "embedded":
-        return _loaded(ensure_embedded_model(), device, dtype)
     if _is_checkpoint(name):
-        return _loaded(Path(name).expanduser(), device, dtype)
+        source = name if is_embedded(name) else Path(name).expanduser()
+        model, _ = load_model(source, dtype=dtype, configure=configure)
+        return model.to(device)  # type: ignore[arg-type]
     config = published_config(paper_model(name).hub)
     assert config is not None
-    return random_model(config, device, dtype)
+    return random_model(config, device, dtype, configure)
 
 
 def check_name(name: str) -> None:
@@ -50,7 +56,7 @@ def check_name(name: str) -> None:
 
 
 def _is_checkpoint(name: str) -> bool:
-    return name == "embedded" or Path(name).expanduser().is_dir()
+    return is_embedded(name) or Path(name).expanduser().is_dir()
 
 
 def paper_model(name: str) -> PaperModel:
@@ -64,11 +70,14 @@ def paper_model(name: str) -> PaperModel:
             return model
     raise ConfigError(
         f"{name} is neither a folder nor one of the paper's models; give the folder of a "
-        "checkpoint, `embedded`, or a name as LLaMA3.1-8B or meta-llama/Llama-3.1-8B."
+        f"checkpoint, an embedded model ({', '.join(EMBEDDED_MODELS)}), or a name as LLaMA3.1-8B "
+        "or meta-llama/Llama-3.1-8B."
     )
 
 
-def random_model(config: dict[str, Any], device: torch.device, dtype: str) -> PreTrainedModel:
+def random_model(
+    config: dict[str, Any], device: torch.device, dtype: str, configure: Configure | None = None
+) -> PreTrainedModel:
     """Random weights, always the same, in the shape that a config.json describes."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -79,6 +88,8 @@ def random_model(config: dict[str, Any], device: torch.device, dtype: str) -> Pr
         settings = internlm2.llama_config(config, "this model")
     else:
         settings = AutoConfig.for_model(kind, **fields)
+    if configure is not None:
+        settings = configure(settings)
     torch.manual_seed(SEED)
     with device:
         model = AutoModelForCausalLM.from_config(
@@ -104,8 +115,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
-
-
-def _loaded(folder: Path, device: torch.device, dtype: str) -> PreTrainedModel:
-    model, _ = load_model(folder, dtype=dtype)
-    return model.to(device)  # type: ignore[arg-type]

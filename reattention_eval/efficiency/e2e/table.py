@@ -110,8 +110,8 @@ def _caption(found: Sequence[Column]) -> str:
         packages = ("torch", "triton", "transformers", "fa3-fwd", "flash-attn")
         versions = ", ".join(f"{name} {env['versions'][name]}"
                              for name in packages if name in env["versions"])  # fmt: skip
-        commit = (env.get("commit") or "untraceable")[:7]
-        lines.append(f"{env['device']}, {versions}, commit {commit}, {env['date']}")
+        commit = f"commit {env['commit'][:7]}" if env["commit"] else "no commit"
+        lines.append(f"{env['device']}, {versions}, {commit}, {env['date']}")
     counts = sorted({len(c["runs"]) for col in found for c in col.cells.values() if c["runs"]})
     runs = "" if not counts else (
         f" Medians of {counts[0]} run{'s' if counts[0] > 1 else ''}." if len(counts) == 1 else
