@@ -23,13 +23,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# first version that is tried, first that is not
 # tensors of old checkpoints that models compute by themselves
 COMPUTED = (".inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")
 _INTERNLM2_TOKENIZER = "InternLM2Tokenizer"
-# the one is what transformers 5 writes and 4 does not know, though it can read the file; the other
-# is InternLM2's where a tokenizer.json is all there is
-_PLAIN = ("TokenizersBackend", _INTERNLM2_TOKENIZER)
+# tokenizer.json says it all: transformers 5 writes the first, which 4 does not know, and builds the
+# class of the model's own kind for the second; the last is InternLM2's
+_PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast", _INTERNLM2_TOKENIZER)
 _DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 
 

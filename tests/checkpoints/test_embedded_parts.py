@@ -132,8 +132,8 @@ def test_a_name_is_a_model_wherever_one_is_named(served, tmp_path, monkeypatch):
     # a folder of that name is meant first
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder, model.name)
-    (tmp_path / model.name / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match="the tokenizer of"):
+    (tmp_path / model.name / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=f"{model.name} holds no config.json"):
         load_tokenizer(model.name)
 
 
