@@ -166,6 +166,15 @@ def test_an_embedded_model_by_name_stands_in_with_what_belongs_to_it(
     assert one["name"] == "Qwen2.5-Coder-0.5B-Instruct-Q4_K_M"
     assert one["path"] == str(checkpoint) and one["chat_template"] and "tensor_parallel" not in one
     assert one["method"] == dict(type="reattention", local_size=8192, max_spans=256)
+    # the hub's own weights, in all else the same
+    monkeypatch.setenv("REATTENTION_RUN_MODEL", "Qwen/Qwen2.5-Coder-0.5B-Instruct")
+    (hub,) = evaluation(entries, [dict(type="reattention")], [plan])["models"]
+    assert hub["path"] == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    assert hub["name"] == "Qwen2.5-Coder-0.5B-Instruct"
+    different = {"path", "name", "abbr"}
+    assert {k: hub[k] for k in hub if k not in different} == {
+        k: one[k] for k in one if k not in different
+    }
 
 
 @pytest.mark.parametrize(

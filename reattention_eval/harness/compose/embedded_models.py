@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
-from reattention_eval.checkpoints import embedded_model_folder, prepared_model_folder
+from reattention_eval.checkpoints import (
+    EMBEDDED_MODELS,
+    embedded_model_folder,
+    model_path,
+    prepared_model_folder,
+)
 from reattention_eval.checkpoints.embedded_models import DEFAULT_MODEL, find_embedded_model
+from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.harness.compose.machine import gpus_per_task
 from reattention_eval.harness.compose.old_variables import check_old_variables
 
@@ -27,12 +34,19 @@ def embedded_model(name: str = DEFAULT_MODEL) -> dict[str, Any]:
     return _entry(name, str(prepared_model_folder(name)))
 
 
-def replacing_entry(name: str) -> dict[str, Any]:
-    """The entry of the embedded model that REATTENTION_RUN_MODEL names.
+def replacing_entry(path: str) -> dict[str, Any] | None:
+    """The entry of the embedded model that REATTENTION_RUN_MODEL names, by its name or its hub id.
+
+    By hub id it has the hub's own weights, and else the same settings. None for other models.
 
     Raises: as `embedded_model`.
     """
-    return _entry(name, str(prepared_model_folder(name)))
+    if is_embedded(path):
+        return _entry(path, str(prepared_model_folder(path)))
+    for model in EMBEDDED_MODELS.values():
+        if path == model.hub and not Path(path).is_dir():
+            return {**_entry(model.name, model_path(path)), "abbr": path.rpartition("/")[2]}
+    return None
 
 
 def _entry(name: str, path: str) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from typing import Any
 
 from reattention_eval.benchmarks import find_benchmark, list_benchmarks
 from reattention_eval.benchmarks.base import Benchmark
-from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.harness.compose.embedded_models import replacing_entry, scopes
 from reattention_eval.harness.compose.machine import gpus_per_task
@@ -263,8 +262,8 @@ def _words_elsewhere(benchmark: str) -> Iterator[str]:
 def _replacement(model: Mapping[str, Any], path: str) -> dict[str, Any]:
     placed = ("device_map", "tensor_parallel", "window", "method_settings")
     kept = {key: value for key, value in model.items() if key not in placed}
-    if is_embedded(path):
-        return {**kept, "dtype": "auto", **replacing_entry(path)}
+    if entry := replacing_entry(path):
+        return {**kept, "dtype": "auto", **entry}
     local = Path(path).expanduser()
     path = str(local.resolve()) if local.is_dir() else path
     window = folder_context_length(path) or model.get("window")
