@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from reattention_eval.attention.token_ids import check_ids
+from reattention_eval.attention.token_ids import check_ids, on_host
 from reattention_eval.errors import ConfigError
 
 
@@ -19,6 +19,7 @@ def token_rows(input_ids: Any, attention_mask: Any, vocabulary: int) -> list[lis
     Raises:
         ConfigError: no tensor of known token ids, no tokens, a mask that is not left padding.
     """
+    input_ids, attention_mask = on_host(input_ids, attention_mask)
     if attention_mask is None:
         return check_ids(input_ids, vocabulary).tolist()
     if not isinstance(attention_mask, Tensor):
@@ -53,6 +54,7 @@ def next_tokens(token_ids: Any, rows: int, vocabulary: int) -> list[int]:
             f"decode takes one token for each of the {rows} prefilled rows, [{rows}, 1]; found "
             f"{shape}."
         )
+    (token_ids,) = on_host(token_ids)
     return check_ids(token_ids, vocabulary, name="token_ids").flatten().tolist()
 
 
