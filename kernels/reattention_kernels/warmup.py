@@ -46,6 +46,7 @@ class KernelShape:
         local_size: last keys of a view.
         mode: of `topk_keys`.
         device_length: whether calls read on the device how many keys there are; None for both.
+        norm_dims: values that the model's RMSNorms take together, for instance its hidden size.
     """
 
     heads: int
@@ -60,6 +61,7 @@ class KernelShape:
     local_size: int = 4096
     mode: str = "exact"
     device_length: bool | None = None
+    norm_dims: Sequence[int] = ()
 
 
 @dataclass
@@ -140,6 +142,9 @@ def _attempt(work: CompilingAhead, name: str, step: Callable[[], object]) -> Non
 
 def _cases(shape: KernelShape) -> Iterator[tuple[str, Callable[[], object]]]:
     """Calls that launch every kernel and variant; what a prefill needs comes first."""
+    for dim in shape.norm_dims:
+        yield "norm", partial(_norm, shape, dim)
+    yield "rotation", partial(_rotate, shape)
     if _refused(shape):
         return
     limited = (True, False) if shape.device_length is None else (shape.device_length,)
@@ -172,6 +177,30 @@ def _inputs(
     key = like.new_empty(1, shape.kv_heads, n, shape.head_dim)
     length = torch.empty(1, dtype=torch.int32, device="meta") if on_device else None
     return query, key, length
+
+
+def _norm(shape: KernelShape, dim: int) -> None:
+    """Of a chunk and of one token; in float32 `attach` compares their sums with PyTorch's."""
+    from reattention_kernels.norm import norm_refusal
+    from reattention_kernels.norm.triton import SETTLED, rms_norm_triton
+
+    for dtype in (shape.dtype, torch.float32):
+        x = torch.empty(1, SETTLED, dim, dtype=dtype, device="meta")
+        if norm_refusal(x, x[0, 0]) is None:
+            rms_norm_triton(x, x[0, 0], 1e-6)
+            rms_norm_triton(x[:, :1], x[0, 0], 1e-6)
+
+
+def _rotate(shape: KernelShape) -> None:
+    from reattention_kernels.rotation import rotation_refusal
+    from reattention_kernels.rotation.triton import rotate_triton
+
+    query, key, _ = _inputs(shape, 2, 2, False)
+    table = torch.empty(2, shape.head_dim, dtype=shape.dtype, device="meta")
+    if rotation_refusal(query, table) is None:
+        for x in (query[0], key[0]):
+            rotate_triton(x, table, table)
+            rotate_triton(x, table, table, torch.empty(1, dtype=torch.int64, device="meta"))
 
 
 def _select(shape: KernelShape, t: int, n: int, on_device: bool) -> None:

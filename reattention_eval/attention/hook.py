@@ -83,8 +83,9 @@ class Hook:
 
     def install(self) -> None:
         owner, parts = self._parts.owner, self._parts
+        forwards = [*parts.unrotated, *parts.norms]
         self._patch = ModelPatch(
-            self.model, parts.exchanges, NAME, _attention, parts.unrotated, parts.direct
+            self.model, parts.exchanges, NAME, _attention, forwards, parts.direct
         )
         for i, layer in enumerate(parts.layers):
             _LAYERS[layer.module] = self, i

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from reattention_eval.attention.calls import check_calls
+from reattention_eval.attention.fused_norms import fused_norms
 from reattention_eval.attention.masks import FAR, UnknownMask, seen_window
 from reattention_eval.attention.model_patch import Exchange, OwnForward
 from reattention_eval.attention.recording import Call, Recording, record
@@ -49,6 +50,7 @@ class ModelParts:
     owner: nn.Module  # the decoder: is called once per forward and carries the cache
     exchanges: list[Exchange]  # its rotary modules
     unrotated: list[OwnForward]  # of layers that can leave their rotation out
+    norms: list[OwnForward]  # that run as one kernel
     layers: list[AttentionLayer]
     direct: dict[nn.Module, int]  # modules that call PyTorch's attention by themselves
 
@@ -93,7 +95,8 @@ def find_model_parts(model: Any) -> ModelParts:
             "a view; use a checkpoint without such layers (Mistral: v0.2 or later)."
         )
     direct = {call.module: _group(call) for call in rotated.calls if call.direct}
-    return ModelParts(_owner(model, layers), exchanges, unrotated, layers, direct)
+    norms = fused_norms(model)
+    return ModelParts(_owner(model, layers), exchanges, unrotated, norms, layers, direct)
 
 
 def _bare(

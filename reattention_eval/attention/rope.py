@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reattention_kernels.rotation import rotate, rotate_naive, rotation_refusal
+
 Rotate = Callable[..., tuple[Tensor, Tensor]]
 Tables = tuple[Tensor, Tensor]  # cos and sin, [1, n, rotary_dim]
 
@@ -82,6 +84,7 @@ class ViewRope:
         self._layer_type = () if layer_type is None else (layer_type,)
         self._kind, self._limit = _length_rule(rotary, layer_type)
         self._half_split = _is_half_split(rotate)
+        self._same_bits = self._half_split and _rounds_each_step(rotate)
         self._tables: dict[Any, tuple[int, Tables]] = {}  # by place: the regime, its tables
         self._last: tuple[Any, Tables] | None = None
 
@@ -167,15 +170,26 @@ class ViewRope:
         The frequencies are those of max(capacity, length) tokens.
         """
         tables = self._table(capacity, max(capacity, length), key)
+        if self._in_one_kernel(query, tables[0]) and self._in_one_kernel(key, tables[0]):
+            cos, sin = (table[0] for table in tables)
+            return rotate(query, cos, sin, slot), rotate(key, cos, sin, slot)
         cos, sin = (table.index_select(1, slot) for table in tables)
         return self._both(query, key, cos, sin)
 
     def _both(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        if self._in_one_kernel(query, cos) and self._in_one_kernel(key, cos):
+            return rotate(query, cos[0], sin[0]), rotate(key, cos[0], sin[0])
         query, key = self._rotate(query[None], key[None], cos, sin)
         return query[0], key[0]
 
     def _one(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if self._in_one_kernel(x, cos):
+            return rotate(x, cos[0], sin[0])
         return self._rotate(x[None], x[None, :0], cos, sin)[0][0]
+
+    def _in_one_kernel(self, x: Tensor, cos: Tensor) -> bool:
+        """Whether a kernel of ours gives the bits of the model's own rotation."""
+        return self._same_bits and _usual(cos, x) and x.is_cuda
 
     def _table(self, n: int, length: int, like: Tensor) -> Tables:
         """cos and sin [1, >= n, rotary_dim] of positions 0.., with the frequencies of `length`."""
@@ -240,3 +254,25 @@ def _is_half_split(rotate: Rotate) -> bool:
         return torch.allclose(rotate(x, x, cos, sin)[0], expected)
     except (RuntimeError, IndexError, TypeError, ValueError):  # other tables, or other arguments
         return False
+
+
+def _usual(cos: Tensor, x: Tensor) -> bool:
+    """Whether a kernel reads these tables [1, >= T, D] for x [H, T, D] as they lie."""
+    return (
+        cos.ndim == 3
+        and cos.shape[0] == 1
+        and cos.shape[1] >= x.shape[1]
+        and cos.stride(2) == 1  # 0 of an identity module
+        and rotation_refusal(x, cos) is None
+    )
+
+
+def _rounds_each_step(rotate: Rotate) -> bool:
+    """Whether a half-split `rotate` rounds both products and their sum to the dtype."""
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float16, torch.bfloat16):
+        x, cos, sin = (torch.randn(4, 64, 8, generator=generator).to(dtype) for _ in range(3))
+        made, _ = rotate(x[None], x[None, :0], cos[:1, :], sin[:1, :])
+        if made.dtype != dtype or not torch.equal(made[0], rotate_naive(x, cos[0], sin[0])):
+            return False
+    return True

@@ -10,7 +10,8 @@ from naive_reattention import Naive
 from test_eager import plain_logits
 from tiny_models import random_prompt, tiny_model
 
-from reattention_eval import FullAttention, ReAttention, attach
+from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
+from reattention_eval.attention import rope as rope_file
 from reattention_eval.attention.rope import ViewRope
 
 DIM = 16
@@ -175,3 +176,76 @@ def test_a_wrapper_that_places_results_is_left_behind():
     rotary.forward = lambda *args: pytest.fail("the wrapper was called")
     query = torch.randn(2, 3, DIM)
     ViewRope(rotary, rotate).rotate_view(query, query)
+
+
+def upcasting(query, key, cos, sin):
+    """As some models' own files have it: rounded once, at the end."""
+    made = rope_file.rotate_half_split(*(x.float() for x in (query, key, cos, sin)))
+    return tuple(x.to(query.dtype) for x in made)
+
+
+def twice_the_first_half(query, key, cos, sin):
+    cos, sin = (x.chunk(2, -1)[0].repeat(1, 1, 2) for x in (cos, sin))
+    return rope_file.rotate_half_split(query, key, cos, sin)
+
+
+def test_which_rotations_one_kernel_computes(monkeypatch):
+    """Those that round each step to the dtype, with whole tables, on a GPU."""
+    from transformers.models.cohere.modeling_cohere import apply_rotary_pos_emb as in_pairs
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as llamas
+
+    rotary = rope_model("default").model.rotary_emb
+    bits = lambda rotate: ViewRope(rotary, rotate)._same_bits  # noqa: E731
+    assert bits(llamas)
+    assert bits(rope_file.rotate_half_split)
+    assert not bits(upcasting)
+    assert not bits(in_pairs)
+    assert not bits(twice_the_first_half)
+    x, cos = torch.zeros(3, 5, DIM, dtype=torch.bfloat16), torch.zeros(1, 9, DIM).bfloat16()
+    assert rope_file._usual(cos, x)
+    for other in (cos.float(), cos[..., :4], cos[:, :4], cos[0], cos[None], cos.expand(2, -1, -1),
+                  cos[..., :1].expand(-1, -1, DIM)):  # fmt: skip
+        assert not rope_file._usual(other, x)
+    assert not rope_file._usual(cos.float(), x.float())
+    assert not ViewRope(rotary, llamas)._in_one_kernel(x, cos)  # on a CPU
+
+
+@pytest.mark.parametrize("method", [*METHODS, StreamingLLM(4, 28, chunk_size=7)], ids=str)
+@pytest.mark.parametrize("name", ["default", "dynamic", "longrope"])
+def test_the_kernel_stands_for_the_models_own(name, method, monkeypatch):
+    model, ids = rope_model(name, dtype=torch.bfloat16), random_prompt(60)
+    calls = []
+
+    def counted(x, cos, sin, slot=None):
+        calls.append(x.shape[1])
+        return rope_file.rotate_naive(x, cos, sin, slot)
+
+    def logits():
+        with attach(model, method) as session:
+            found = [session.prefill(ids), session.decode(ids[:, :1]), session.decode(ids[:, 1:2])]
+        return torch.cat(found)
+
+    expected = logits()
+    usual = lambda self, x, cos: self._same_bits and rope_file._usual(cos, x)  # noqa: E731
+    monkeypatch.setattr(ViewRope, "_in_one_kernel", usual)
+    monkeypatch.setattr(rope_file, "rotate", counted)
+    assert torch.equal(logits(), expected)
+    assert len(calls) >= 12
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", [*METHODS, StreamingLLM(4, 28, chunk_size=7)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_on_a_gpu_the_same_logits(dtype, method, monkeypatch):
+    model = tiny_model(head_dim=64, dtype=dtype).cuda()
+    ids = random_prompt(400).cuda()
+
+    def logits():
+        with attach(model, method) as session:
+            found = [session.prefill(ids)]
+            found += [session.decode(ids[:, t : t + 1]) for t in range(6)]
+        return torch.cat(found)
+
+    found = logits()
+    monkeypatch.setattr(ViewRope, "_in_one_kernel", lambda self, x, cos: False)
+    assert torch.equal(found, logits())
