@@ -27,6 +27,8 @@ driver.set_active(
 launch = importlib.import_module("reattention_kernels.topk_keys.triton")
 launch.sm_count = lambda index: 132
 launch.capability = lambda index: (9, 0)
+norm = importlib.import_module("reattention_kernels.norm.triton")
+norm.pytorch_adds = lambda device: norm.Adding(neighbours=True, halves=True)
 torch.cuda.is_available = lambda: True
 torch.cuda.current_device = lambda: 0
 torch.cuda.device = lambda device: contextlib.nullcontext()
@@ -39,6 +41,7 @@ def listen(src, metadata, metadata_group, times, cache_hit):
 
 def calls(heads: int, kv_heads: int) -> None:
     """A prefill in chunks, in groups of chunks, and decode steps, at odd lengths."""
+    from reattention_kernels.rotation.triton import rotate_triton
     from reattention_kernels.view import SelectedView
     from reattention_kernels.view.launch import attend_view_triton
     from reattention_kernels.votes.triton import select_positions_triton
@@ -57,6 +60,14 @@ def calls(heads: int, kv_heads: int) -> None:
         held = cache.expand(c, -1, -1, -1)
         out = torch.empty(c, t, heads, 128, **meta).transpose(1, 2)
         attend_view_triton(query, held, held, view, 0.1, length, out)
+    for t in (1, 16, 17, 8191):
+        for dim in (1536, 128):
+            norm.rms_norm_triton(torch.empty(1, t, dim, **meta), torch.empty(dim, **meta), 1e-5)
+        table = torch.empty(1_048_576, 128, **meta)[77 : 77 + t]
+        for h in (heads, kv_heads):
+            rotate_triton(torch.empty(t, h, 128, **meta).transpose(0, 1), table, table)
+    slot = torch.empty(1, dtype=torch.int64, device="meta")
+    rotate_triton(torch.empty(kv_heads, 1, 128, **meta), table, table, slot)
 
 
 def main(heads: int, kv_heads: int) -> None:
@@ -64,7 +75,8 @@ def main(heads: int, kv_heads: int) -> None:
     from reattention_kernels.warmup import KernelShape, compile_ahead
 
     knobs.compilation.listener = listen
-    shape = KernelShape(heads, kv_heads, 128, chunk_sizes=(512, 2048), device_length=True)
+    shape = KernelShape(heads, kv_heads, 128, chunk_sizes=(512, 2048), device_length=True,
+                        norm_dims=(1536, 128))  # fmt: skip
     work = compile_ahead(shape, workers=2)
     assert work.wait(500)
     ahead = list(compiled)

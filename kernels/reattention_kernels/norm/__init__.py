@@ -16,10 +16,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) in float32, rounded to x's dtype, times weight (RMSNorm,
     arXiv 1910.07467; rounded as `LlamaRMSNorm` of transformers does).
 
-    The squares of a row are added in the order that PyTorch's own mean has for as many rows, up to
-    16. From there on it is one order, whatever else is in the call; PyTorch's changes again with
-    more than a thousand rows, so that about one value of a million differs from it in the last
-    place.
+    The squares of a row are added in the order that PyTorch's own mean has on this GPU for as many
+    rows; from 16 rows on it is one order. (Another order changes about one 16-bit value of a
+    million, in the last place.)
 
     Args:
         x: [..., D], of any strides.
