@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from reattention_kernels.backend import TRITON_DTYPES, use_triton
@@ -31,7 +32,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if use_triton(x, norm_refusal(x, weight)):
         from reattention_kernels.norm.triton import rms_norm_triton
 
-        return rms_norm_triton(x, weight, eps)
+        with torch.cuda.device_of(x):
+            return rms_norm_triton(x, weight, eps)
     return rms_norm_naive(x, weight, eps)
 
 

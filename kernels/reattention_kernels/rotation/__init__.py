@@ -27,7 +27,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, slot: Tensor | None = None) -> T
     if use_triton(x, rotation_refusal(x, cos)):
         from reattention_kernels.rotation.triton import rotate_triton
 
-        return rotate_triton(x, cos, sin, slot)
+        with torch.cuda.device_of(x):
+            return rotate_triton(x, cos, sin, slot)
     return rotate_naive(x, cos, sin, slot)
 
 
