@@ -40,7 +40,7 @@ def test_no_call_compiles_what_was_compiled_ahead(tmp_path):
     assert names.count("rescore_kernel") <= 6
     for name in ("best_blocks_hopper", "histogram_kernel", "mark_kernel", "finish_kernel"):
         assert names.count(name) == 1, name
-    # norms of one token and of more, in 16 bit and in float32; 12 and 2 heads, with a slot and without
+    # norms of one token and of more, in 16 bit and float32; 12 and 2 heads, with a slot and without
     assert (names.count("rms_norm_kernel"), names.count("rotate_kernel")) == (4, 4)
     assert second["ahead"] == second["later"] == []
 
