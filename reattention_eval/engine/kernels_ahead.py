@@ -32,7 +32,13 @@ def compile_kernels(
     kv_heads = getattr(text, "num_key_value_heads", None) or heads
     dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     shape = KernelShape(
-        heads // parts, max(1, kv_heads // parts), dim, dtype, device_length=True, **settings
+        heads // parts,
+        max(1, kv_heads // parts),
+        dim,
+        dtype,
+        norm_dims=(text.hidden_size,),
+        device_length=True,
+        **settings,
     )
     if shape not in _STARTED:
         _STARTED[shape] = compile_ahead(shape)

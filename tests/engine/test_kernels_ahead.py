@@ -35,6 +35,7 @@ def test_the_shape_is_of_the_model_and_the_method(started):
     assert (shape.top_k, shape.max_spans, shape.span_size) == (3, 9, 8)
     assert (shape.global_size, shape.local_size, shape.chunk_sizes) == (4, 32, (16,))
     assert shape.mode == "block_max"
+    assert shape.norm_dims == (96,)
     assert compile_kernels(config, METHOD, torch.bfloat16, parts=2) is work
     assert len(started) == 1
     assert compile_kernels(config, FullAttention(), torch.bfloat16) is None
