@@ -59,7 +59,7 @@ def emission(
         "q_desc": descriptor("i8", rows, head_dim),
         "k_desc": descriptor("i8", TILE_KEYS, head_dim),
         "row_ptr": "*fp32", "block_ptr": "*fp32",
-        "id_ptr": "*i32", "count_ptr": "*i32", "n_keys_ptr": "*i32",
+        "id_ptr": "*i16", "count_ptr": "*i32", "wanted_ptr": "*i32", "n_keys_ptr": "*i32",
     }  # fmt: skip
     return module.emit_blocks_hopper, constants, types
 

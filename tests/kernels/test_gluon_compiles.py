@@ -18,7 +18,7 @@ MOST_STACK = 48  # bytes; Triton 3.6 spills nothing, 3.9 a dozen addresses outsi
 
 @pytest.mark.parametrize(
     ("arguments", "programs_per_sm"),
-    [("bf16 128 128 2 3 4", 1), ("i8 128 128 5 32", 1), ("i8 128 64 3 8", 2)],
+    [("bf16 128 128 2 3 4", 1), ("i8 128 128 5 128", 1), ("i8 128 64 3 16", 2)],
     ids=["prefill", "int8 prefill", "int8 decode"],
 )
 def test_static_report(arguments, programs_per_sm):

@@ -2,8 +2,9 @@
 
 Each row comes with a threshold, a lower bound on its k-th best score, so the scan keeps no lists:
 it writes the id of a block that may matter into the segment that its (row, split, lane) owns, and
-counts. A count above the segment's room tells that the row has to be done otherwise. As in
-`gluon_prefill` two accumulators take turns, so that the reduction hides behind the product.
+counts, for the segment and for the block. A count above the segment's room tells that the row has
+to be done otherwise. As in `gluon_prefill` two accumulators take turns, so that the reduction hides
+behind the product.
 """
 
 from __future__ import annotations
@@ -55,14 +56,15 @@ def terms_of_blocks(block_ptr, half, lane):
 
 @gluon.jit
 def emit(
-    count, bounds, threshold, segment, tile, lane, ASM: gl.constexpr, CONSTRAINTS: gl.constexpr
-):
-    """The blocks of a tile; id = (tile * halves + half) * 4 + lane."""
+    count, bounds, threshold, segment, wanted, tile, lane,
+    ASM: gl.constexpr, CONSTRAINTS: gl.constexpr,
+):  # fmt: skip
+    """The blocks of a tile; id = (tile * halves + half) * 4 + lane, tiles counted in the split."""
     ident = gl.zeros_like(count) + (lane + tile * (4 * len(bounds)))
     return gl.inline_asm_elementwise(
         ASM,
         CONSTRAINTS,
-        (count,) + bounds + (threshold, segment, ident),
+        (count,) + bounds + (threshold, segment, wanted, ident),
         dtype=gl.int32,
         is_pure=False,
         pack=1,
@@ -71,7 +73,7 @@ def emit(
 
 @gluon.jit(
     do_not_specialize=["n_rows", "n_keys_step", "n_batch", "n_kv_heads", "tiles_per_split",
-                       "index_pairs", "tiles_per_pair"]
+                       "index_pairs", "tiles_per_pair", "n_blocks"]
 )  # fmt: skip
 def emit_blocks_hopper(
     q_desc,
@@ -80,6 +82,7 @@ def emit_blocks_hopper(
     block_ptr,
     id_ptr,
     count_ptr,
+    wanted_ptr,
     n_keys_ptr,
     n_keys_step,
     n_rows,
@@ -88,6 +91,7 @@ def emit_blocks_hopper(
     tiles_per_split,
     index_pairs,
     tiles_per_pair,
+    n_blocks,
     BM: gl.constexpr,
     BN: gl.constexpr,
     STAGES: gl.constexpr,
@@ -97,7 +101,8 @@ def emit_blocks_hopper(
     num_warps: gl.constexpr,
 ):
     """Grid (row tiles, KV heads * batch, splits) -> ids [batch * KV heads, rows, splits, 4, ROOM]
-    and how many there would be, count [batch * KV heads, rows, splits, 4].
+    and how many there would be, count [batch * KV heads, rows, splits, 4]; ids are uint16, counted
+    in the split. wanted [index_pairs, n_blocks] += the ids written of each block.
 
     q_desc int8 [B * Hkv * rows, D]; k_desc int8 [index_pairs * tiles_per_pair * 128, D], the index
     of a pair being pair % index_pairs (entries of the batch may share theirs); row_ptr [B * Hkv,
@@ -157,6 +162,8 @@ def emit_blocks_hopper(
     block_ptr += of_index.to(gl.int64) * tiles_per_pair * 12
     slot = ((pair.to(gl.int64) * n_rows + gl.expand_dims(row, 1)) * n_splits + split) * 4 + lane
     segment = id_ptr + slot * ROOM
+    wanted_ptr += of_index.to(gl.int64) * n_blocks + split * tiles_per_split * (4 * HALVES)
+    wanted = wanted_ptr + gl.zeros_like(count)
 
     mbarrier.wait(q_full, 0)
     # queries in registers: a product then reads only keys from shared memory
@@ -184,7 +191,7 @@ def emit_blocks_hopper(
             next_terms = terms_of_blocks(block_ptr, after, lane)
             bounds = bounds + (bounds_of(scores, row_terms, terms, BM),)
             if u % HALVES == HALVES - 1:
-                count = emit(count, bounds, threshold, segment, first + i, lane, ASM, CONSTRAINTS)
+                count = emit(count, bounds, threshold, segment, wanted, i, lane, ASM, CONSTRAINTS)
                 bounds = ()
                 ahead = i + STAGES
                 mbarrier.expect(full[u // HALVES], k_desc.block_type.nbytes, pred=ahead < paired)
@@ -220,7 +227,9 @@ def emit_blocks_hopper(
             scores = gl.where((n < n_keys)[None, :], scores, NO_KEY)
             terms = terms_of_blocks(block_ptr, tile * HALVES + h, lane)
             bounds = bounds + (bounds_of(scores, row_terms, terms, BM),)
-        count = emit(count, bounds, threshold, segment, tile, lane, ASM, CONSTRAINTS)
+        count = emit(
+            count, bounds, threshold, segment, wanted, tile - first, lane, ASM, CONSTRAINTS
+        )
         barrier()
 
     gl.store(count_ptr + slot, count, mask=gl.expand_dims(inside, 1) & (lane >= 0))
@@ -243,21 +252,24 @@ def emit_blocks_gluon(
     per_split: int,
     splits: int,
     room: int,
+    wanted: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Ids int32 [B * Hkv, rows, splits * 4, room] and counts [B * Hkv, rows, splits * 4].
+    """Ids int16 (to be read as uint16, counted in the split) [B * Hkv, rows, splits * 4, room] and
+    counts int32 [B * Hkv, rows, splits * 4].
 
+    wanted int32 [B * Hkv or Hkv, N / 32], a count for each block, is added to.
     rotated int8 [B, Hkv, rows, D], terms [B * Hkv, rows, 4], keys int8 [B or 1, Hkv, capacity, D],
     blocks [B * Hkv or Hkv, tiles, 3, 4], n int32 [B], possibly with stride 0.
     """
     b, kv_heads, n_rows, _ = rotated.shape
     pairs = b * kv_heads
     segments, device = (pairs, n_rows, splits * 4), rotated.device
-    ids = torch.empty(*segments, room, dtype=torch.int32, device=device)
+    ids = torch.empty(*segments, room, dtype=torch.int16, device=device)
     counts = torch.empty(segments, dtype=torch.int32, device=device)
     asm, constraints = emission_asm(tile.parts, room)
     emit_blocks_hopper[(-(-n_rows // tile.rows), pairs, splits)](
         descriptor(rotated, tile.rows), descriptor(keys, tile.keys), terms, blocks, ids, counts,
-        n, n.stride(0), n_rows, b, kv_heads, per_split, blocks.shape[0], blocks.shape[1],
+        wanted, n, n.stride(0), n_rows, b, kv_heads, per_split, *blocks.shape[:2], wanted.shape[1],
         BM=tile.rows, BN=tile.keys, STAGES=tile.stages, ROOM=room, ASM=asm, CONSTRAINTS=constraints,
         num_warps=tile.warps,
     )  # fmt: skip

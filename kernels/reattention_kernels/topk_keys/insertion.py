@@ -91,15 +91,17 @@ def emission_asm(parts: int, room: int) -> tuple[str, str]:
     """PTX that emits those of `parts` blocks (ids first, first + 4, ...) that reach the threshold.
 
     Operands: the count after; the count before, `parts` upper bounds (float32), the threshold, the
-    address of the segment (int32 [room]), the first id. Nearly always nothing is emitted, and a
-    real branch makes that two instructions. A NaN as threshold lets everything through.
+    addresses of the segment (uint16 [room]) and of how many rows want each block (int32), the first
+    id. Nearly always nothing is emitted, and a real branch makes that two instructions. A NaN as
+    threshold lets everything through.
     """
-    threshold, address, ident = f"${2 + parts}", f"${3 + parts}", f"${4 + parts}"
+    threshold, address, wanted, ident = (f"${parts + i}" for i in range(2, 6))
     lines = [
         "{",
         ".reg .pred p;",
         ".reg .f32 most;",
         ".reg .b32 id;",
+        ".reg .b16 short;",
         ".reg .b64 at;",
         "mov.u32 $0, $1;",
         "mov.f32 most, $2;",
@@ -111,13 +113,16 @@ def emission_asm(parts: int, room: int) -> tuple[str, str]:
         if parts > 1:
             lines += [f"setp.lt.f32 p, ${2 + i}, {threshold};", f"@p bra LOST{i};"]
         lines += [
-            f"mad.wide.s32 at, $0, 4, {address};",
+            f"mad.wide.s32 at, $0, 2, {address};",
             f"add.s32 id, {ident}, {4 * i};",
+            "cvt.u16.u32 short, id;",
             f"setp.lt.s32 p, $0, {room};",
-            "@p st.global.b32 [at], id;",
+            "@p st.global.b16 [at], short;",
+            f"mad.wide.s32 at, id, 4, {wanted};",
+            "@p red.relaxed.gpu.global.add.u32 [at], 1;",
             "add.s32 $0, $0, 1;",
         ]
         if parts > 1:
             lines.append(f"LOST{i}:")
     lines += ["NONE:", "}"]
-    return "\n".join(lines), ",".join(["=&r", "r"] + ["f"] * (parts + 1) + ["l", "r"])
+    return "\n".join(lines), ",".join(["=&r", "r"] + ["f"] * (parts + 1) + ["l", "l", "r"])

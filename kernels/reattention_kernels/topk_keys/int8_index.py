@@ -13,7 +13,7 @@ a tile of 128 keys, as in `triton_prefill`. The index also remembers keys that w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -24,7 +24,7 @@ from reattention_kernels.device_number import number
 from reattention_kernels.topk_keys.triton import interpreted
 
 TILE_KEYS = 128
-SLOTS = 4096  # winners remembered for a KV head
+SLOTS = ((2**18, 4096), (2**63, 8192))  # winners remembered for a KV head, by capacity
 
 
 def hadamard(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -139,7 +139,7 @@ def quantize_queries_kernel(
     UPCAST: tl.constexpr,
 ):
     """Grid (row blocks, batch * KV heads): int8 rows and row [.., 4]: threshold, |aq| and |a - aq|,
-    all over the scale.
+    all over the scale, and the least 16-bit product that may belong to one of the K best.
 
     score_ptr [.., rows, n_scores]: scores of distinct keys; a block whose upper bound is below the
     threshold has no key that reaches the K-th largest of them.
@@ -176,8 +176,9 @@ def quantize_queries_kernel(
     q = q.to(tl.float32)
     # the scores, q.mean and the bounds are float32 sums: at most D 2^-24 |q| |k| off, each
     rounding = tl.sqrt(tl.sum(q * q, 1)) * tl.load(largest_ptr + of_index) * (D * 2.0**-21)
-    least = kth - tl.abs(kth) * 2.0**-16 - tl.sum(q * mean[None, :], 1) - rounding
-    least = least * D / scale
+    floor = kth - tl.abs(kth) * 2.0**-16 - rounding
+    tl.store(row_ptr + out * 4 + 3, floor, mask=keep)
+    least = (floor - tl.sum(q * mean[None, :], 1)) * D / scale
     tl.store(row_ptr + out * 4, least - tl.abs(least) * 2.0**-18, mask=keep)
 
 
@@ -192,7 +193,7 @@ class Int8Index:
     mean: Tensor  # float32 [B * Hkv, D]; zeros until the first update
     rotated_mean: Tensor
     mean_norm: Tensor  # float32 [B * Hkv]
-    winners: Tensor  # int32 [B * Hkv, SLOTS]: positions of keys that won, -1 for none
+    winners: Tensor  # int32 [B * Hkv, slots]: positions of keys that won, -1 for none
     size: int = 0  # keys held
     warm: bool = False  # whether there are winners
 
@@ -200,6 +201,7 @@ class Int8Index:
     def empty(cls, b: int, kv_heads: int, capacity: int, like: Tensor) -> Int8Index:
         """like: a tensor with the keys' head_dim (a power of two), dtype and device."""
         d, device = like.shape[-1], like.device
+        slots = next(slots for most, slots in SLOTS if capacity < most)
         tiles = -(-capacity // (2 * TILE_KEYS)) * 2  # the scan reads two at a time
         return cls(
             keys=torch.empty(b, kv_heads, tiles * TILE_KEYS, d, dtype=torch.int8, device=device),
@@ -209,7 +211,7 @@ class Int8Index:
             mean=torch.zeros(b * kv_heads, d, device=device),
             rotated_mean=torch.zeros(b * kv_heads, d, device=device),
             mean_norm=torch.zeros(b * kv_heads, device=device),
-            winners=torch.full((b * kv_heads, SLOTS), -1, dtype=torch.int32, device=device),
+            winners=torch.full((b * kv_heads, slots), -1, dtype=torch.int32, device=device),
         )
 
     def update(self, key: Tensor, device_length: Tensor | None = None) -> None:
@@ -241,6 +243,16 @@ class Int8Index:
             *key.stride()[:3],
             D=d, TILE=TILE_KEYS, LAST=last, UPCAST=interpreted(), num_warps=8,
         )  # fmt: skip
+
+    def entries(self, some: slice) -> Int8Index:
+        """The index of some entries of a batch; itself where they share it."""
+        kv_heads = self.keys.shape[1]
+        if self.keys.shape[0] == 1:
+            return self
+        rows = slice(some.start * kv_heads, some.stop * kv_heads)
+        of_rows = ("blocks", "largest", "mean", "rotated_mean", "mean_norm", "winners")
+        parts = {name: getattr(self, name)[rows] for name in of_rows}
+        return replace(self, keys=self.keys[some], **parts)
 
     def forget(self, size: int) -> None:
         """Hold only the first `size` keys."""

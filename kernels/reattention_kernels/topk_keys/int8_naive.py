@@ -31,7 +31,13 @@ def bounds_naive(rotated: Tensor, terms: Tensor, keys: Tensor, blocks: Tensor, n
 
 
 def emit_blocks_naive(
-    rotated: Tensor, terms: Tensor, keys: Tensor, blocks: Tensor, n: Tensor, room: int
+    rotated: Tensor,
+    terms: Tensor,
+    keys: Tensor,
+    blocks: Tensor,
+    n: Tensor,
+    room: int,
+    wanted: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """What `emit_blocks_gluon` gives for one split: ids [B * Hkv, rows, 4, room] and counts."""
     bounds = bounds_naive(rotated, terms, keys, blocks, n)
@@ -42,4 +48,8 @@ def emit_blocks_naive(
     # the reached ones first, each part in order
     order = (~by_lane).to(torch.int8).argsort(dim=-1, stable=True)
     ids = torch.nn.functional.pad(ids.gather(-1, order), (0, room))[..., :room]
-    return ids.contiguous(), counts
+    written = torch.arange(room) < counts[..., None]
+    for pair in range(len(ids)):
+        of_index = wanted[pair % len(wanted)]
+        of_index += ids[pair][written[pair]].bincount(minlength=len(of_index)).to(torch.int32)
+    return ids.to(torch.int16).contiguous(), counts

@@ -3,8 +3,9 @@
 1. The best of the keys that won before, scored in 16 bit, give each row a threshold (`int8_warm`).
 2. The 8-bit scan emits the blocks whose upper bound reaches it (`gluon_emit`): no other block can
    hold one of the row's k best keys.
-3. Emitted blocks are scored in 16 bit, block by block, and the best ones exactly (`int8_pairs`).
-4. Rows with more blocks than there is room for take the 16-bit pass, in place.
+3. Emitted blocks are scored in 16 bit, block by block, and the few keys that reach the threshold
+   exactly (`int8_pairs`).
+4. Rows with more blocks or keys than there is room for take the 16-bit pass, in place.
 
 The result is that of `topk_keys` in mode "exact" in every case, and nothing waits for the host.
 """
@@ -19,11 +20,10 @@ from reattention_kernels.topk_keys.int8_index import Int8Index, quantize_queries
 from reattention_kernels.topk_keys.int8_naive import emit_blocks_naive
 from reattention_kernels.topk_keys.int8_pairs import (
     WINDOW,
-    best_keys_kernel,
-    gather_pairs_kernel,
+    best_found_kernel,
+    list_rows_kernel,
     place_blocks_kernel,
-    score_pairs_kernel,
-    sort_pairs_kernel,
+    score_blocks_kernel,
 )
 from reattention_kernels.topk_keys.int8_warm import best_remembered, remember
 from reattention_kernels.topk_keys.triton import (
@@ -40,18 +40,24 @@ MAX_K = 8  # more would make the thresholds' grouping of keys too coarse
 SCAN = Tile(128, 256, 8, 5, parts=2, gluon=True)
 SCAN_FEW = Tile(64, 256, 4, 3, parts=2, per_sm=2, gluon=True)
 FALLBACK = Tile(64, 128, 4, 3, per_sm=2)
+LEAST_ROWS = 128  # of a KV head
 LEAST_TILES = 8  # of a split: the pipeline wants filling
 MOST_SPLITS = 12  # where the rows alone keep the GPU busy
-# Room for a row's blocks, real rows wanting 10 to 250 (docs/kernels.md): segments up to so many,
+# Room for a row's blocks, real rows wanting 10 to 4,000 (docs/kernels.md): segments up to so many,
 # each of so much. Few sizes, since each is compiled by itself.
-ROOMS = ((8, 128), (64, 32), (1024, 8))
-PAIRS_A_ROW, FEWEST_PAIRS = 128, 2**22  # on average; half of it where that is more than this
-CHUNK_CHANNELS, BEST_WARPS = 128, 2  # keys rescored together: blocks x head_dim
+ROOMS = ((8, 256), (64, 128), (1024, 16))
+PAIRS_A_ROW = 512  # on average
+FOUND = 256  # keys of a row that reach its threshold; few without ties
+FOUND_CHANNELS = 2048  # of these, scored together: keys x head_dim
+ROWS_AT_ONCE = 2**15  # bounds the memory: 11 KiB of ids a row
+SPLIT_BLOCKS = 2**16  # ids within a split are uint16
 
 
 def indexable(query: Tensor, key: Tensor, k: int) -> bool:
-    """Whether `topk_keys_int8` serves these: 16 bit on Hopper, head_dim 64 or 128, few keys."""
-    return k <= MAX_K and query.element_size() == 2 and hopper_ready(key)
+    """Whether `topk_keys_int8` serves these, and pays: 16 bit on Hopper, head_dim 64 or 128, k up
+    to MAX_K, and rows enough to share the keys' blocks (a decoding step is faster in 16 bit)."""
+    rows = query.shape[1] // key.shape[1] * query.shape[2]
+    return k <= MAX_K and rows >= LEAST_ROWS and query.element_size() == 2 and hopper_ready(key)
 
 
 def topk_keys_int8(
@@ -74,7 +80,12 @@ def topk_keys_int8(
     query = query if query.stride(3) == 1 else query.contiguous()
     if index.warm:
         n = length_of(device_length, b, key)
-        out, n_open = through_index(query, key, index, k, n)
+        each = max(1, ROWS_AT_ONCE // (h * t))
+        parts = [
+            through_index(query[some], key[some], index.entries(some), k, n[some])
+            for some in (slice(i, i + each) for i in range(0, b, each))
+        ]
+        out, n_open = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
     else:
         out = topk_keys_triton(query, key, k, device_length=device_length)
         rows = h // kv_heads * t
@@ -107,32 +118,42 @@ def through_index(
         GROUP=h // kv_heads, D=d, ROWS=64, K=k, SCORES=triton.next_power_of_2(n_scores),
         UPCAST=interpreted(),
     )  # fmt: skip
-    ids, counts = emit_blocks(rotated, terms, index, key.shape[2], n)
+    n_blocks = -(-key.shape[2] // SCAN.keys) * (SCAN.keys // SCAN.block)
+    counted = torch.zeros(index_pairs * n_blocks + 1 + pairs, dtype=torch.int32, device=device)
+    wanted, total, n_open = counted.split((index_pairs * n_blocks, 1, pairs))
+    wanted = wanted.view(index_pairs, n_blocks)
+    ids, counts, per_split = emit_blocks(rotated, terms, index, key.shape[2], n, wanted)
     out = torch.empty(b, h, t, k, dtype=torch.int32, device=device)
-    some = best_of_emitted(query, key, ids, counts, index_pairs, n, out)
+    listed = best_of_emitted(
+        query, key, terms, ids, counts, per_split, wanted, total, n, out, n_open
+    )
+    some = (listed, n_open)
     blocks = best_blocks_of(query, key, k, FALLBACK, n, some)
     rescore(query, key, blocks, out, FALLBACK, n, some=some)
-    return out, some[1]
+    return out, n_open
 
 
 def emit_blocks(
-    rotated: Tensor, terms: Tensor, index: Int8Index, capacity: int, n: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Per row and segment the blocks whose upper bound reaches the row's threshold, and how many.
+    rotated: Tensor, terms: Tensor, index: Int8Index, capacity: int, n: Tensor, wanted: Tensor
+) -> tuple[Tensor, Tensor, int]:
+    """Per row and segment the blocks whose upper bound reaches the row's threshold, and how many;
+    ids count from a split's first block, of which a split has so many (the last result).
 
-    capacity: at most so many keys; n: how many there are, int32 [B].
+    capacity: at most so many keys; n: how many there are, int32 [B]; wanted [.., blocks] is added
+    how often each block was emitted.
     """
     n_rows, pairs = rotated.shape[2], terms.shape[0]
     tile = SCAN_FEW if n_rows <= 64 else SCAN
     per_split, splits = scan_splits(n_rows, pairs, capacity, tile, rotated.device)
     _, room = segments_and_room(4 * splits)
     if interpreted():
-        return emit_blocks_naive(rotated, terms, index.keys, index.blocks, n, room)
+        return (*emit_blocks_naive(rotated, terms, index.keys, index.blocks, n, room, wanted), 0)
     from reattention_kernels.topk_keys.gluon_emit import emit_blocks_gluon
 
-    return emit_blocks_gluon(
-        rotated, terms, index.keys, index.blocks, n, tile, per_split, splits, room
+    ids, counts = emit_blocks_gluon(
+        rotated, terms, index.keys, index.blocks, n, tile, per_split, splits, room, wanted
     )
+    return ids, counts, per_split * (tile.keys // tile.block)
 
 
 def segments_and_room(n_segments: int) -> tuple[int, int]:
@@ -155,68 +176,60 @@ def scan_splits(
     def cost(splits: int) -> float:
         return -(-programs * splits // slots) / splits * (1 + 0.004 * splits)
 
-    per_split = -(-n_tiles // min(range(1, most + 1), key=cost))
+    least = -(-n_tiles * (tile.keys // tile.block) // SPLIT_BLOCKS)
+    per_split = -(-n_tiles // min(range(least, max(least, most) + 1), key=cost))
     return per_split, -(-n_tiles // per_split)
 
 
 def best_of_emitted(
     query: Tensor,
     key: Tensor,
+    terms: Tensor,
     ids: Tensor,
     counts: Tensor,
-    index_pairs: int,
+    per_split: int,
+    wanted: Tensor,
+    total: Tensor,
     n: Tensor,
     out: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """out [B, H, T, k] from the emitted blocks. Returns the rows whose blocks do not fit and whose
-    winners are left open: int32 [B * Hkv, rows], and how many of them are listed [B * Hkv]."""
+    n_open: Tensor,
+) -> Tensor:
+    """out [B, H, T, k] from the emitted blocks. Returns the rows whose blocks or keys do not fit,
+    int32 [B * Hkv, rows], their winners left open; how many are listed is added to n_open."""
     _, h, t, d = query.shape
     kv_heads, k = key.shape[1], out.shape[3]
     pairs, n_rows, n_segments, room = ids.shape
     rows, device = pairs * n_rows, query.device
-    n_blocks = -(-key.shape[2] // SCAN.keys) * (SCAN.keys // SCAN.block)
-    all_blocks = index_pairs * n_blocks
-    capacity = min(PAIRS_A_ROW * rows, max(FEWEST_PAIRS, PAIRS_A_ROW // 2 * rows))
-    capacity = max(min(capacity, rows * n_blocks), 1)
-    in_windows = capacity + (WINDOW - 1) * min(all_blocks, capacity)
-    in_windows = -(-in_windows // WINDOW) * WINDOW
-
-    def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-        return torch.empty(*shape, dtype=dtype, device=device)
-
-    histogram = torch.zeros(all_blocks + 2 + pairs, dtype=torch.int32, device=device)
-    total, sorted_total, n_open = histogram[all_blocks:].split((1, 1, pairs))
-    row_start, row_pairs, listed = empty(3, rows)
-    pair_block, pair_rank, pair_row = empty(3, capacity)
+    index_pairs, n_blocks = wanted.shape
+    capacity = max(min(PAIRS_A_ROW, n_blocks) * rows, 1)
+    places = capacity + (WINDOW - 1) * min(wanted.numel(), capacity)
+    places = -(-places // WINDOW) * WINDOW
+    row_of = torch.empty(places, dtype=torch.int32, device=device)
+    block_of = torch.empty(places // WINDOW, dtype=torch.int32, device=device)
+    found = torch.empty(rows, FOUND, dtype=torch.int32, device=device)
+    n_found, listed = torch.empty(2, rows, dtype=torch.int32, device=device)
+    place_blocks_kernel[(triton.cdiv(wanted.numel(), 256),)](
+        wanted, total, row_of, wanted.numel(), places, WINDOW=WINDOW, SIZE=256,
+    )  # fmt: skip
     segments, _ = segments_and_room(n_segments)
-    gather_pairs_kernel[(n_rows, pairs)](
-        ids, counts, histogram, total, row_start, row_pairs, listed, n_open,
-        pair_block, pair_rank, pair_row, n_rows, n_segments, index_pairs, n_blocks, capacity,
-        ROOM=room, SP=segments, STEP=max(1, min(room, 512 // segments)),
+    list_rows_kernel[(n_rows, pairs)](
+        ids, counts, wanted, row_of, block_of, n_found,
+        n_rows, n_segments, index_pairs, n_blocks, per_split, places,
+        ROOM=room, SP=segments, STEP=max(1, min(room, 512 // segments)), WINDOW=WINDOW,
         num_warps=1 if segments <= 64 else 4,
     )  # fmt: skip
-    offset = empty(all_blocks)
-    sorted_row, sorted_pair = empty(2, in_windows)
-    window_block = empty(in_windows // WINDOW)
-    place_blocks_kernel[(triton.cdiv(all_blocks, 256),)](
-        histogram, sorted_total, offset, sorted_row, all_blocks, WINDOW=WINDOW, SIZE=256,
-    )  # fmt: skip
     programs = 4 if interpreted() else 8 * sm_count(device.index or 0)
-    sort_pairs_kernel[(min(programs, triton.cdiv(capacity, 256)),)](
-        total, offset, pair_block, pair_rank, pair_row, sorted_row, sorted_pair, window_block,
-        capacity, WINDOW=WINDOW, SIZE=256,
-    )  # fmt: skip
-    value = empty(capacity, dtype=torch.int64)
-    score_pairs_kernel[(min(2 * programs, in_windows // WINDOW),)](
-        query, key, sorted_total, sorted_row, sorted_pair, window_block, value, n, n.stride(0),
-        key.shape[2], t, n_rows, kv_heads, n_blocks, *query.stride()[:3], *key.stride()[:3],
-        GROUP=h // kv_heads, D=d, BLOCK=SCAN.block, WINDOW=WINDOW, UPCAST=interpreted(),
-        num_warps=2,
-    )  # fmt: skip
-    best_keys_kernel[(n_rows, pairs)](
-        query, key, value, row_start, row_pairs, out, n, n.stride(0), t, kv_heads,
+    score_blocks_kernel[(min(programs, places // WINDOW),)](
+        query, key, terms, total, row_of, block_of, found, n_found, n, n.stride(0),
+        key.shape[2], t, n_rows, kv_heads, n_blocks, places,
         *query.stride()[:3], *key.stride()[:3],
-        GROUP=h // kv_heads, D=d, BLOCK=SCAN.block, K=k, KP=triton.next_power_of_2(k),
-        CP=64, CHUNK=max(1, CHUNK_CHANNELS // d), num_warps=BEST_WARPS,
+        GROUP=h // kv_heads, D=d, BLOCK=SCAN.block, WINDOW=WINDOW, FOUND=FOUND,
+        UPCAST=interpreted(), num_warps=4,
     )  # fmt: skip
-    return listed.view(pairs, n_rows), n_open
+    best_found_kernel[(n_rows, pairs)](
+        query, key, found, n_found, out, listed, n_open, t, kv_heads,
+        *query.stride()[:3], *key.stride()[:3],
+        GROUP=h // kv_heads, D=d, K=k, KP=triton.next_power_of_2(k), FOUND=FOUND,
+        CHUNK=max(1, FOUND_CHANNELS // d), num_warps=1,
+    )  # fmt: skip
+    return listed.view(pairs, n_rows)
