@@ -133,7 +133,7 @@ def test_entries_see_keys_up_to_lengths_of_their_own(batch):
 
 @pytest.mark.usefixtures("poisoned_memory")
 def test_rows_without_room_take_the_16_bit_pass(monkeypatch):
-    monkeypatch.setattr(int8_select, "ROOMS", ((4, 4),))
+    monkeypatch.setattr(int8_select, "ROOMS", ((1024, 2),))
     query, key = make_inputs("normal", 4, 2, 3, 1300, 64, torch.float32, seed=2)
     query[0, 1] = 0  # all scores of these rows tie
     index = warmed(index_of(key), topk_keys_naive(query, key, 4), 2)

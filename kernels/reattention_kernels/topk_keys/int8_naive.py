@@ -36,20 +36,26 @@ def emit_blocks_naive(
     keys: Tensor,
     blocks: Tensor,
     n: Tensor,
+    per_split: int,
     room: int,
     wanted: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What `emit_blocks_gluon` gives for one split: ids [B * Hkv, rows, 4, room] and counts."""
+    """What `emit_blocks_gluon` gives, per_split counting tiles of 128 keys."""
     bounds = bounds_naive(rotated, terms, keys, blocks, n)
     reached = ~(bounds < terms[..., :1])
-    by_lane = reached.unflatten(-1, (-1, 4)).transpose(-1, -2)  # [pairs, rows, 4, tiles]
-    counts = by_lane.sum(-1, dtype=torch.int32)
-    ids = torch.arange(bounds.shape[-1], dtype=torch.int32).view(-1, 4).T.expand_as(by_lane)
+    tiles = reached.unflatten(-1, (-1, 4))
+    tiles = torch.nn.functional.pad(tiles, (0, 0, 0, -tiles.shape[2] % per_split))
+    by_lane = tiles.unflatten(2, (-1, per_split)).transpose(3, 4).flatten(2, 3)
+    counts = by_lane.sum(-1, dtype=torch.int32)  # [pairs, rows, splits * 4]
+    in_split = torch.arange(per_split * 4, dtype=torch.int32).view(-1, 4).T
+    ids = in_split.repeat(by_lane.shape[2] // 4, 1).expand_as(by_lane)
     # the reached ones first, each part in order
     order = (~by_lane).to(torch.int8).argsort(dim=-1, stable=True)
     ids = torch.nn.functional.pad(ids.gather(-1, order), (0, room))[..., :room]
     written = torch.arange(room) < counts[..., None]
+    first = torch.arange(by_lane.shape[2]) // 4 * (per_split * 4)
     for pair in range(len(ids)):
         of_index = wanted[pair % len(wanted)]
-        of_index += ids[pair][written[pair]].bincount(minlength=len(of_index)).to(torch.int32)
+        found = (ids[pair] + first[:, None])[written[pair]]
+        of_index += found.bincount(minlength=len(of_index)).to(torch.int32)
     return ids.to(torch.int16).contiguous(), counts

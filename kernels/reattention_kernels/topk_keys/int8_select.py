@@ -16,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from reattention_kernels.topk_keys.int8_index import Int8Index, quantize_queries_kernel
+from reattention_kernels.topk_keys.int8_index import TILE_KEYS, Int8Index, quantize_queries_kernel
 from reattention_kernels.topk_keys.int8_naive import emit_blocks_naive
 from reattention_kernels.topk_keys.int8_pairs import (
     WINDOW,
@@ -45,7 +45,7 @@ LEAST_TILES = 8  # of a split: the pipeline wants filling
 MOST_SPLITS = 12  # where the rows alone keep the GPU busy
 # Room for a row's blocks, real rows wanting 10 to 4,000 (docs/kernels.md): segments up to so many,
 # each of so much. Few sizes, since each is compiled by itself.
-ROOMS = ((8, 256), (64, 128), (1024, 16))
+ROOMS = ((8, 512), (64, 128), (1024, 16))
 PAIRS_A_ROW = 512  # on average
 FOUND = 256  # keys of a row that reach its threshold; few without ties
 FOUND_CHANNELS = 2048  # of these, scored together: keys x head_dim
@@ -146,14 +146,19 @@ def emit_blocks(
     tile = SCAN_FEW if n_rows <= 64 else SCAN
     per_split, splits = scan_splits(n_rows, pairs, capacity, tile, rotated.device)
     _, room = segments_and_room(4 * splits)
+    blocks_per_split = per_split * (tile.keys // tile.block)
     if interpreted():
-        return (*emit_blocks_naive(rotated, terms, index.keys, index.blocks, n, room, wanted), 0)
+        tiles = per_split * (tile.keys // TILE_KEYS)
+        ids, counts = emit_blocks_naive(
+            rotated, terms, index.keys, index.blocks, n, tiles, room, wanted
+        )
+        return ids, counts, blocks_per_split
     from reattention_kernels.topk_keys.gluon_emit import emit_blocks_gluon
 
     ids, counts = emit_blocks_gluon(
         rotated, terms, index.keys, index.blocks, n, tile, per_split, splits, room, wanted
     )
-    return ids, counts, per_split * (tile.keys // tile.block)
+    return ids, counts, blocks_per_split
 
 
 def segments_and_room(n_segments: int) -> tuple[int, int]:
@@ -166,12 +171,10 @@ def scan_splits(
 ) -> tuple[int, int]:
     """(tiles per split, splits): as `splits_of`, with more parts for the last wave to be full."""
     n_tiles = -(-n // tile.keys)
-    if interpreted():
-        return n_tiles, 1
-    slots = tile.per_sm * sm_count(device.index or 0)
+    slots = 4 if interpreted() else tile.per_sm * sm_count(device.index or 0)
     programs = -(-n_rows // tile.rows) * pairs
     most = max(MOST_SPLITS, min(slots // programs, ROOMS[-1][0] // 4))
-    most = max(1, min(n_tiles // LEAST_TILES, most))
+    most = max(1, min(n_tiles // (1 if interpreted() else LEAST_TILES), most))
 
     def cost(splits: int) -> float:
         return -(-programs * splits // slots) / splits * (1 + 0.004 * splits)
