@@ -139,9 +139,10 @@ def emit_blocks_hopper(
     last = gl.minimum(first + tiles_per_split, gl.cdiv(n_keys, BN))
     whole = gl.minimum(last, n_keys // BN) - first
     paired = gl.maximum(whole - whole % STAGES, 0)
+    n_tiles = last - first  # at most STAGES more than these
     for s in gl.static_range(STAGES):
-        mbarrier.expect(full[s], k_desc.block_type.nbytes, pred=s < paired)
-        async_load(k_desc, [base + (first + s) * BN, 0], full[s], ring[s], pred=s < paired)
+        mbarrier.expect(full[s], k_desc.block_type.nbytes, pred=s < n_tiles)
+        async_load(k_desc, [base + (first + s) * BN, 0], full[s], ring[s], pred=s < n_tiles)
 
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[num_warps, 1], instr_shape=[16, HALF, 32]
@@ -194,7 +195,7 @@ def emit_blocks_hopper(
                 count = emit(count, bounds, threshold, segment, wanted, i, lane, ASM, CONSTRAINTS)
                 bounds = ()
                 ahead = i + STAGES
-                mbarrier.expect(full[u // HALVES], k_desc.block_type.nbytes, pred=ahead < paired)
+                mbarrier.expect(full[u // HALVES], k_desc.block_type.nbytes, pred=ahead < n_tiles)
                 far = gl.minimum((first + ahead) * HALVES, top)
                 prefetch(block_ptr + far * 12 + lane * 8)
                 barrier()  # both warpgroups are done with tile i
@@ -203,34 +204,29 @@ def emit_blocks_hopper(
                     [base + (first + ahead) * BN, 0],
                     full[u // HALVES],
                     ring[u // HALVES],
-                    pred=ahead < paired,
+                    pred=ahead < n_tiles,
                 )
             terms = next_terms
             spare = scores
             even = odd
 
     # what does not fill a round of the loop, and the tile the keys end in
-    rest = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    mbarrier.init(rest, count=1)
-    hopper.fence_async_shared()
-    turn = 0
-    for tile in range(first + paired, last):
-        mbarrier.expect(rest, k_desc.block_type.nbytes)
-        async_load(k_desc, [base + tile * BN, 0], rest, ring[0])
-        mbarrier.wait(rest, turn)
-        turn = turn ^ 1
-        bounds = ()
-        for h in gl.static_range(HALVES):
-            keys = ring[0].slice(h * HALF, HALF).permute((1, 0))
-            scores = hopper.warpgroup_mma(rows, keys, zero, use_acc=False)
-            n = tile * BN + h * HALF + gl.arange(0, HALF, layout=gl.SliceLayout(0, layout))
-            scores = gl.where((n < n_keys)[None, :], scores, NO_KEY)
-            terms = terms_of_blocks(block_ptr, tile * HALVES + h, lane)
-            bounds = bounds + (bounds_of(scores, row_terms, terms, BM),)
-        count = emit(
-            count, bounds, threshold, segment, wanted, tile - first, lane, ASM, CONSTRAINTS
-        )
-        barrier()
+    turn = (paired // STAGES) & 1
+    for u in gl.static_range(STAGES):
+        if paired + u < n_tiles:
+            tile = first + paired + u
+            mbarrier.wait(full[u], turn)
+            bounds = ()
+            for h in gl.static_range(HALVES):
+                keys = ring[u].slice(h * HALF, HALF).permute((1, 0))
+                scores = hopper.warpgroup_mma(rows, keys, zero, use_acc=False)
+                n = tile * BN + h * HALF + gl.arange(0, HALF, layout=gl.SliceLayout(0, layout))
+                scores = gl.where((n < n_keys)[None, :], scores, NO_KEY)
+                terms = terms_of_blocks(block_ptr, tile * HALVES + h, lane)
+                bounds = bounds + (bounds_of(scores, row_terms, terms, BM),)
+            count = emit(
+                count, bounds, threshold, segment, wanted, paired + u, lane, ASM, CONSTRAINTS
+            )
 
     gl.store(count_ptr + slot, count, mask=gl.expand_dims(inside, 1) & (lane >= 0))
 

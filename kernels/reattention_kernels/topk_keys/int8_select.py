@@ -227,7 +227,7 @@ def best_of_emitted(
         key.shape[2], t, n_rows, kv_heads, n_blocks, places,
         *query.stride()[:3], *key.stride()[:3],
         GROUP=h // kv_heads, D=d, BLOCK=SCAN.block, WINDOW=WINDOW, FOUND=FOUND,
-        UPCAST=interpreted(), num_warps=4,
+        UPCAST=interpreted(), num_warps=2,
     )  # fmt: skip
     best_found_kernel[(n_rows, pairs)](
         query, key, found, n_found, out, listed, n_open, t, kv_heads,
