@@ -218,8 +218,8 @@ def emit_blocks_hopper(
             mbarrier.wait(full[u], turn)
             bounds = ()
             for h in gl.static_range(HALVES):
-                keys = ring[u].slice(h * HALF, HALF).permute((1, 0))
-                scores = hopper.warpgroup_mma(rows, keys, zero, use_acc=False)
+                started = start_product(rows, ring[u], h, zero)
+                scores = hopper.warpgroup_mma_wait(0, deps=[started])
                 n = tile * BN + h * HALF + gl.arange(0, HALF, layout=gl.SliceLayout(0, layout))
                 scores = gl.where((n < n_keys)[None, :], scores, NO_KEY)
                 terms = terms_of_blocks(block_ptr, tile * HALVES + h, lane)
