@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 @triton.jit
-def number(n, at=0):
-    """An integer argument, or the one at place `at` behind a pointer argument."""
+def number(n, at=0, less=0):
+    """An integer argument, or the one at place `at` behind a pointer argument, `less` of it."""
     if n.dtype.is_ptr():
-        return tl.load(n + at)
+        return tl.load(n + at) - less
     else:
         return n
 

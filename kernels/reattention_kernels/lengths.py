@@ -17,7 +17,7 @@ def check_lengths(device_length: Tensor | None, batch: int) -> None:
         )
 
 
-def entry_lengths(device_length: Tensor, batch: int) -> list[int]:
-    """The lengths as numbers, one for each entry; waits for the device."""
-    lengths = device_length.tolist()
+def entry_lengths(device_length: Tensor, batch: int, less: int = 0) -> list[int]:
+    """The lengths as numbers, one for each entry, `less` of each; waits for the device."""
+    lengths = [length - less for length in device_length.tolist()]
     return lengths * batch if len(lengths) == 1 else lengths

@@ -222,7 +222,8 @@ def _attend(shape: KernelShape, t: int, on_device: bool) -> None:
     table = torch.empty(fixed + width, shape.head_dim, dtype=shape.dtype, device="meta")
     count = torch.empty(1, dtype=torch.int32, device="meta")
     view = SelectedView(positions, count, table, table, shape.global_size, shape.local_size)
-    attend_view_triton(query, key, key, view, 1.0, length)
+    counted = torch.empty(1, dtype=torch.int64, device="meta")
+    attend_view_triton(query, key, key, view, 1.0, length, counted=counted)
 
 
 def _attend_whole(shape: KernelShape, on_device: bool) -> None:

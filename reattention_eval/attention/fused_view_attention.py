@@ -66,13 +66,9 @@ class FusedViewAttention:
         tables = rope.device_tables(fixed, fixed + view.spans.shape[1], query)
         if tables is None:
             return None
-        chunks = len(query)
-        count = self._counter(query.device)
-        if place + chunks <= PLACES:
-            count[place : place + chunks].add_(view.count)
-        else:
-            count[-1:].add_(view.count.sum())
-        return _attend(view, row, query, tables, scale, out)
+        counter, end = self._counter(query.device), place + len(query)
+        counted = counter[place:end] if end <= PLACES else counter[-1:]
+        return _attend(view, row, query, tables, scale, out, counted)
 
     def attend_all(
         self,
@@ -123,6 +119,7 @@ def _attend(
     tables: tuple[Tensor, Tensor],
     scale: float,
     out: Tensor | None = None,
+    counted: Tensor | None = None,
 ) -> Tensor:
     key, value = (x.expand(len(query), *x.shape) for x in (row.key, row.value))
     return attend_view(
@@ -133,4 +130,5 @@ def _attend(
         scale,
         row.device_length,
         out,
+        counted,
     )

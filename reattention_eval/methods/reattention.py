@@ -108,12 +108,10 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
         from reattention_kernels import select_positions
 
         first, last = self.global_size, row.capacity - self.local_size
-        known = row.device_length
-        device_length = None if known is None else known - (first + self.local_size)  # the middle's
-        winners = self._winners(row, query, first, last, device_length)
+        winners = self._winners(row, query, first, last)
         winners = row.all_heads(winners, 1)  # every head votes, wherever it lives
         spans, count = select_positions(
-            winners, last - first, self.max_spans, self.span_size, device_length
+            winners, last - first, self.max_spans, self.span_size, row.device_length, self._fixed
         )
         return Selection(spans, count, self.global_size, self.local_size)
 
@@ -142,9 +140,7 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
             return self.whole_until
         return ANY_LENGTH if self.score == "qk" else 0
 
-    def _winners(
-        self, row: RowCache, query: Tensor, first: int, last: int, device_length: Tensor | None
-    ) -> Tensor:
+    def _winners(self, row: RowCache, query: Tensor, first: int, last: int) -> Tensor:
         """Positions in the middle, counted from `first`: int32 [C, H, T, k]."""
         from reattention_eval.cache import Int8Factory
         from reattention_kernels.topk_keys import indexable, topk_keys, topk_keys_indexed
@@ -154,8 +150,10 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
         wanted = self.candidates == "int8" and row.layer >= INT8_LAYER
         if wanted and last - first >= INT8_KEYS and indexable(query, key, self.top_k):
             index = row.state(Int8Factory(first, self.local_size)).index
-            return topk_keys_indexed(query, key, index, self.top_k, device_length)
-        return topk_keys(query, key, self.top_k, self.selection, device_length)
+            known = row.device_length
+            in_middle = None if known is None else known - self._fixed
+            return topk_keys_indexed(query, key, index, self.top_k, in_middle)
+        return topk_keys(query, key, self.top_k, self.selection, row.device_length, self._fixed)
 
     def _scored_keys(self, row: RowCache, first: int, last: int) -> Tensor:
         """Keys of the middle [Hkv, M, D], scaled where the score asks for it."""

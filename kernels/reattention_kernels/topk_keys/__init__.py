@@ -36,6 +36,7 @@ def topk_keys(
     k: int = 4,
     mode: str = "exact",
     device_length: Tensor | None = None,
+    less: int = 0,
 ) -> Tensor:
     """Positions of the k keys with the largest dot product, for every query of every head.
 
@@ -52,6 +53,7 @@ def topk_keys(
             every 128 can be chosen.
         device_length: int32 [1], or [B] for each entry: only the first so many keys exist; for
             calls that a CUDA graph repeats, and for chunks that see different parts of a row.
+        less: so many less than device_length says, so that one number serves a row and its middle.
 
     Returns:
         int32 [B, H, T, k], best first; -1 where fewer than k keys exist.
@@ -65,11 +67,11 @@ def topk_keys(
         from reattention_kernels.topk_keys.triton import topk_keys_triton
 
         with torch.cuda.device_of(query):
-            return topk_keys_triton(query, key, k, mode, device_length)
+            return topk_keys_triton(query, key, k, mode, device_length, less=less)
     if device_length is None:
         return topk_keys_blockwise(query, key, k, mode)
     winners = torch.empty(*query.shape[:3], k, dtype=torch.int32, device=query.device)
-    for entry, length in enumerate(entry_lengths(device_length, query.shape[0])):
+    for entry, length in enumerate(entry_lengths(device_length, query.shape[0], less)):
         some = slice(entry, entry + 1)
         winners[some] = topk_keys_blockwise(query[some], key[some, :, :length], k, mode)
     return winners

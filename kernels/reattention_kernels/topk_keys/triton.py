@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from reattention_kernels.dependent import dependent
 from reattention_kernels.device_number import number_step
 from reattention_kernels.topk_keys.insertion import insertion_asm
 from reattention_kernels.topk_keys.triton_prefill import best_blocks_kernel
@@ -106,6 +108,7 @@ def topk_keys_triton(
     mode: str = "exact",
     device_length: Tensor | None = None,
     tile: Tile | None = None,
+    less: int = 0,
 ) -> Tensor:
     """Same contract as `reattention_kernels.topk_keys`; k <= 16, head_dim <= 256, no float64."""
     b, h, t, _ = query.shape
@@ -116,8 +119,10 @@ def topk_keys_triton(
     key = key if key.stride(3) == 1 else key.contiguous()
     tile = tile or choose_tile(h // key.shape[1] * t, key, mode)
     n = key.shape[2] if device_length is None else device_length
-    blocks = best_blocks(query, key, k, tile, n)
-    rescore(query, key, blocks, out, tile, n, mode == "block_max")
+    if tile.gluon and device_length is not None and less:
+        n, less = device_length - less, 0
+    blocks = best_blocks(query, key, k, tile, n, less)
+    rescore(query, key, blocks, out, tile, n, mode == "block_max", less=less)
     return out
 
 
@@ -130,13 +135,16 @@ def splits_of(n_rows: int, pairs: int, n: int, tile: Tile, device: torch.device)
     return per_split, -(-n_tiles // per_split)
 
 
-def best_blocks(query: Tensor, key: Tensor, k: int, tile: Tile, n: int | Tensor) -> Tensor:
+def best_blocks(
+    query: Tensor, key: Tensor, k: int, tile: Tile, n: int | Tensor, less: int = 0
+) -> Tensor:
     """Pass 1: packed int64 [B * Hkv, G * T, splits * lanes * k] candidate blocks of every row.
 
-    n: how many of the keys there are, or where on the device that stands (int32 [1] or [B]).
+    n: how many of the keys there are, or where on the device that stands (int32 [1] or [B]), if
+    need be with `less` too many.
     """
     if not tile.gluon:
-        return best_blocks_of(query, key, k, tile, n)
+        return best_blocks_of(query, key, k, tile, n, less=less)
     from reattention_kernels.topk_keys.gluon_prefill import best_blocks_gluon
 
     pairs, n_rows = key.shape[0] * key.shape[1], query.shape[1] // key.shape[1] * query.shape[2]
@@ -151,6 +159,7 @@ def best_blocks_of(
     tile: Tile,
     n: int | Tensor,
     some: tuple[Tensor, Tensor] | None = None,
+    less: int = 0,
 ) -> Tensor:
     """Pass 1 in plain Triton; some = (rows int32 [B * Hkv, G * T], how many [B * Hkv])."""
     b, h, t, d = query.shape
@@ -174,10 +183,10 @@ def best_blocks_of(
     tiles = 1 if some else -(-n_rows // tile.rows)  # where none is listed, programs just cost
     best_blocks_kernel[(tiles, pairs, splits)](
         query, descriptor, key, blocks, *(some or (None, None)), n_rows, t, n, number_step(n),
-        kv_heads, per_split, *query.stride()[:3], *key_steps(key), SOME=some is not None,
+        less, kv_heads, per_split, *query.stride()[:3], *key_steps(key), SOME=some is not None,
         GROUP=h // kv_heads, D=d, DP=padded, BM=tile.rows, BN=tile.keys, LANES=tile.lanes, K=k,
         STAGES=tile.stages, TMA=tma, PRECISION="ieee", UPCAST=interpreted(),
-        ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps,
+        ASM=asm, CONSTRAINTS=constraints, num_warps=tile.warps, **follows(query, some),
     )  # fmt: skip
     return blocks
 
@@ -191,19 +200,26 @@ def rescore(
     n: int | Tensor,
     one_per_block: bool = False,
     some: tuple[Tensor, Tensor] | None = None,
+    less: int = 0,
 ) -> None:
     """Pass 2: out int32 [B, H, T, k], from the candidate blocks."""
     _, h, t, d = query.shape
     kv_heads, k, n_cand = key.shape[1], out.shape[3], blocks.shape[2]
     padded = max(16, triton.next_power_of_2(d))
     rescore_kernel[(h // kv_heads * t, blocks.shape[0])](
-        query, key, blocks, out, *(some or (None, None)), t, n, number_step(n), kv_heads, n_cand,
+        query, key, blocks, out, *(some or (None, None)), t, n, number_step(n), less, kv_heads,
+        n_cand,
         *query.stride()[:3], *key_steps(key), SOME=some is not None,
         GROUP=h // kv_heads, D=d, DP=padded, BLOCK=tile.block, LANES=tile.lanes, K=k,
         KP=triton.next_power_of_2(k), CP=candidate_room(n_cand),
         CHUNK=max(1, min(triton.next_power_of_2(k), tile.rescore_size // (tile.block * padded))),
-        ONE_PER_BLOCK=one_per_block, num_warps=tile.rescore_warps,
+        ONE_PER_BLOCK=one_per_block, num_warps=tile.rescore_warps, **follows(query, some),
     )  # fmt: skip
+
+
+def follows(query: Tensor, some: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
+    """A decode step's kernels start as the one before ends."""
+    return dependent(query) if query.shape[2] == 1 and some is None else {"DEPENDENT": False}
 
 
 def key_steps(key: Tensor) -> tuple[int, ...]:

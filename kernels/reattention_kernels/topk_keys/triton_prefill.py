@@ -16,6 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from reattention_kernels.dependent import await_previous
 from reattention_kernels.device_number import number
 
 INT64_MIN = tl.constexpr(-(2**63))
@@ -216,7 +217,7 @@ def best_blocks_of_rows(
 
 
 @triton.jit(
-    do_not_specialize=["n_rows", "n_keys", "n_keys_step", "n_queries", "n_kv_heads",
+    do_not_specialize=["n_rows", "n_keys", "n_keys_step", "n_less", "n_queries", "n_kv_heads",
                        "tiles_per_split"]
 )  # fmt: skip
 def best_blocks_kernel(
@@ -230,6 +231,7 @@ def best_blocks_kernel(
     n_queries,
     n_keys,
     n_keys_step,
+    n_less,
     n_kv_heads,
     tiles_per_split,
     stride_qb,
@@ -252,16 +254,18 @@ def best_blocks_kernel(
     UPCAST: tl.constexpr,
     ASM: tl.constexpr,
     CONSTRAINTS: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Grid (row tiles, KV heads * batch, splits) -> out [batch * KV heads, rows, splits, LANES, K].
 
-    Entry b of the batch has the first n_keys[b * n_keys_step] keys where n_keys is a pointer.
+    Entry b of the batch has the first n_keys[b * n_keys_step] - n_less keys where n_keys is a pointer.
     SOME: only the rows that rows_ptr [batch * KV heads, rows] lists, n_some_ptr of them per pair;
     out is then in the list's order, and the row tiles are the programs' in turn.
     """
+    await_previous(DEPENDENT)
     base_b, base_h = entry_of(tl.program_id(1), tl.num_programs(1), n_kv_heads)
     pair = base_b * n_kv_heads + base_h
-    n_keys = number(n_keys, base_b * n_keys_step)
+    n_keys = number(n_keys, base_b * n_keys_step, n_less)
     row_tile = tl.program_id(0)
     if SOME:
         n_slots = tl.load(n_some_ptr + pair)

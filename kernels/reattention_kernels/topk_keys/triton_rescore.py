@@ -10,6 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from reattention_kernels.dependent import await_previous
 from reattention_kernels.device_number import number
 from reattention_kernels.topk_keys.triton_prefill import (
     INT64_MIN,
@@ -123,7 +124,7 @@ def store_best(out_ptr, best, K: tl.constexpr, KP: tl.constexpr):
     tl.store(out_ptr + slot, found, mask=slot < K)
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys", "n_keys_step", "n_kv_heads", "n_cand"])
+@triton.jit(do_not_specialize=["n_queries", "n_keys", "n_keys_step", "n_less", "n_kv_heads", "n_cand"])
 def rescore_kernel(
     q_ptr,
     k_ptr,
@@ -134,6 +135,7 @@ def rescore_kernel(
     n_queries,
     n_keys,
     n_keys_step,
+    n_less,
     n_kv_heads,
     n_cand,
     stride_qb,
@@ -153,14 +155,16 @@ def rescore_kernel(
     CP: tl.constexpr,
     CHUNK: tl.constexpr,
     ONE_PER_BLOCK: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Grid (queries * GROUP, KV heads * batch); cand [B*Hkv, GROUP*T, n_cand] -> out [B, H, T, K].
 
     n_keys, SOME: as in best_blocks_kernel; cand is in the list's order.
     """
+    await_previous(DEPENDENT)
     base_b, base_h = entry_of(tl.program_id(1), tl.num_programs(1), n_kv_heads)
     pair = base_b * n_kv_heads + base_h
-    n_keys = number(n_keys, base_b * n_keys_step)
+    n_keys = number(n_keys, base_b * n_keys_step, n_less)
     # neighbours in the grid share a query position: their heads like the same keys (L2)
     t = tl.program_id(0) // GROUP
     g = tl.program_id(0) % GROUP

@@ -33,6 +33,7 @@ def attend_view(
     scale: float,
     device_length: Tensor | None = None,
     out: Tensor | None = None,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Attention of chunks over global + selected + local keys, whose number the device knows.
 
@@ -51,6 +52,7 @@ def attend_view(
         device_length: int32 [1] or [B], only the first so many keys of an entry exist; for calls
             that a CUDA graph repeats, and for chunks of one row.
         out: [B, H, T, D] of query's dtype, written and returned: any strides, the last 1.
+        counted: int64 [1] or [B], to which the number of selected keys is added.
 
     Returns:
         [B, H, T, D] of query's dtype.
@@ -59,7 +61,9 @@ def attend_view(
         from reattention_kernels.view.launch import attend_view_triton
 
         with torch.cuda.device_of(query):
-            return attend_view_triton(query, key, value, view, scale, device_length, out)
+            return attend_view_triton(query, key, value, view, scale, device_length, out, counted)
+    if counted is not None:
+        counted += view.counts if len(counted) > 1 else view.counts.sum()
     return _into(out, attend_view_naive(query, key, value, view, scale, device_length))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import triton
@@ -11,11 +12,12 @@ from torch import Tensor
 from reattention_kernels.causal.choice import view_attention
 from reattention_kernels.causal.launch import attend_causal_triton, upcast
 from reattention_kernels.causal.triton import LOG2E
+from reattention_kernels.dependent import dependent
 from reattention_kernels.device_number import number_step
 from reattention_kernels.view import DECODE_ROWS, SelectedView
 from reattention_kernels.view.triton import (
-    DECODE_KEYS,
     DECODE_SPLITS,
+    DECODE_TILE,
     FEW_HEADS,
     MORE_SPLITS,
     gather_view_kernel,
@@ -39,6 +41,7 @@ def attend_view_triton(
     scale: float,
     device_length: Tensor | None = None,
     out: Tensor | None = None,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`; never waits for the host."""
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
@@ -51,7 +54,7 @@ def attend_view_triton(
     group = query.shape[1] // key.shape[1]
     step = _decode if group * query.shape[2] <= DECODE_ROWS else _chunk
     n = key.shape[2] if device_length is None else device_length
-    return step(query, key, value, view, scale, n, out)
+    return step(query, key, value, view, scale, n, out, counted)
 
 
 def _chunk(
@@ -62,6 +65,7 @@ def _chunk(
     scale: float,
     n: int | Tensor,
     out: Tensor,
+    counted: Tensor | None,
 ) -> Tensor:
     positions, count, cos, sin, global_size, local_size = view
     b, h, t, d = query.shape
@@ -74,6 +78,7 @@ def _chunk(
     rotated = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
     gather_view_kernel[(triton.cdiv(capacity, 32), kv_heads, b)](
         key, value, positions, count, cos, sin, k_view, v_view, sizes,
+        counted, counter_step(counted),
         n, number_step(n), capacity, kv_heads, positions.shape[1],
         *key.stride()[:3], *value.stride()[:3],
         GLOBAL=global_size, LOCAL=local_size, D=d, HALF_P=half, BLOCK=32,
@@ -94,18 +99,22 @@ def _decode(
     scale: float,
     n: int | Tensor,
     out: Tensor,
+    counted: Tensor | None,
 ) -> Tensor:
     positions, count, cos, sin, global_size, local_size = view
     kv_heads = key.shape[1]
+    keys, warps, stages = DECODE_TILE
     # not by B: an entry has the same bits alone and among others
     splits = DECODE_SPLITS if kv_heads >= FEW_HEADS else MORE_SPLITS
 
-    def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
+    def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, Any]) -> None:
         decode_view_kernel[grid](
-            query, key, value, positions, count, cos, sin, parts, stats, scale * LOG2E,
+            query, key, value, positions, count, cos, sin, parts, stats,
+            counted, counter_step(counted), scale * LOG2E,
             n, number_step(n), query.shape[2], kv_heads, positions.shape[1],
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
-            GLOBAL=global_size, LOCAL=local_size, BN=DECODE_KEYS, UPCAST=upcast(), **layout,
+            GLOBAL=global_size, LOCAL=local_size, BN=keys, UPCAST=upcast(),
+            num_warps=warps, num_stages=stages, **layout,
         )  # fmt: skip
 
     return _joined(query, kv_heads, splits, launch, out)
@@ -128,7 +137,7 @@ def attend_whole_triton(
     if query.element_size() * d > 256:  # two stages of a wide head fill the shared memory
         keys, stages = keys // 2, 2
 
-    def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, int]) -> None:
+    def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, Any]) -> None:
         decode_whole_kernel[grid](
             query, key, value, parts, stats, scale * LOG2E,
             n, number_step(n), t, kv_heads,
@@ -144,7 +153,7 @@ def _joined(
     query: Tensor,
     kv_heads: int,
     splits: int,
-    launch: Callable[[Grid, Tensor, Tensor, dict[str, int]], None],
+    launch: Callable[[Grid, Tensor, Tensor, dict[str, Any]], None],
     out: Tensor | None,
 ) -> Tensor:
     """What `launch` finds in `splits` parts of the keys, joined: [B, H, T, D]."""
@@ -155,9 +164,15 @@ def _joined(
     stats = torch.empty(*shape, 2, dtype=torch.float32, device=query.device)
     if out is None:
         out = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
-    layout = dict(GROUP=h // kv_heads, D=d, HALF_P=half, ROWS=DECODE_ROWS)
+    layout: dict[str, Any] = dict(GROUP=h // kv_heads, D=d, HALF_P=half, ROWS=DECODE_ROWS)
+    layout |= dependent(query)
     launch((splits, kv_heads, b), parts, stats, layout)
     join_splits_kernel[(h // kv_heads * t, kv_heads, b)](
         parts, stats, out, t, kv_heads, *out.stride()[:3], SPLITS=splits, **layout
     )
     return out
+
+
+def counter_step(counted: Tensor | None) -> int:
+    """As `number_step`."""
+    return 0 if counted is None or counted.numel() == 1 else counted.stride(0)

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from reattention_kernels.device_number import number
 
-DECODE_KEYS = 64
+DECODE_TILE = (64, 4, 2)  # keys, warps, stages
 DECODE_SPLITS = 32  # programs a KV head
 FEW_HEADS, MORE_SPLITS = 8, 64  # with fewer KV heads 32 leave the card idle
 
@@ -26,6 +26,13 @@ def view_to_cache(j, positions_ptr, count, size, n_keys, GLOBAL: tl.constexpr, L
 
 
 @triton.jit
+def add_count(counted_ptr, at, count):
+    """To the counter of selected keys, where there is one; entries may share it."""
+    if counted_ptr is not None:
+        tl.atomic_add(counted_ptr + at, count.to(tl.int64), sem="relaxed")
+
+
+@triton.jit
 def rotated_half(ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF: tl.constexpr):
     """Both halves of rows, rotated: x1 c1 - x2 s1, x2 c2 + x1 s2 (float32)."""
     x1 = tl.load(ptr + at, mask=mask, other=0.0).to(tl.float32)
@@ -37,7 +44,9 @@ def rotated_half(ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF: tl.constexpr):
     return x1 * c1 - x2 * s1, x2 * c2 + x1 * s2
 
 
-@triton.jit(do_not_specialize=["n_keys", "limit_step", "capacity"])
+@triton.jit(
+    do_not_specialize=["counted_ptr", "counted_step", "n_keys", "limit_step", "capacity"]
+)
 def gather_view_kernel(
     k_ptr,
     v_ptr,
@@ -48,6 +57,8 @@ def gather_view_kernel(
     out_k_ptr,
     out_v_ptr,
     size_ptr,
+    counted_ptr,
+    counted_step,
     n_keys,
     limit_step,
     capacity,
@@ -74,6 +85,7 @@ def gather_view_kernel(
     size = GLOBAL + count + LOCAL
     if tl.program_id(0) + tl.program_id(1) == 0:
         tl.store(size_ptr + b, size)
+        add_count(counted_ptr, b * counted_step, count)
     j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     d = tl.arange(0, HALF_P)
     real = j < size

@@ -6,11 +6,12 @@ import triton
 import triton.language as tl
 
 from reattention_kernels.causal.triton import dot, softmax_step
+from reattention_kernels.dependent import await_previous
 from reattention_kernels.device_number import number
-from reattention_kernels.view.triton import rotated_half, view_to_cache
+from reattention_kernels.view.triton import add_count, rotated_half, view_to_cache
 
 
-@triton.jit(do_not_specialize=["n_keys", "limit_step", "n_queries"])
+@triton.jit(do_not_specialize=["counted_ptr", "counted_step", "n_keys", "limit_step", "n_queries"])
 def decode_view_kernel(
     q_ptr,
     k_ptr,
@@ -21,6 +22,8 @@ def decode_view_kernel(
     sin_ptr,
     part_ptr,
     stat_ptr,
+    counted_ptr,
+    counted_step,
     scale,
     n_keys,
     limit_step,
@@ -44,14 +47,18 @@ def decode_view_kernel(
     ROWS: tl.constexpr,
     BN: tl.constexpr,
     UPCAST: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Grid (splits, KV heads, batch) -> part [B, Hkv, splits, ROWS, 2, HALF_P] and their stats."""
+    await_previous(DEPENDENT)
     HALF: tl.constexpr = D // 2
     split = tl.program_id(0)
     n_splits = tl.num_programs(0)
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
     count = tl.load(count_ptr + b)
+    if split + tl.program_id(1) == 0:
+        add_count(counted_ptr, b * counted_step, count)
     end = number(n_keys, b * limit_step)
     size = GLOBAL + count + LOCAL
     blocks = tl.cdiv(tl.cdiv(size, BN), n_splits)
@@ -118,8 +125,10 @@ def join_splits_kernel(
     HALF_P: tl.constexpr,
     ROWS: tl.constexpr,
     SPLITS: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Grid (rows, KV heads, batch) -> out [B, H, T, D]."""
+    await_previous(DEPENDENT)
     HALF: tl.constexpr = D // 2
     row = tl.program_id(0)
     head = tl.program_id(1)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from reattention_kernels.causal.triton import dot, softmax_step
+from reattention_kernels.dependent import await_previous
 from reattention_kernels.device_number import number
 
 
@@ -39,8 +40,10 @@ def decode_whole_kernel(
     BN: tl.constexpr,
     STAGES: tl.constexpr,
     UPCAST: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """Grid (splits, KV heads, batch) -> part [B, Hkv, splits, ROWS, 2, HALF_P] and their stats."""
+    await_previous(DEPENDENT)
     split = tl.program_id(0)
     n_splits = tl.num_programs(0)
     head = tl.program_id(1).to(tl.int64)

@@ -16,7 +16,12 @@ __all__ = ["select_positions", "select_positions_naive", "select_positions_vecto
 
 
 def select_positions(
-    winners: Tensor, n: int, max_spans: int, span_size: int, device_length: Tensor | None = None
+    winners: Tensor,
+    n: int,
+    max_spans: int,
+    span_size: int,
+    device_length: Tensor | None = None,
+    less: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Vote over all heads and queries, keep the best positions, widen them to spans, unite them.
 
@@ -31,6 +36,7 @@ def select_positions(
         span_size: keys per span.
         device_length: int32 [1], or [B] for each entry: only the first so many positions exist;
             for calls that a CUDA graph repeats, and for chunks that see different parts of a row.
+        less: so many less than device_length says, so that one number serves a row and its middle.
 
     Returns:
         positions int32 [B, max_spans * span_size], ascending, -1 behind the last one;
@@ -47,13 +53,13 @@ def select_positions(
         from reattention_kernels.votes.triton import select_positions_triton
 
         with torch.cuda.device_of(winners):
-            return select_positions_triton(winners, n, max_spans, span_size, device_length)
+            return select_positions_triton(winners, n, max_spans, span_size, device_length, less)
     if device_length is None:
         return select_positions_vectorized(winners, n, max_spans, span_size)
     width = max_spans * span_size
     positions = torch.empty(winners.shape[0], width, dtype=torch.int32, device=winners.device)
     count = torch.empty(winners.shape[0], dtype=torch.int32, device=winners.device)
-    for entry, length in enumerate(entry_lengths(device_length, winners.shape[0])):
+    for entry, length in enumerate(entry_lengths(device_length, winners.shape[0], less)):
         some = slice(entry, entry + 1)
         positions[some], count[some] = select_positions_vectorized(
             winners[some], length, max_spans, span_size

@@ -1,6 +1,6 @@
 """Triton form of `select_positions`: no sort of the winners, no wait for the host.
 
-Few winners (a decode step) are compared with each other in one program. Many are counted by
+Few winners (a decode step) are compared with each other in one program, without a sort. Many are counted by
 atomics; a histogram of the counts gives the fewest votes that still win (the level), and the
 positions above it, plus the lowest ones at it, are the kept ones. All sums are of integers, so the
 result does not depend on the order of the atomics. No kernel's shape depends on how many winners
@@ -14,14 +14,31 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from reattention_kernels.dependent import await_previous, dependent
 from reattention_kernels.device_number import number, number_step
 
 FEW_WINNERS = 128  # comparing 256 with each other spills, and takes ten times as long
-FAR = tl.constexpr(2**30)  # behind every position; adding a span to it does not overflow
+FAR = tl.constexpr(2**31 - 1)  # behind every position
+FEW_WARPS = 16
 SEGMENT = 2048  # positions per program of the scans over all positions
 SEGMENTS_AT_ONCE = 256
 FEW_VOTES = 64  # positions with fewer are counted in the program first: they are many
 BINS_AT_ONCE = 512
+
+
+@triton.jit
+def store_spans(
+    start, length, offset, out_ptr, count_ptr, WIDTH: tl.constexpr, SPAN_P: tl.constexpr
+):
+    """start, start + 1, .. to places offset, offset + 1, .. of out [WIDTH], -1 behind the last."""
+    total = tl.sum(length, 0)
+    e = tl.arange(0, SPAN_P)
+    inside = e[None, :] < length[:, None]
+    tl.store(out_ptr + offset[:, None] + e[None, :], start[:, None] + e[None, :], mask=inside)
+    for base in range(total // 1024 * 1024, WIDTH, 1024):
+        slot = base + tl.arange(0, 1024)
+        tl.store(out_ptr + slot, slot * 0 - 1, mask=(slot >= total) & (slot < WIDTH))
+    tl.store(count_ptr, total)
 
 
 @triton.jit
@@ -47,17 +64,10 @@ def write_spans(
     start = tl.maximum(tl.maximum(pos - SPAN // 2, 0), end_before)
     length = tl.where(kept, tl.maximum(end - start, 0), 0)
     offset = tl.cumsum(length, 0) - length
-    total = tl.sum(length, 0)
-    e = tl.arange(0, SPAN_P)
-    inside = kept[:, None] & (e[None, :] < length[:, None])
-    tl.store(out_ptr + offset[:, None] + e[None, :], start[:, None] + e[None, :], mask=inside)
-    for base in range(0, WIDTH, 1024):
-        slot = base + tl.arange(0, 1024)
-        tl.store(out_ptr + slot, slot * 0 - 1, mask=(slot >= total) & (slot < WIDTH))
-    tl.store(count_ptr, total)
+    store_spans(start, length, offset, out_ptr, count_ptr, WIDTH, SPAN_P)
 
 
-@triton.jit(do_not_specialize=["n_winners", "n", "n_step"])
+@triton.jit(do_not_specialize=["n_winners", "n", "n_step", "n_less"])
 def select_few_kernel(
     winners_ptr,
     out_ptr,
@@ -65,28 +75,42 @@ def select_few_kernel(
     n_winners,
     n,
     n_step,
+    n_less,
     MAX_SPANS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPAN: tl.constexpr,
     SPAN_P: tl.constexpr,
     P: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
-    """Grid (batch,): the whole operation for at most P winners."""
+    """Grid (batch,): the whole operation for at most P winners.
+
+    Each winner is compared with each; nothing is sorted, since a decode step waits for every
+    exchange between threads. int32 [P] over [P, P] are four sums or maxima.
+    """
+    await_previous(DEPENDENT)
     row = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, P)
     pos = tl.load(winners_ptr + row * n_winners + i, mask=i < n_winners, other=-1)
-    same = (pos[:, None] == pos[None, :]) & (pos >= 0)[:, None]
-    votes = tl.sum(same.to(tl.int32), 1)
-    earlier = tl.sum((same & (i[None, :] < i[:, None])).to(tl.int32), 1)
-    single = (pos >= 0) & (earlier == 0)  # one stands for all equal ones
-    beats = (votes[None, :] > votes[:, None]) | (
-        (votes[None, :] == votes[:, None]) & (pos[None, :] < pos[:, None])
-    )
-    rank = tl.sum((beats & single[None, :]).to(tl.int32), 1)
-    pos = tl.sort(tl.where(single & (rank < MAX_SPANS), pos, FAR))
-    end = number(n, row * n_step)
-    kept = pos < FAR
-    write_spans(pos, kept, out_ptr + row * WIDTH, count_ptr + row, end, P, WIDTH, SPAN, SPAN_P)
+    end = number(n, row * n_step, n_less)
+    real = pos >= 0
+    same = pos[:, None] == pos[None, :]
+    both = tl.where(same, 1 + ((i[None, :] < i[:, None]).to(tl.int32) << 16), 0)
+    both = tl.sum(both, 1)  # votes, and earlier ones above: one stands for all equal ones
+    kept = real & (both < 65536)
+    if MAX_SPANS < P:
+        order = (both.to(tl.int64) << 32) | (0x7FFFFFFF - pos).to(tl.int64)
+        order = tl.where(kept, order, 0)
+        rank = tl.sum((order[None, :] > order[:, None]).to(tl.int32), 1)
+        kept = kept & (rank < MAX_SPANS)
+    # spans have one length, so each adds what lies past the end of the one before it
+    last = tl.where(kept, tl.minimum(pos - SPAN // 2 + SPAN, end), 0)
+    below = tl.where(kept, pos, FAR)[None, :] < pos[:, None]
+    before = tl.max(tl.where(below, last[None, :], 0), 1)
+    start = tl.maximum(tl.maximum(pos - SPAN // 2, 0), before)
+    length = tl.where(kept, tl.maximum(last - start, 0), 0)
+    offset = tl.sum(tl.where(below, length[None, :], 0), 1)
+    store_spans(start, length, offset, out_ptr + row * WIDTH, count_ptr + row, WIDTH, SPAN_P)
 
 
 @triton.jit(do_not_specialize=["n_winners", "n"])
@@ -198,13 +222,14 @@ def list_kernel(
     tl.store(list_ptr + row * MAX_SPANS + slot, i + 1, mask=chosen)
 
 
-@triton.jit(do_not_specialize=["list_ptr", "n", "n_step"])
+@triton.jit(do_not_specialize=["list_ptr", "n", "n_step", "n_less"])
 def finish_kernel(
     list_ptr,
     out_ptr,
     count_ptr,
     n,
     n_step,
+    n_less,
     MAX_SPANS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPAN: tl.constexpr,
@@ -215,12 +240,17 @@ def finish_kernel(
     row = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, P)
     pos = tl.load(list_ptr + row * MAX_SPANS + i, mask=i < MAX_SPANS, other=0) - 1
-    end = number(n, row * n_step)
+    end = number(n, row * n_step, n_less)
     write_spans(pos, pos >= 0, out_ptr + row * WIDTH, count_ptr + row, end, P, WIDTH, SPAN, SPAN_P)
 
 
 def select_positions_triton(
-    winners: Tensor, n: int, max_spans: int, span_size: int, device_length: Tensor | None = None
+    winners: Tensor,
+    n: int,
+    max_spans: int,
+    span_size: int,
+    device_length: Tensor | None = None,
+    less: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Same contract as `reattention_kernels.select_positions`; winners int32."""
     b, device = winners.shape[0], winners.device
@@ -235,8 +265,9 @@ def select_positions_triton(
     if n_winners <= FEW_WINNERS:
         padded = max(16, triton.next_power_of_2(n_winners))
         select_few_kernel[(b,)](
-            winners, out, count, n_winners, end, number_step(end), P=padded, num_warps=16, **spans
-        )
+            winners, out, count, n_winners, end, number_step(end), less,
+            P=padded, num_warps=FEW_WARPS, **spans, **dependent(winners),
+        )  # fmt: skip
         return out, count
     # fewer than max_spans positions can reach the last bin, so the level lies below it
     bins = n_winners // max_spans + 3
@@ -258,7 +289,7 @@ def select_positions_triton(
     )  # fmt: skip
     padded = max(16, triton.next_power_of_2(max_spans))
     finish_kernel[(b,)](
-        kept, out, count, end, number_step(end), P=padded,
+        kept, out, count, end, number_step(end), less, P=padded,
         num_warps=4 if padded <= 128 else 8, **spans,
     )  # fmt: skip
     return out, count
