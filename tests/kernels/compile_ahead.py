@@ -60,7 +60,8 @@ def calls(heads: int, kv_heads: int) -> None:
         view = SelectedView(spans, count, table, table, 32, 4096)
         held = cache.expand(c, -1, -1, -1)
         out = torch.empty(c, t, heads, 128, **meta).transpose(1, 2)
-        attend_view_triton(query, held, held, view, 0.1, length, out)
+        counted = torch.empty(c, dtype=torch.int64, device="meta")
+        attend_view_triton(query, held, held, view, 0.1, length, out, counted)
     for t in (1, 16, 17, 8191):
         norm.rms_norm_triton(torch.empty(1, t, 1536, **meta), torch.empty(1536, **meta), 1e-5)
         table = torch.empty(1_048_576, 128, **meta)[77 : 77 + t]

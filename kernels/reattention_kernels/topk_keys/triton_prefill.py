@@ -258,7 +258,8 @@ def best_blocks_kernel(
 ):
     """Grid (row tiles, KV heads * batch, splits) -> out [batch * KV heads, rows, splits, LANES, K].
 
-    Entry b of the batch has the first n_keys[b * n_keys_step] - n_less keys where n_keys is a pointer.
+    Entry b of the batch has the first n_keys[b * n_keys_step] - n_less keys where n_keys is a
+    pointer.
     SOME: only the rows that rows_ptr [batch * KV heads, rows] lists, n_some_ptr of them per pair;
     out is then in the list's order, and the row tiles are the programs' in turn.
     """

@@ -124,7 +124,9 @@ def store_best(out_ptr, best, K: tl.constexpr, KP: tl.constexpr):
     tl.store(out_ptr + slot, found, mask=slot < K)
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys", "n_keys_step", "n_less", "n_kv_heads", "n_cand"])
+@triton.jit(
+    do_not_specialize=["n_queries", "n_keys", "n_keys_step", "n_less", "n_kv_heads", "n_cand"]
+)
 def rescore_kernel(
     q_ptr,
     k_ptr,

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from reattention_kernels.device_number import number
 
-DECODE_TILE = (64, 4, 2)  # keys, warps, stages
+DECODE_TILE = (64, 4, 3)  # keys, warps, stages
 DECODE_SPLITS = 32  # programs a KV head
 FEW_HEADS, MORE_SPLITS = 8, 64  # with fewer KV heads 32 leave the card idle
 
@@ -44,9 +44,7 @@ def rotated_half(ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF: tl.constexpr):
     return x1 * c1 - x2 * s1, x2 * c2 + x1 * s2
 
 
-@triton.jit(
-    do_not_specialize=["counted_ptr", "counted_step", "n_keys", "limit_step", "capacity"]
-)
+@triton.jit(do_not_specialize=["counted_ptr", "counted_step", "n_keys", "limit_step", "capacity"])
 def gather_view_kernel(
     k_ptr,
     v_ptr,

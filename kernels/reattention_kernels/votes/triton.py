@@ -1,8 +1,8 @@
 """Triton form of `select_positions`: no sort of the winners, no wait for the host.
 
-Few winners (a decode step) are compared with each other in one program, without a sort. Many are counted by
-atomics; a histogram of the counts gives the fewest votes that still win (the level), and the
-positions above it, plus the lowest ones at it, are the kept ones. All sums are of integers, so the
+Few winners (a decode step) are compared with each other in one program, without a sort. Many are
+counted by atomics; a histogram of the counts gives the fewest votes that still win (the level), and
+the positions above it, plus the lowest ones at it, are the kept ones. All sums are of integers, so the
 result does not depend on the order of the atomics. No kernel's shape depends on how many winners
 or positions there are, so that each is compiled once.
 """
@@ -19,7 +19,7 @@ from reattention_kernels.device_number import number, number_step
 
 FEW_WINNERS = 128  # comparing 256 with each other spills, and takes ten times as long
 FAR = tl.constexpr(2**31 - 1)  # behind every position
-FEW_WARPS = 16
+FEW_WARPS = 8
 SEGMENT = 2048  # positions per program of the scans over all positions
 SEGMENTS_AT_ONCE = 256
 FEW_VOTES = 64  # positions with fewer are counted in the program first: they are many
@@ -85,31 +85,31 @@ def select_few_kernel(
 ):
     """Grid (batch,): the whole operation for at most P winners.
 
-    Each winner is compared with each; nothing is sorted, since a decode step waits for every
-    exchange between threads. int32 [P] over [P, P] are four sums or maxima.
+    Each winner is compared with each, and nothing is sorted: a decode step waits for every exchange
+    between threads. In [P, P] a column is a winner and the rows are the others, so that a thread
+    adds up what it holds.
     """
     await_previous(DEPENDENT)
     row = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, P)
     pos = tl.load(winners_ptr + row * n_winners + i, mask=i < n_winners, other=-1)
     end = number(n, row * n_step, n_less)
-    real = pos >= 0
     same = pos[:, None] == pos[None, :]
-    both = tl.where(same, 1 + ((i[None, :] < i[:, None]).to(tl.int32) << 16), 0)
-    both = tl.sum(both, 1)  # votes, and earlier ones above: one stands for all equal ones
-    kept = real & (both < 65536)
+    both = tl.where(i[:, None] < i[None, :], 65537, 1)
+    both = tl.sum(tl.where(same, both, 0), 0)  # votes, and above them those that came earlier
+    kept = (pos >= 0) & (both < 65536)  # one stands for all equal ones
     if MAX_SPANS < P:
         order = (both.to(tl.int64) << 32) | (0x7FFFFFFF - pos).to(tl.int64)
         order = tl.where(kept, order, 0)
-        rank = tl.sum((order[None, :] > order[:, None]).to(tl.int32), 1)
+        rank = tl.sum((order[:, None] > order[None, :]).to(tl.int32), 0)
         kept = kept & (rank < MAX_SPANS)
     # spans have one length, so each adds what lies past the end of the one before it
     last = tl.where(kept, tl.minimum(pos - SPAN // 2 + SPAN, end), 0)
-    below = tl.where(kept, pos, FAR)[None, :] < pos[:, None]
-    before = tl.max(tl.where(below, last[None, :], 0), 1)
+    below = tl.where(kept, pos, FAR)[:, None] < pos[None, :]
+    before = tl.max(tl.where(below, last[:, None], 0), 0)
     start = tl.maximum(tl.maximum(pos - SPAN // 2, 0), before)
     length = tl.where(kept, tl.maximum(last - start, 0), 0)
-    offset = tl.sum(tl.where(below, length[None, :], 0), 1)
+    offset = tl.sum(tl.where(below, length[:, None], 0), 0)
     store_spans(start, length, offset, out_ptr + row * WIDTH, count_ptr + row, WIDTH, SPAN_P)
 
 
