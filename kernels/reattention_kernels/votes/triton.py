@@ -2,9 +2,9 @@
 
 Few winners (a decode step) are compared with each other in one program, without a sort. Many are
 counted by atomics; a histogram of the counts gives the fewest votes that still win (the level), and
-the positions above it, plus the lowest ones at it, are the kept ones. All sums are of integers, so the
-result does not depend on the order of the atomics. No kernel's shape depends on how many winners
-or positions there are, so that each is compiled once.
+the positions above it, plus the lowest ones at it, are the kept ones. All sums are of integers, so
+the result does not depend on the order of the atomics. No kernel's shape depends on how many
+winners or positions there are, so that each is compiled once.
 """
 
 from __future__ import annotations
