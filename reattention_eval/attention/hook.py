@@ -152,6 +152,10 @@ class Hook:
             return False
         return self._answered == len(self.layers)
 
+    def describe_layers(self) -> list[list[object]]:
+        """Each layer's sliding window and RoPE, as JSON."""
+        return [[layer.window, layer.rope.describe()] for layer in self._parts.layers]
+
     def frequencies(self, length: int) -> tuple[int, ...]:
         """What tells apart the RoPE frequencies that row 0 has at its positions as it grows to
         `length` tokens; a selection counts its own positions, and they stay the same."""

@@ -94,6 +94,17 @@ class ViewRope:
             return length if length > self._limit else 0
         return int(self._kind == "longrope" and length > self._limit)
 
+    def describe(self) -> list[object]:
+        """What tells this RoPE from another, as JSON; five digits of a frequency, since processors
+        round the others."""
+        buffers = sorted(self._original.named_buffers())
+        frequencies = [[name, [f"{x:.4e}" for x in part.tolist()]] for name, part in buffers]
+        scaling = sorted(
+            (name, f"{value:.4e}") for name, value in vars(self._original).items()
+            if name.endswith("attention_scaling") and isinstance(value, (float, int))
+        )  # fmt: skip
+        return [self._kind, self._limit, *self._layer_type, frequencies, scaling]
+
     def device_tables(
         self, low: int, high: int, like: Tensor, length: int = 0
     ) -> tuple[Tensor, Tensor] | None:
