@@ -21,7 +21,7 @@ from reattention_eval.cache import LayerCache
 from reattention_eval.engine.fingerprint import model_fingerprint
 from reattention_eval.engine.saved import SavedPrompt, read_about, read_file, write_folder
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import Method, method_settings
+from reattention_eval.methods import Method, method_settings, text_of_method
 from reattention_eval.parallel import ranks_of
 
 SHARD_BYTES = 64 << 20
@@ -128,16 +128,10 @@ def _check(folder: Path, saved: dict[str, Any], here: dict[str, Any]) -> None:
         )
     if saved["method"] != here["method"]:
         raise ConfigError(
-            f"{folder} was read under {_said(saved['method'])}, and attached is "
-            f"{_said(here['method'])}: keys of later layers depend on it; attach the method that "
-            "it was read under, or read the text again."
+            f"{folder} was read under {text_of_method(saved['method'])}, and attached is "
+            f"{text_of_method(here['method'])}: keys of later layers depend on it; attach the "
+            "method that it was read under, or read the text again."
         )
-
-
-def _said(settings: dict[str, Any]) -> str:
-    """A method as the command line takes it."""
-    fields = ",".join(f"{key}={value}" for key, value in settings.items() if key != "type")
-    return f"{settings['type']}:{fields}" if fields else str(settings["type"])
 
 
 def _require_whole(model: nn.Module) -> None:

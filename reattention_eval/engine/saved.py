@@ -57,7 +57,7 @@ def write_folder(folder: Path, about: dict[str, Any], parts: Parts, size: int) -
         DataError: too little room, or the disk refuses.
     """
     folder = Path(os.path.abspath(folder.expanduser()))
-    _check_target(folder)
+    check_target(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free
@@ -130,8 +130,8 @@ def read_file(folder: Path, about: dict[str, Any], name: str) -> dict[str, Tenso
         raise DataError(f"{path} cannot be read ({error}); {_AGAIN}.") from error
 
 
-def _check_target(folder: Path) -> None:
-    """Nothing but a session that was saved before may be in the way."""
+def check_target(folder: Path) -> None:
+    """Raise ConfigError where anything but a session that was saved before is in the way."""
     if folder.is_dir() and ((folder / HEADER).is_file() or not any(folder.iterdir())):
         return
     if folder.exists() or folder.is_symlink():
