@@ -36,6 +36,10 @@ def pick_device(name: str | None) -> str:
         )
     if kind == "cuda" and not cuda:
         raise ConfigError("no CUDA device is visible here; leave --device out, or give cpu.")
+    if kind == "cuda" and chosen != "auto":
+        count = torch.cuda.device_count()
+        if (torch.device(chosen).index or 0) >= count:
+            raise ConfigError(f"{chosen} is not here: {count} CUDA devices are visible.")
     return chosen
 
 
