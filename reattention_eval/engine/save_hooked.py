@@ -105,11 +105,10 @@ def _name(layer: int, shard: int) -> str:
 
 def _describe(model: Any, hook: Hook, method: Method) -> dict[str, Any]:
     """What has to be equal where it is loaded, and the model's name."""
-    settings = json.loads(json.dumps(method_settings(method), default=repr))
     return {
         "model": str(getattr(model.config, "_name_or_path", "") or type(model).__name__),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "method": settings,
+        "method": _settings(method),
         "fingerprint": model_fingerprint(model, hook),
     }
 
@@ -126,12 +125,27 @@ def _check(folder: Path, saved: dict[str, Any], here: dict[str, Any]) -> None:
             f"{folder} was read by another model ({saved['model']}) than {here['model']}: their "
             "weights, layers or RoPE differ; load that model, or read the text again."
         )
-    if saved["method"] != here["method"]:
+    _check_settings(folder, saved["method"], here["method"])
+
+
+def check_method(folder: Path, saved: dict[str, Any], method: Method) -> None:
+    """Raise ConfigError where `folder` was read under another method; needs no model."""
+    _check_settings(folder, saved["method"], _settings(method))
+
+
+def _check_settings(folder: Path, saved: dict[str, Any], here: dict[str, Any]) -> None:
+    if saved != here:
         raise ConfigError(
-            f"{folder} was read under {text_of_method(saved['method'])}, and attached is "
-            f"{text_of_method(here['method'])}: keys of later layers depend on it; attach the "
-            "method that it was read under, or read the text again."
+            f"{folder} was read under {text_of_method(saved)}, and this is "
+            f"{text_of_method(here)}: keys of later layers depend on it; take the method that it "
+            "was read under, or read the text again."
         )
+
+
+def _settings(method: Method) -> dict[str, Any]:
+    """As JSON gives them back."""
+    settings: dict[str, Any] = json.loads(json.dumps(method_settings(method), default=repr))
+    return settings
 
 
 def _require_whole(model: nn.Module) -> None:

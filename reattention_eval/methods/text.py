@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods.base import Method
-from reattention_eval.methods.registry import build_method
+from reattention_eval.methods.registry import build_method, method_class
 
 
 def method_of_text(text: str) -> Method:
@@ -28,9 +29,17 @@ def method_of_text(text: str) -> Method:
 
 
 def text_of_method(settings: Mapping[str, Any]) -> str:
-    """`method_of_text`'s word for what `method_settings` gave."""
-    fields = ",".join(f"{key}={value}" for key, value in settings.items() if key != "type")
-    return f"{settings['type']}:{fields}" if fields else str(settings["type"])
+    """`method_of_text`'s word for what `method_settings` gave, without what is so by default."""
+    try:
+        fields = dataclasses.fields(method_class(str(settings["type"])))
+    except ConfigError:  # not installed here
+        fields = ()
+    default = {field.name: field.default for field in fields}
+    own = [
+        f"{name}={value}" for name, value in settings.items()
+        if name != "type" and not (name in default and default[name] == value)
+    ]  # fmt: skip
+    return f"{settings['type']}:{','.join(own)}" if own else str(settings["type"])
 
 
 def _value(text: str) -> Any:

@@ -86,6 +86,9 @@ def test_questions_of_stdin_and_what_was_saved(model: Path, book: Path, tmp_path
     assert again.stdout == expected()[1] + "\n"
     assert "loaded" in again.stderr
     assert "tokens/s" not in again.stderr
+    wrong = run(str(book), "Why?", "--load", str(kept), "--method", "full")
+    assert wrong.exit_code == 2
+    assert "was read under reattention:" in wrong.stderr
     book.write_text(TEXT.replace("number 20", "number 14"))
     other = run(*words(model, book, QUESTIONS[0], "--load", kept))
     assert other.exit_code == 2

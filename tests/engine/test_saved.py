@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from repeats import repeat_without_gpu
 from safetensors import safe_open
 from tiny_models import longrope, random_prompt, tiny_model
 
@@ -17,7 +18,8 @@ from reattention_eval.attention import View
 from reattention_eval.cache import RowState
 from reattention_eval.engine import save_hooked
 from reattention_eval.errors import ConfigError, DataError
-from reattention_eval.methods import ViewMethod
+from reattention_eval.methods import ViewMethod, method_of_text, method_settings, text_of_method
+from reattention_eval.parallel import Ranks
 
 BLOCK = 4
 
@@ -289,3 +291,41 @@ def test_native_methods_refuse(tmp_path):
         for call in (session.save, session.load):
             with pytest.raises(ConfigError, match="native_full"):
                 call(tmp_path / "read")
+
+
+def test_repeated_steps_behind_what_was_loaded(tmp_path, monkeypatch):
+    """Decode steps as graphs, which read the storage that was there when they were captured."""
+    rooms = repeat_without_gpu(monkeypatch)
+    method = ReAttention(4, 64, 8, 3, 9, chunk_size=64)
+    model = tiny_model()
+    model.generation_config.eos_token_id = None
+    with attach(model, method) as session:
+        session.prefill(random_prompt(150), max_new_tokens=30)
+        session.save(tmp_path / "read")
+        expected = session.generate(max_new_tokens=20)
+        session.load(tmp_path / "read", max_new_tokens=30)
+        assert torch.equal(session.generate(max_new_tokens=20), expected)
+        session.prefill(random_prompt(300, seed=3))
+        session.load(tmp_path / "read")
+        assert torch.equal(session.generate(max_new_tokens=20), expected)
+    assert rooms
+
+
+def test_heads_spread_over_processes_refuse(tmp_path, monkeypatch):
+    with attach(tiny_model(), METHODS[0]) as session:
+        session.prefill(random_prompt(20))
+        two = Ranks(0, 2, torch.device("cpu"))
+        monkeypatch.setattr(save_hooked, "ranks_of", lambda model: two)
+        for call in (session.save, session.load):
+            with pytest.raises(ConfigError, match="2 processes"):
+                call(tmp_path / "read")
+
+
+@pytest.mark.parametrize(
+    "text", ["full", "reattention:local_size=2048,score=qkv_l1", "streaming_llm:chunk_size=7"]
+)
+def test_a_method_in_a_word(text):
+    assert text_of_method(method_settings(method_of_text(text))).count(",") == text.count(",")
+    assert method_of_text(text_of_method(method_settings(method_of_text(text)))) == (
+        method_of_text(text)
+    )
