@@ -75,7 +75,7 @@ def ask(wishes: Wishes) -> int:
     _check_kept(wishes, document, kept)
     dtype = saved["dtype"] if wishes.dtype == "auto" and saved else wishes.dtype
     tokens = len(document.ids)
-    _say(f"{wishes.file}: {tokens:,} tokens for {name} under {method.name}")
+    _say(f"{wishes.file}: {tokens:,} tokens for {Path(name).name} under {method.name}")
     check_room(wishes.file, name, method, tokens, wishes.room, dtype, device, wishes.save)
     model, _ = load_model(name, dtype=dtype, device_map=None if device == "cpu" else device)
     with attach(model, method) as session:
