@@ -152,9 +152,13 @@ class Hook:
             return False
         return self._answered == len(self.layers)
 
-    def describe_layers(self) -> list[list[object]]:
-        """Each layer's sliding window and RoPE, as JSON."""
-        return [[layer.window, layer.rope.describe()] for layer in self._parts.layers]
+    def layer_kinds(self) -> list[tuple[int | None, int]]:
+        """Each layer's sliding window, and which of `rope_samples` is its own."""
+        return [(layer.window, self._ropes.index(layer.rope)) for layer in self._parts.layers]
+
+    def rope_samples(self) -> list[list[float]]:
+        """See `ViewRope.samples`."""
+        return [rope.samples() for rope in self._ropes]
 
     def frequencies(self, length: int) -> tuple[int, ...]:
         """What tells apart the RoPE frequencies that row 0 has at its positions as it grows to

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from reattention_eval.attention import Hook
 from reattention_eval.cache import LayerCache
-from reattention_eval.engine.fingerprint import model_fingerprint
+from reattention_eval.engine.fingerprint import model_fingerprint, same_rope
 from reattention_eval.engine.saved import SavedPrompt, read_about, read_file, write_folder
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method, method_settings, text_of_method
@@ -110,6 +110,7 @@ def _describe(model: Any, hook: Hook, method: Method) -> dict[str, Any]:
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "method": _settings(method),
         "fingerprint": model_fingerprint(model, hook),
+        "rope": hook.rope_samples(),
     }
 
 
@@ -120,7 +121,8 @@ def _check(folder: Path, saved: dict[str, Any], here: dict[str, Any]) -> None:
             f"{folder} was read in {saved['dtype']} and this model computes in {here['dtype']}; "
             f"load the model in {saved['dtype']}, or read the text again."
         )
-    if saved["fingerprint"] != here["fingerprint"]:
+    same = saved["fingerprint"] == here["fingerprint"] and same_rope(saved["rope"], here["rope"])
+    if not same:
         raise ConfigError(
             f"{folder} was read by another model ({saved['model']}) than {here['model']}: their "
             "weights, layers or RoPE differ; load that model, or read the text again."

@@ -208,6 +208,36 @@ def test_what_does_not_fit_is_refused_and_the_session_stays(tmp_path):
         session.load(read)  # the same predictions
 
 
+def test_the_model_is_the_same_where_processors_round_otherwise(tmp_path):
+    """Frequencies a unit in the last place off, as another device computes them."""
+    read, model = tmp_path / "read", tiny_model()
+    with attach(model, METHODS[2]) as session:
+        session.prefill(random_prompt(20))
+        session.save(read)
+    for factor, fits in ((1 + 2e-7, True), (1.001, False)):
+        other = tiny_model()
+        rotary = other.model.rotary_emb
+        rotary.inv_freq = rotary.original_inv_freq = rotary.inv_freq * factor
+        with attach(other, METHODS[2]) as session:
+            if fits:
+                session.load(read)
+                continue
+            with pytest.raises(ConfigError, match="RoPE"):
+                session.load(read)
+
+
+def test_a_longer_prompt_before_makes_no_other_model(tmp_path):
+    """Modules of dynamic NTK keep the frequencies of the longest prompt they have seen."""
+    scaling = dict(rope_type="dynamic", factor=2.0)
+    model = tiny_model(window=32, rope_scaling=scaling, dtype=torch.float32)
+    with attach(model, METHODS[2]) as session:
+        session.prefill(random_prompt(20))
+        session.save(tmp_path / "read")
+    model(random_prompt(90))
+    with attach(model, METHODS[2]) as session:
+        session.load(tmp_path / "read")
+
+
 def test_what_is_damaged_is_refused(tmp_path):
     read, model = tmp_path / "read", tiny_model()
     with attach(model, METHODS[0]) as session:
