@@ -83,12 +83,13 @@ def ask(wishes: Wishes) -> int:
             session.load(wishes.load, max_new_tokens=tokens - len(kept) + wishes.room)
             _say(f"loaded {len(kept):,} tokens from {wishes.load}")
         read = _read(session, document.ids, len(kept), wishes.room)
+        if read < tokens:
+            _say(f"reading ended at {read:,} of {tokens:,} tokens ({read / tokens:.0%})")
         if wishes.save:
             _say("saving")
             session.save(wishes.save)
             _say(f"saved in {wishes.save}")
         if read < tokens:
-            _say(f"reading ended at {read:,} of {tokens:,} tokens ({read / tokens:.0%})")
             if wishes.save:
                 _say(f"--load {wishes.save} goes on with the rest")
                 return INTERRUPTED
