@@ -104,7 +104,7 @@ def prepare_prompt(
 
     encoding = tokenizer(rendered.text, add_special_tokens=False, verbose=False)
     ids: list[int] = list(encoding["input_ids"])
-    prefix = _special_prefix(tokenizer)
+    prefix = special_prefix(tokenizer)
     if ids[: len(prefix)] == prefix:
         prefix = []
     n_total = len(prefix) + len(ids)
@@ -133,17 +133,32 @@ def _render_chat(
             f"the tokenizer {_name(tokenizer)} has no chat template; "
             "set chat_template=False, or use the chat version of the model."
         )
-    shell = _apply_template(tokenizer, _PLACE, system)
+    before, after = chat_shell(tokenizer, system)
     text = _apply_template(tokenizer, prompt, system)
-    before, place, after = shell.partition(_PLACE)
     # Templates may trim the user's text, so its end is found from the right.
     fits = text.startswith(before) and text.endswith(after)
-    if not place or _PLACE in after or not fits or len(text) <= len(before) + len(after):
-        raise ConfigError(
-            f"the chat template of {_name(tokenizer)} does not put the user's text into the prompt "
-            "exactly once; set chat_template=False and write the turns into the prompt."
-        )
+    if not fits or len(text) <= len(before) + len(after):
+        raise _shown_otherwise(tokenizer)
     return _Rendered(text + answer_prefix, len(before), len(text) - len(after))
+
+
+def chat_shell(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> tuple[str, str]:
+    """What the chat template puts before and behind the user's text, the assistant's turn opened.
+
+    Raises:
+        ConfigError: it refuses the turns, or does not show the text exactly once.
+    """
+    before, place, after = _apply_template(tokenizer, _PLACE, system).partition(_PLACE)
+    if not place or _PLACE in after:
+        raise _shown_otherwise(tokenizer)
+    return before, after
+
+
+def _shown_otherwise(tokenizer: PreTrainedTokenizerBase) -> ConfigError:
+    return ConfigError(
+        f"the chat template of {_name(tokenizer)} does not put the user's text into the prompt "
+        "exactly once; set chat_template=False and write the turns into the prompt."
+    )
 
 
 def _apply_template(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None) -> str:
@@ -161,7 +176,7 @@ def _apply_template(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str
     return str(text)
 
 
-def _special_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def special_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that the tokenizer's own rule puts in front of a text, often [BOS] or nothing."""
     plain: list[int] = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     ruled: list[int] = list(tokenizer("a", add_special_tokens=True)["input_ids"])

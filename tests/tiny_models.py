@@ -51,14 +51,13 @@ def tiny_model(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        vocab_size=VOCABULARY,
         max_position_embeddings=window,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
         attn_implementation="eager",
         # 0.3: large enough that attention is far from uniform
-        **{"initializer_range": 0.3, **own, **settings},
+        **{"initializer_range": 0.3, "vocab_size": VOCABULARY, **own, **settings},
     )
     torch.manual_seed(seed)
     return model_class(config).to(dtype).eval()

@@ -152,6 +152,14 @@ class Hook:
             return False
         return self._answered == len(self.layers)
 
+    def layer_kinds(self) -> list[tuple[int | None, int]]:
+        """Each layer's sliding window, and which of `rope_samples` is its own."""
+        return [(layer.window, self._ropes.index(layer.rope)) for layer in self._parts.layers]
+
+    def rope_samples(self) -> list[list[float]]:
+        """See `ViewRope.samples`."""
+        return [rope.samples() for rope in self._ropes]
+
     def frequencies(self, length: int) -> tuple[int, ...]:
         """What tells apart the RoPE frequencies that row 0 has at its positions as it grows to
         `length` tokens; a selection counts its own positions, and they stay the same."""

@@ -94,6 +94,14 @@ class ViewRope:
             return length if length > self._limit else 0
         return int(self._kind == "longrope" and length > self._limit)
 
+    def samples(self) -> list[float]:
+        """Cosines and sines of position 1, under the frequencies of a short prompt and of one
+        beyond the length where they change: what tells this RoPE from another, up to rounding."""
+        like = torch.zeros(1)
+        lengths = (2, self._limit + 1) if self._kind else (2,)
+        tables = [table for n in lengths for table in self._angles(0, 2, n, like)]
+        return [value for table in tables for value in table[0, 1].tolist()]
+
     def device_tables(
         self, low: int, high: int, like: Tensor, length: int = 0
     ) -> tuple[Tensor, Tensor] | None:

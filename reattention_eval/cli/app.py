@@ -50,6 +50,49 @@ def demo(
 
 @app.command()
 @readable_errors
+def ask(
+    file: Annotated[Path, typer.Argument(help="A text file of any length.")],
+    question: Annotated[
+        str | None,
+        typer.Argument(
+            help="About it. Further ones are typed at a terminal; without a terminal and without "
+            "QUESTION, they are the lines of stdin."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder, hub id or embedded model, not smollm2-135m.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="With settings as reattention:local_size=2048,max_spans=64.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Of an answer.", min=1)] = 256,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder that keeps what was read, for --load.")
+    ] = None,
+    load: Annotated[
+        Path | None,
+        typer.Option(help="Folder of --save: the text is not read again, or from where it ended."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(help="cuda:1, cpu, or auto (layers over all GPUs). A GPU where there is one."),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of the file.")] = "utf-8",
+) -> None:
+    """Read a text once, then answer questions about it. Ctrl-C while it reads keeps what was read;
+    while it answers, it ends the answer."""
+    from reattention_eval.cli.ask import Wishes
+    from reattention_eval.cli.ask import ask as run
+
+    status = run(
+        Wishes(file, question, model, method, max_new_tokens, save, load, dtype, device, encoding)
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+@readable_errors
 def prepare(
     what: Annotated[
         str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,10 @@ from reattention_eval.attention.counts import Counts
 from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_eval.engine.kernels_ahead import compile_kernels
-from reattention_eval.engine.progress import prompt_progress
+from reattention_eval.engine.progress import OnProgress, Pace, prompt_progress
 from reattention_eval.engine.read_counts import ReadCounts
+from reattention_eval.engine.save_hooked import check_saved, load_hooked, save_hooked
+from reattention_eval.engine.saved import SavedPrompt
 from reattention_eval.engine.session import Session
 from reattention_eval.engine.stats import SessionStats, peak_bytes
 from reattention_eval.methods import ViewMethod
@@ -97,6 +100,17 @@ class HookedSession(Session):
     def _user_forwards(self) -> int:
         return self._hook.user.forwards
 
+    def _save(self, folder: Path) -> None:
+        assert self._logits is not None
+        kept = SavedPrompt(self._prompt, self._prompt_length, self._logits)
+        save_hooked(folder, kept, self.model, self._hook, self.method)
+
+    def _load(self, folder: Path, room: int) -> SavedPrompt:
+        about = check_saved(folder, self.model, self._hook, self.method)
+        self._forget()
+        self._read_counts.begin(0)
+        return load_hooked(folder, about, room, self._hook)
+
     @contextmanager
     def _returning(self) -> Iterator[None]:
         lengths = self.lengths
@@ -111,7 +125,7 @@ class HookedSession(Session):
         if len(rows) != 1 or not self._prompt:
             return 0
         new, old = rows[0], self._prompt
-        if not self._hook.same_rope(len(new), len(old)):
+        if not self._hook.same_rope(len(new), self._prompt_length):
             return 0
         limit = min(len(new) - 1, len(old))  # the last token is always computed: for its logits
         shared = next((i for i in range(limit) if new[i] != old[i]), limit)
@@ -121,14 +135,15 @@ class HookedSession(Session):
             self._hook.reserve_more(len(new) + max_new_tokens)
         return shared
 
-    def _read(self, rows: list[list[int]], done: int) -> Tensor:
+    def _read(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
         chunk = self.method.chunk_size
         logits: list[Tensor | None] = [None] * len(rows)
         longest = max(map(len, rows))
         most = self._size.choose(len(rows))
         if self._kernels is not None and self.method.selects(max(self.lengths) + longest):
             self._kernels.wait()  # or both would compile the same
-        with prompt_progress(longest - done, most) as advance:
+        pace, shown = Pace(self._device), longest - done if progress is None else 0
+        with prompt_progress(shown, most) as advance:
             start = done
             while start < longest:
                 active = [row for row, ids in enumerate(rows) if len(ids) > start]
@@ -146,6 +161,11 @@ class HookedSession(Session):
                 start += tokens
                 self._stats.forward_tokens = max(self._stats.forward_tokens, tokens)
                 advance(max(map(len, parts)))
+                if progress is not None:
+                    pace.step()
+                    if progress(self.lengths[0]):
+                        logits[0] = last[0]
+                        break
         return torch.stack([row for row in logits if row is not None])
 
     def _read_parts(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from reattention_eval.engine.progress import OnProgress
 from reattention_eval.engine.session import Session
 from reattention_eval.engine.stats import SessionStats, peak_bytes
 from reattention_eval.errors import ConfigError, SelectionError
@@ -85,9 +86,12 @@ class NativeSession(Session):
         finally:
             self._cache, self._lengths, self._real, self._lost_rows = before
 
-    def _read(self, rows: list[list[int]], done: int) -> Tensor:
+    def _read(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
         if not self._dropped():
-            return self._forward(rows)
+            logits = self._forward(rows)
+            if progress is not None:
+                progress(self._lengths[0])
+            return logits
         self._require_all_rows()
         if len(set(map(len, rows))) > 1:
             raise ConfigError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+OnProgress = Callable[[int], object]  # tokens of the prompt that are read -> whether to end there
 LONG_PROMPT_CHUNKS = 16
 
 
@@ -22,3 +24,20 @@ def prompt_progress(tokens: int, chunk: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("reading", total=tokens)
         yield lambda count: progress.advance(task, count)
+
+
+class Pace:
+    """Keeps the host from running ahead of a GPU by more than one forward, so that what is told of
+    the tokens read is true but for that."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: torch.Event | None = None
+
+    def step(self) -> None:
+        """A forward was given to the device."""
+        if self._device.type != "cuda":
+            return
+        if self._before is not None:
+            self._before.synchronize()
+        self._before = torch.cuda.current_stream(self._device).record_event()

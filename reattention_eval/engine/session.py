@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +17,16 @@ from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.token_ids import finite, non_finite, vocabulary
 from reattention_eval.engine.arguments import next_tokens, token_list, token_rows, whole_number
 from reattention_eval.engine.generation import Sampler, StopRule, Stream, fill
-from reattention_eval.engine.stats import SessionStats, input_device
+from reattention_eval.engine.progress import OnProgress
+from reattention_eval.engine.saved import SavedPrompt
+from reattention_eval.engine.stats import SessionStats, input_device, logits_device
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method
+
+_NOT_KEPT = (
+    "what {} has read is in the model's own cache, of which it may have dropped keys, and is not "
+    "kept on disk: save and load are for methods on the hook (full, reattention, streaming_llm)."
+)
 
 
 class Session(ABC):
@@ -38,6 +47,7 @@ class Session(ABC):
         self._logits: Tensor | None = None  # [B, vocab] after the last token of every row
         self._unread: list[int] = []  # the last token of every row, where generate chose it
         self._prompt: list[int] = []  # of a single row: what of the cache came by prefill
+        self._prompt_length = 0  # that the prompt was to have: longer where reading was ended
         self._vocabulary = vocabulary(model)
         self._closed = False
         self._users_forwards = 0
@@ -92,6 +102,7 @@ class Session(ABC):
         *,
         reuse_prefix: bool = False,
         max_new_tokens: int = 0,
+        progress: OnProgress | None = None,
     ) -> Tensor:
         """Read prompts from their beginning, chunk by chunk.
 
@@ -101,9 +112,12 @@ class Session(ABC):
             reuse_prefix: a single prompt keeps the KV of what it shares with the previous one,
                 cut at a chunk boundary: the same bits as without.
             max_new_tokens: room to reserve behind the prompt.
+            progress: of a single prompt: told after each forward how many of its tokens are read.
+                A true answer ends the reading there: the session then holds so much of the prompt
+                (`lengths`), and the same prompt with `reuse_prefix` goes on from it.
 
         Returns:
-            logits [B, vocab] of each row's last token.
+            logits [B, vocab] of each row's last token; of the last one read.
 
         Raises:
             ConfigError: no tokens or unknown ones, a mask that is not left padding.
@@ -111,7 +125,9 @@ class Session(ABC):
         self._require_open()
         rows = token_rows(input_ids, attention_mask, self._vocabulary)
         room = whole_number(max_new_tokens, "max_new_tokens", 0)
-        return self._prefill(rows, reuse_prefix, room)
+        if progress is not None and len(rows) != 1:
+            raise ConfigError(f"progress is of a single prompt; found {len(rows)} of them.")
+        return self._prefill(rows, reuse_prefix, room, progress)
 
     @torch.inference_mode()
     def extend(
@@ -153,7 +169,7 @@ class Session(ABC):
         prompt = self._prompt
         self._forget()
         self._expect(lengths)
-        self._logits = self._prefilled(rows, 0)
+        self._logits = self._prefilled(rows, 0, None)
         self._prompt = prompt  # still the cache's beginning
         return self._logits
 
@@ -274,6 +290,56 @@ class Session(ABC):
             raise non_finite(logits, f"behind token {numbers.index(0)} of the answer or before it")
         return -sum(chances) / len(answer)
 
+    # -- on disk ---------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Keep what the cache holds of a single prompt, and what was read behind it, on disk.
+
+        Keys and values of every layer as they are stored, in safetensors files, and session.json,
+        which says what they belong to. The folder is made, or takes the place of one that was
+        saved before; it gets its name when it is whole.
+
+        Raises:
+            ConfigError: nothing was read, several rows, a native method (its cache is the model's
+                own), a model spread over processes, a folder that holds something else.
+            DataError: too little room on the disk, or it does not take the files.
+        """
+        self._require_open()
+        self._require_prompt("save keeps what was read")
+        if len(self.lengths) != 1:
+            raise ConfigError(
+                f"save keeps a single prompt; the cache holds {len(self.lengths)} rows. Prefill "
+                "the one that is to be kept."
+            )
+        self._read_unread()
+        self._save(Path(folder))
+
+    @torch.inference_mode()
+    def load(self, folder: str | os.PathLike[str], *, max_new_tokens: int = 0) -> Tensor:
+        """Hold what `save` kept, and go on as if it had just been read: the same bits.
+
+        Args:
+            folder: what `save` wrote under an equal method (settings that change no prediction
+                may differ) on the same model, in the same dtype.
+            max_new_tokens: room to reserve behind it.
+
+        Returns:
+            logits [1, vocab] of the last token.
+
+        Raises:
+            ConfigError: another model, method or dtype; as `save`. The session is as it was.
+            DataError: no saved session, files missing (the session is as it was), or damaged (it
+                holds nothing).
+        """
+        self._require_open()
+        room = whole_number(max_new_tokens, "max_new_tokens", 0)
+        saved = self._load(Path(folder), room)
+        self._forget()
+        self._prompt, self._prompt_length = saved.prompt, saved.prompt_length
+        self._logits = saved.logits.to(logits_device(self.model))
+        return self._logits
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _require_open(self) -> None:
@@ -311,23 +377,30 @@ class Session(ABC):
             raise non_finite(logits, "behind the last token")
         return logits
 
-    def _prefill(self, rows: list[list[int]], reuse_prefix: bool, room: int) -> Tensor:
+    def _prefill(
+        self,
+        rows: list[list[int]],
+        reuse_prefix: bool,
+        room: int,
+        progress: OnProgress | None = None,
+    ) -> Tensor:
         kept = self._keep_prefix(rows, room) if reuse_prefix else 0
         if not kept:
             self._start(len(rows), max(map(len, rows)) + room)
         self._expect([len(row) for row in rows])
         self._forget()  # a prefill that is cut short leaves nothing to reuse
         self._begin(kept)
-        self._logits = self._prefilled(rows, kept)
+        self._logits = self._prefilled(rows, kept, progress)
         self._stats.reused_tokens += kept
         if len(rows) == 1:
-            self._prompt = rows[0]
+            self._prompt, self._prompt_length = rows[0][: self.lengths[0]], len(rows[0])
         return self._logits
 
-    def _prefilled(self, rows: list[list[int]], done: int) -> Tensor:
+    def _prefilled(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
+        held = sum(self.lengths)
         with self._timed("prefill_seconds"):
-            logits = self._read(rows, done)
-        self._stats.prefill_tokens += sum(map(len, rows)) - done * len(rows)
+            logits = self._read(rows, done, progress)
+        self._stats.prefill_tokens += sum(self.lengths) - held
         return self._checked(logits)
 
     def _step(self, tokens: list[int], rows: list[int]) -> Tensor:
@@ -359,8 +432,11 @@ class Session(ABC):
         """Empty rows with room for so many tokens each."""
 
     @abstractmethod
-    def _read(self, rows: list[list[int]], done: int) -> Tensor:
-        """Read each row's tokens from `done` on behind what it holds: logits [B, vocab]."""
+    def _read(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
+        """Read each row's tokens from `done` on behind what it holds: logits [B, vocab].
+
+        progress: as for `prefill`.
+        """
 
     @abstractmethod
     def _next(self, tokens: list[int], rows: list[int]) -> Tensor:
@@ -374,6 +450,14 @@ class Session(ABC):
     @abstractmethod
     def _returning(self) -> AbstractContextManager[None]:
         """What is read inside the block is forgotten behind it."""
+
+    def _save(self, folder: Path) -> None:
+        """Keep the only row's cache in `folder`."""
+        raise ConfigError(_NOT_KEPT.format(self.method.name))
+
+    def _load(self, folder: Path, room: int) -> SavedPrompt:
+        """Put what `folder` keeps into the cache, with room behind it."""
+        raise ConfigError(_NOT_KEPT.format(self.method.name))
 
     def _keep_prefix(self, rows: list[list[int]], room: int) -> int:
         """Go back to what the new prompts share with the old ones; tokens kept."""

@@ -44,6 +44,13 @@ def input_device(model: nn.Module) -> torch.device:
     return next(model.get_input_embeddings().parameters()).device  # type: ignore[operator]
 
 
+def logits_device(model: nn.Module) -> torch.device:
+    """Where the model's logits come out."""
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    weight = getattr(head, "weight", None)
+    return input_device(model) if weight is None else weight.device
+
+
 def peak_bytes(device: torch.device) -> int:
     """See `SessionStats.peak_bytes`."""
     if device.type == "cuda":

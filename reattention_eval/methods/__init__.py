@@ -16,6 +16,7 @@ from reattention_eval.methods.registry import (
 )
 from reattention_eval.methods.repeats import Repeats, fixed_view, repeats_until
 from reattention_eval.methods.streaming_llm import StreamingLLM
+from reattention_eval.methods.text import method_of_text, text_of_method
 
 __all__ = [
     "FullAttention",
@@ -34,6 +35,8 @@ __all__ = [
     "index_bytes",
     "list_methods",
     "method_class",
+    "method_of_text",
     "method_settings",
     "repeats_until",
+    "text_of_method",
 ]

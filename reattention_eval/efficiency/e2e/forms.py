@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from reattention_eval.engine import Session, attach
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import Method, build_method
+from reattention_eval.methods import Method, build_method, method_of_text
 from reattention_kernels.causal import attend_causal, causal_backends
 
 FULL = ("full", "native_full")
@@ -66,14 +65,7 @@ def parse_form(text: str) -> Form:
     """
     if text in WHOLE:
         return Form(text, build_method("native_full"), text)
-    name, _, rest = text.partition(":")
-    settings: dict[str, Any] = {"type": name}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ConfigError(f"{text}: settings are given as name=value; found {part!r}.")
-        settings[key.strip()] = _value(value.strip())
-    return Form(text, build_method(settings))
+    return Form(text, method_of_text(text))
 
 
 def at_hand(device: torch.device) -> list[str]:
@@ -130,10 +122,3 @@ def fa3_attention(
         raise ConfigError("whole-fa3 takes prompts without padding.")
     assert scaling is not None
     return attend_causal(query, key, value, scaling, backend="fa3").transpose(1, 2), None
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

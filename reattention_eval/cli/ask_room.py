@@ -1,0 +1,103 @@
+"""Where `reattention-eval ask` computes, and whether the text fits there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.efficiency import (
+    ModelShape,
+    Placement,
+    accelerator_memory,
+    largest_length,
+    main_memory,
+    plan_memory,
+    read_shape,
+    usable,
+)
+from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.methods import Method
+
+_GIB = 2**30
+
+
+def pick_device(name: str | None) -> str:
+    """As transformers' device_map takes it."""
+    cuda = torch.cuda.is_available()
+    chosen = name or ("cuda" if cuda else "cpu")
+    try:
+        kind = "cuda" if chosen == "auto" else torch.device(chosen).type
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {chosen!r}; give cuda, cuda:1, cpu or auto.") from (
+            error
+        )
+    if kind == "cuda" and not cuda:
+        raise ConfigError("no CUDA device is visible here; leave --device out, or give cpu.")
+    if kind == "cuda" and chosen != "auto":
+        count = torch.cuda.device_count()
+        if (torch.device(chosen).index or 0) >= count:
+            raise ConfigError(f"{chosen} is not here: {count} CUDA devices are visible.")
+    return chosen
+
+
+def check_room(
+    file: Path,
+    name: str,
+    method: Method,
+    tokens: int,
+    behind: int,
+    dtype: str,
+    device: str,
+    save: Path | None,
+) -> None:
+    """Raise DataError where memory, or the disk to save on, is planned to be too small.
+
+    Args:
+        file: what is read, `tokens` tokens.
+        behind: tokens that come behind it.
+        device: as `pick_device` gave it.
+        save: where it is to be saved.
+    """
+    try:
+        shape = read_shape(name)
+    except ConfigError:
+        return  # a model that is not planned
+    dtype = str(pick_dtype(dtype)).removeprefix("torch.")
+    gpus = torch.cuda.device_count() if device == "auto" else 1
+    placement = Placement(gpus=gpus, dtype=dtype, on_gpu=device != "cpu")
+    memory = _memory(device)
+    plan = plan_memory(shape, method, tokens + behind, placement)
+    if memory is not None and plan.total > memory:
+        most = max(0, largest_length(shape, method, placement, memory) - behind)
+        raise DataError(
+            f"{file} is {tokens:,} tokens, for which {name} in {dtype} takes "
+            f"{plan.total / _GIB:.1f} GiB of {'a GPU' if device != 'cpu' else 'memory'}, and "
+            f"{memory / _GIB:.1f} GiB are free: at most {most:,} tokens fit. Give a part of it, or "
+            "a smaller model."
+        )
+    if save:
+        _check_disk(save, shape, tokens * placement.itemsize)
+
+
+def _check_disk(folder: Path, shape: ModelShape, values: int) -> None:
+    size = 2 * shape.layers * shape.kv_heads * shape.head_dim * values
+    there = next(p for p in folder.expanduser().absolute().parents if p.is_dir())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise DataError(
+            f"saving takes {size / _GIB:.1f} GiB and the disk of {there} has {free / _GIB:.1f} GiB "
+            "left; make room, or save on another disk."
+        )
+
+
+def _memory(device: str) -> int | None:
+    """Bytes that a model and its cache may take of memory, or of each GPU."""
+    if device == "cpu":
+        return main_memory()
+    gpus = accelerator_memory()
+    at = None if device == "auto" else torch.device(device).index
+    free = [free for i, (free, _) in enumerate(gpus) if at in (None, i)]
+    return usable(min(free) if device == "auto" else free[0])

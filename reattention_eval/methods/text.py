@@ -1,0 +1,49 @@
+"""A method in a word, as command lines take it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from reattention_eval.errors import ConfigError
+from reattention_eval.methods.base import Method
+from reattention_eval.methods.registry import build_method, method_class
+
+
+def method_of_text(text: str) -> Method:
+    """From `reattention`, or `reattention:chunk_size=2048,candidates=int8`.
+
+    Raises:
+        ConfigError: as `build_method`, or a setting without a value.
+    """
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {"type": name}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{text}: settings are given as name=value; found {part!r}.")
+        settings[key.strip()] = _value(value.strip())
+    return build_method(settings)
+
+
+def text_of_method(settings: Mapping[str, Any]) -> str:
+    """`method_of_text`'s word for what `method_settings` gave, without what is so by default."""
+    try:
+        fields = dataclasses.fields(method_class(str(settings["type"])))
+    except ConfigError:  # not installed here
+        fields = ()
+    default = {field.name: field.default for field in fields}
+    own = [
+        f"{name}={value}" for name, value in settings.items()
+        if name != "type" and not (name in default and default[name] == value)
+    ]  # fmt: skip
+    return f"{settings['type']}:{','.join(own)}" if own else str(settings["type"])
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
