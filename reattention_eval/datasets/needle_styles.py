@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from reattention_eval.datasets.needle_facts import INTRO, needle_facts, one_question
@@ -23,11 +23,32 @@ class Needle:
     key: str
     reference: str
 
+    @property
+    def bare(self) -> str:
+        """The prompt without its haystack."""
+        return self.intro + self.text + self.question
+
 
 def magic_number(seed: int, repeat: int, haystack: str) -> Needle:
     """RULER's single needle with a seven-digit number (Hsieh et al., 2024, arXiv 2404.06654)."""
-    key = _key(seed, repeat)
-    value = _digits(7, seed, repeat, haystack)
+    return _magic_number(_key(seed, repeat), _digits(7, seed, repeat, haystack))
+
+
+def magic_numbers(n: int, seed: int, repeat: int, haystack: str) -> list[Needle]:
+    """`n` of them for one haystack, keys and numbers all different, as in RULER's niah_multikey.
+
+    No two haystacks (`repeat`) of one `n` share a key.
+    """
+    needles: list[Needle] = []
+    taken: set[str] = set()
+    for number in range(repeat * n, (repeat + 1) * n):
+        value = _digits(7, seed, number, haystack, taken)
+        taken.add(value)
+        needles.append(_magic_number(_key(seed, number), value))
+    return needles
+
+
+def _magic_number(key: str, value: str) -> Needle:
     return Needle(
         intro=(
             "A special magic number is hidden within the following text. Make sure to memorize it. "
@@ -131,9 +152,11 @@ def _key(seed: int, repeat: int) -> str:
     return f"{adjectives[adjective]}-{nouns[noun]}"
 
 
-def _digits(n: int, seed: int, repeat: int, haystack: str) -> str:
+def _digits(
+    n: int, seed: int, repeat: int, haystack: str, taken: Collection[str] = frozenset()
+) -> str:
     rng = random.Random(f"value {n} {seed} {repeat}")
-    while (value := str(rng.randrange(10 ** (n - 1), 10**n))) in haystack:
+    while (value := str(rng.randrange(10 ** (n - 1), 10**n))) in taken or value in haystack:
         pass
     return value
 

@@ -174,6 +174,13 @@ class PromptRunner:
         scored: ScoredText = self._together("_score", text)
         return scored
 
+    def forget(self) -> None:
+        """The next prompt is read from its beginning, whatever it shares with the last one."""
+        self._together("_forget")
+
+    def _forget(self) -> None:
+        self.session.reset()
+
     def _together(self, name: str, *call: Any) -> Any:
         """A method's result, computed by every process that shares the model."""
         if not self._open:
