@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from reattention_eval.datasets.exact_length import Insert, Layout, fit_end
 from reattention_eval.datasets.haystack import Haystack
 from reattention_eval.datasets.needle import NeedleSample, at_depth, check_asked, stretch
-from reattention_eval.datasets.needle_styles import Needle, magic_numbers
+from reattention_eval.datasets.needle_styles import Needle, kinds_of_numbers
 from reattention_eval.errors import ConfigError
 from reattention_eval.prompts import prepare_prompt
 
@@ -32,10 +32,9 @@ def many_depths_samples(
 ) -> list[NeedleSample]:
     """`repeats` haystacks x `depths` questions, haystack by haystack, from the shallowest depth on.
 
-    A haystack holds a magic number at each of `depths`, each for a key of its own: RULER's
-    niah_multikey with a key a depth (Hsieh et al., 2024, arXiv 2404.06654). So the other needles
-    distract, which one needle in a haystack has nothing of; in return the prompts of a haystack
-    are equal up to their questions, and one prefill serves them all.
+    A haystack holds a number of another kind at each of `depths`. The prompts of a haystack are
+    equal up to their questions, so that one prefill serves them all. The other needles distract,
+    which one needle in a haystack has nothing of: the figures of the two forms do not compare.
 
     The longest prompt of a haystack has `length` tokens, the others as many fewer as their
     questions are shorter. A needle stands at the sentence boundary nearest to its depth.
@@ -49,11 +48,11 @@ def many_depths_samples(
     source = haystack if isinstance(haystack, Haystack) else os.fspath(haystack)
     samples = []
     for repeat in range(repeats):
-        needles = magic_numbers(len(depths), seed, repeat, "")
+        needles = kinds_of_numbers(len(depths), seed, repeat, "")
         longest = max(needles, key=lambda n: _tokens(tokenizer, n, needles, chat_template))
         fixed = _tokens(tokenizer, longest, needles, chat_template)
         index, start, space = stretch(tokenizer, source, length, fixed, seed, repeat)
-        needles = magic_numbers(len(depths), seed, repeat, index.text)
+        needles = kinds_of_numbers(len(depths), seed, repeat, index.text)
         end = index.shift(start, space)
         inserts = [
             Insert(at_depth(index, start, end, depth), f"{needle.text} ")
@@ -100,7 +99,7 @@ def fixed_tokens(
     tokenizer: PreTrainedTokenizerBase, depths: Sequence[float], chat_template: bool
 ) -> int:
     """Tokens of the longest prompt of the first haystack without its haystack."""
-    needles = magic_numbers(len(in_order(depths)), 0, 0, "")
+    needles = kinds_of_numbers(len(in_order(depths)), 0, 0, "")
     return max(_tokens(tokenizer, needle, needles, chat_template) for needle in needles)
 
 
