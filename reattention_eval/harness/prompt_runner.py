@@ -30,6 +30,7 @@ from reattention_eval.harness.text import (
 from reattention_eval.methods import NativeMethod, build_method, method_settings
 from reattention_eval.parallel import ranks_of
 from reattention_eval.prompts import PreparedPrompt, prepare_prompt
+from reattention_eval.shared_tokens import SharedTokens
 
 
 class PromptRunner:
@@ -105,6 +106,7 @@ class PromptRunner:
                 tokenizer_only=tokenizer_only,
                 configure=configure,
             )
+        self._shared_tokens = SharedTokens(self.tokenizer)
         self.ranks = None if loaded is None else ranks_of(loaded)
         self.stop_token_ids: list[int] = []
         if loaded is None:
@@ -306,6 +308,7 @@ class PromptRunner:
             system=system if chat else None,
             answer_prefix=sample.answer_prefix,
             max_tokens=limit,
+            shared=self._shared_tokens,
         )
 
     def _run_one(
