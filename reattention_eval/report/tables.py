@@ -41,14 +41,14 @@ EFFORT = (
 )
 INTERVAL = ("low", "high")  # of the value, 95 %
 HEADINGS = {
-    "accuracy": "accuracy, % [95 % interval]",
+    "accuracy": "accuracy, %",
     "score": "score, 0-100",
     "answer_nll": "answer NLL per token (lower is better)",
 }
 NEVER = "never selected"
 # read together: what was answered, and how near the right answer was
 BOTH = ("accuracy", "answer_nll")
-BOTH_HEADING = "accuracy, % [95 % interval] / answer NLL per token (lower is better)"
+BOTH_HEADING = "accuracy, % / answer NLL per token (lower is better)"
 
 
 def cell_length(cell: Cell) -> int | None:
@@ -194,6 +194,8 @@ def grids(cells: Sequence[Cell]) -> dict[str, Grid]:
     out: dict[str, Grid] = {}
     for names in groups:
         heading = BOTH_HEADING if names == BOTH else HEADINGS.get(names[0], names[0])
+        if names[0] == "accuracy" and any(map(accuracy_interval, cells)):
+            heading = heading.replace("%", "% [95 % interval]", 1)
         out[heading] = grid_of(cells, partial(_value, names=names))
     return out
 
