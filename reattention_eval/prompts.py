@@ -19,6 +19,8 @@ from reattention_eval.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from reattention_eval.shared_tokens import SharedTokens
+
 # Stands for the user's text while the template is rendered; private-use characters, so that no
 # template trims or escapes it.
 _PLACE = "\ue000\ue001\ue002"
@@ -68,6 +70,7 @@ def prepare_prompt(
     system: str | None = None,
     answer_prefix: str = "",
     max_tokens: int | None = None,
+    shared: SharedTokens | None = None,
 ) -> PreparedPrompt:
     """Token ids of `prompt`, at most `max_tokens` of them.
 
@@ -77,6 +80,7 @@ def prepare_prompt(
         answer_prefix: the words with which the answer begins, after everything else.
         max_tokens: cut the middle of the user's text until exactly this many tokens are left;
             template and `answer_prefix` stay whole.
+        shared: tokenises in the tokenizer's place where nothing is to be cut.
 
     The tokens that the tokenizer itself puts in front of a text (BOS, where it has that rule) stand
     there once, whether the tokenizer or the template brings them.
@@ -102,8 +106,12 @@ def prepare_prompt(
             )
         rendered = _Rendered(prompt + answer_prefix, 0, len(prompt))
 
-    encoding = tokenizer(rendered.text, add_special_tokens=False, verbose=False)
-    ids: list[int] = list(encoding["input_ids"])
+    ids: list[int]
+    if shared is not None and max_tokens is None:
+        encoding, ids = None, shared.ids(rendered.text)
+    else:
+        encoding = tokenizer(rendered.text, add_special_tokens=False, verbose=False)
+        ids = list(encoding["input_ids"])
     prefix = special_prefix(tokenizer)
     if ids[: len(prefix)] == prefix:
         prefix = []

@@ -1,11 +1,11 @@
-"""Needle in a haystack, single and parallel: a style is a task."""
+"""Needle in a haystack, single, parallel and at many depths: a style is a task."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reattention_eval.benchmarks.base import (
     Answer,
@@ -19,18 +19,30 @@ from reattention_eval.benchmarks.base import (
 from reattention_eval.datasets import (
     ParallelSample,
     check_haystack,
+    many_depths_samples,
     needle_samples,
     parallel_samples,
 )
+from reattention_eval.datasets.needle import check_asked, haystack_space
 from reattention_eval.datasets.needle_facts import facts_digest
+from reattention_eval.datasets.needle_many import MANY_DEPTHS, fixed_tokens
+from reattention_eval.datasets.needle_styles import make_needle
 from reattention_eval.evaluators.needle import RULES
+from reattention_eval.prompts import prepare_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PARALLEL = "parallel"
+_ONE_HAYSTACK = (PARALLEL, MANY_DEPTHS)  # all depths in it
 _STYLES = tuple(RULES["official"])
 
 
 class NeedleBenchmark(Benchmark):
-    """Every prompt has the asked length, the chat template's tokens included."""
+    """Every prompt has the asked length, the chat template's tokens included.
+
+    At many depths the longest question of a haystack has it, see `many_depths_samples`.
+    """
 
     def default_tasks(self, options: dict[str, Any]) -> str | Sequence[str]:
         """A plan names its style."""
@@ -75,6 +87,9 @@ class NeedleBenchmark(Benchmark):
         named = {"style": task, **recipe}
         # texts that are not in the recipe but change a prompt
         unsaid = [facts_digest()] if task in ("needlebench", PARALLEL) else []
+        facts = {"benchmark": self.name, "task": task, **named}
+        if task in _ONE_HAYSTACK:
+            facts["haystacks"] = int(repeats)
         return Asked(
             benchmark=self.name,
             task=task,
@@ -83,7 +98,7 @@ class NeedleBenchmark(Benchmark):
             chat_template=bool(chat_template),
             max_out_len=max_out_len,
             identity=[named, max_out_len, *unsaid],
-            facts={"benchmark": self.name, "task": task, **named},
+            facts=facts,
         )
 
     def rows(
@@ -102,8 +117,9 @@ class NeedleBenchmark(Benchmark):
         """One row a `datasets.NeedleSample`: its fields, and `continuation`, which the NLL scores.
 
         Rows go repeat by repeat through the depths, so that neighbours share the text before the
-        needle. With the style "parallel" a row holds all depths (`datasets.ParallelSample`) and
-        has no continuation.
+        needle; with the style "many_depths" the whole haystack, whose number `repeat` then is.
+        With the style "parallel" a row holds all depths (`datasets.ParallelSample`) and has no
+        continuation.
 
         Raises:
             DataError: the haystack is missing, or smaller than `length`.
@@ -120,7 +136,11 @@ class NeedleBenchmark(Benchmark):
         if task == PARALLEL:
             made = parallel_samples(loaded, haystack, **ask)
             return [_parallel_row(sample) for sample in made[:samples]]
-        singles = needle_samples(loaded, haystack, style=task, **ask)
+        singles = (
+            many_depths_samples(loaded, haystack, **ask)
+            if task == MANY_DEPTHS
+            else needle_samples(loaded, haystack, style=task, **ask)
+        )
         rows = [{**dataclasses.asdict(s), "continuation": s.continuation} for s in singles]
         return sorted(rows, key=lambda row: (row["repeat"], row["depth"]))[:samples]
 
@@ -143,6 +163,25 @@ class NeedleBenchmark(Benchmark):
             for row, answer in zip(rows, answers, strict=True)
         ]
         return {**_means(details), "n": len(details), "details": details}
+
+
+def check_needles(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    length: int,
+    depths: Sequence[float],
+    repeats: int,
+    style: str,
+    chat_template: bool,
+) -> None:
+    """Raise ConfigError where it is known, without the haystack, that no prompts can be made."""
+    check_asked(tokenizer, length, depths, repeats)
+    if style == MANY_DEPTHS:
+        fixed = fixed_tokens(tokenizer, depths, chat_template)
+    else:
+        bare = "a" if style == PARALLEL else make_needle(style, 0, 0, "").bare
+        fixed = prepare_prompt(tokenizer, bare, chat_template=chat_template).n_tokens
+    haystack_space(length, fixed)
 
 
 def _parallel_row(sample: ParallelSample) -> Row:

@@ -86,7 +86,7 @@ def needle_samples(
                 tokenizer, prompt, chat_template=chat_template, answer_prefix=prefix
             ).n_tokens
 
-        fixed = count(_bare(needle))
+        fixed = count(needle.bare)
         index, start, space = stretch(tokenizer, source, length, fixed, seed, repeat)
         needle = make_needle(style, seed, repeat, index.text)
         end = index.shift(start, space)
@@ -127,28 +127,8 @@ def check_asked(
         )
 
 
-def check_needles(
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    length: int,
-    depths: Sequence[float],
-    repeats: int,
-    style: str,
-    chat_template: bool,
-) -> None:
-    """Raise ConfigError where it is known, without the haystack, that no prompts can be made."""
-    check_asked(tokenizer, length, depths, repeats)
-    question = "a" if style == "parallel" else _bare(make_needle(style, 0, 0, ""))
-    fixed = prepare_prompt(tokenizer, question, chat_template=chat_template).n_tokens
-    _space(length, fixed)
-
-
-def _bare(needle: Needle) -> str:
-    return needle.intro + needle.text + needle.question
-
-
-def _space(length: int, fixed: int) -> int:
-    """Tokens left for the haystack."""
+def haystack_space(length: int, fixed: int) -> int:
+    """Tokens left for the haystack beside `fixed` others; ConfigError if there are none."""
     if length > fixed:
         return length - fixed
     raise ConfigError(
@@ -173,7 +153,7 @@ def stretch(
         ConfigError: no room.
         DataError: the haystack is too small.
     """
-    space = _space(length, fixed)
+    space = haystack_space(length, fixed)
     index = enough_text(tokenizer, source, space + _RESERVE)
     beginnings = index.sentence_starts_before(index.n_tokens - space - _RESERVE)
     start = beginnings[random.Random(f"stretch {seed} {repeat}").randrange(len(beginnings))]

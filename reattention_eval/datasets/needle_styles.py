@@ -23,6 +23,11 @@ class Needle:
     key: str
     reference: str
 
+    @property
+    def bare(self) -> str:
+        """The prompt without its haystack."""
+        return self.intro + self.text + self.question
+
 
 def magic_number(seed: int, repeat: int, haystack: str) -> Needle:
     """RULER's single needle with a seven-digit number (Hsieh et al., 2024, arXiv 2404.06654)."""
@@ -40,6 +45,37 @@ def magic_number(seed: int, repeat: int, haystack: str) -> Needle:
         key=key,
         reference=value,
     )
+
+
+def kinds_of_numbers(n: int, seed: int, repeat: int, haystack: str) -> list[Needle]:
+    """`n` needles for one haystack: a seven-digit number of another kind and thing each.
+
+    They are as unlike as they can be, up to as many as there are kinds (20) and first digits (9),
+    so that to find one is what is asked, and not to tell it from the others, as in RULER's
+    niah_multikey.
+    """
+    kinds, things = _KINDS.split(), _NOUNS.split()
+    rng = random.Random(f"kinds {seed} {repeat}")
+    rng.shuffle(kinds)
+    rng.shuffle(things)
+    needles = []
+    for number, value in enumerate(_unlike_numbers(n, rng, haystack)):
+        key = f"{kinds[number % len(kinds)]} number of the {things[number % len(things)]}"
+        needles.append(
+            Needle(
+                intro=(
+                    "Some numbers are hidden within the following text. Make sure to memorize "
+                    "them. I will quiz you about them afterwards.\n"
+                ),
+                text=f"The {key} is {value}.",
+                question=f"\nWhat is the {key} mentioned in the provided text?",
+                answer_prefix=f"The {key} mentioned in the provided text is",
+                answer=value,
+                key=key,
+                reference=value,
+            )
+        )
+    return needles
 
 
 def passkey(seed: int, repeat: int, haystack: str) -> Needle:
@@ -138,6 +174,21 @@ def _digits(n: int, seed: int, repeat: int, haystack: str) -> str:
     return value
 
 
+def _unlike_numbers(n: int, rng: random.Random, haystack: str) -> list[str]:
+    """`n` different ones of seven digits that no haystack holds; of nine no two begin alike."""
+    found: list[str] = []
+    firsts = rng.sample(range(1, 10), 9)
+    while len(found) < n:
+        value = str(firsts[len(found) % 9] * 10**6 + rng.randrange(10**6))
+        if value not in found and value not in haystack:
+            found.append(value)
+    return found
+
+
+_KINDS = """
+    account batch catalogue contract customer employee flight invoice licence locker lottery
+    membership order passport policy registration room serial telephone ticket
+"""
 _ADJECTIVES = """
     amber ancient bashful blue brave breezy bright calm careful cheerful clever crisp curious
     daring dusty eager early faint fancy fierce foggy gentle giant golden grand happy hasty

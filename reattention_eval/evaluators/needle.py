@@ -53,7 +53,8 @@ def _dense(text: str) -> str:
 RULES = {
     "official": {
         **dict.fromkeys(
-            ("magic_number", "passkey", "sentence", "needlebench"), TaskRule("score", needle_score)
+            ("magic_number", "passkey", "sentence", "needlebench", "many_depths"),
+            TaskRule("score", needle_score),
         ),
         "parallel": TaskRule("score", parallel_score),
     }

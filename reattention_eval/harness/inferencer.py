@@ -107,6 +107,7 @@ class LongContextGenInferencer(GenInferencer):
             stored_prompt_chars=self.stored_prompt_chars,
             watch=partial(tqdm, disable=not self.is_main_process),
             log=get_logger(),
+            until=self.model.until,
         )
         return run(samples, golds, folder / name)
 

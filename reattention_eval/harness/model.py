@@ -56,6 +56,8 @@ class LongContextLM(PromptRunner, BaseModel):
         _only_greedy(self.generation_kwargs)
         # set by the inference task for as long as one of OpenCompass's own inferencers runs
         self.call_records: CallRecords | None = None
+        # set by it too: no sample is begun from then on (`time_limit.run_ends`)
+        self.until: float | None = None
         if settings.get("chat_template") and meta_template:
             raise ConfigError(
                 "chat_template=True and a meta_template both wrap the prompt; drop one of them."

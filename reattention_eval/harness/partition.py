@@ -16,8 +16,10 @@ from opencompass.utils import (
     model_abbr_from_cfg,
 )
 
+from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.preflight import find_problems
+from reattention_eval.harness.time_limit import run_ends
 
 # LLaMA3.1-8B's shape on an H100 at 128K: 14 ms a new token, 0.1 ms one of the prompt
 PROMPT_TOKENS_A_NEW_ONE = 100
@@ -64,6 +66,10 @@ class WorkerPartitioner(BasePartitioner):
                 if missing:
                     wanted.append((model, missing))
         check_jobs(wanted)
+        try:
+            until = run_ends()
+        except ConfigError as error:
+            raise SystemExit(f"error: {error}") from None
         workers = max(1, ceil(self.num_worker / max(1, len(wanted))))
         tasks: list[Config] = []
         for model, datasets in wanted:
@@ -73,7 +79,7 @@ class WorkerPartitioner(BasePartitioner):
                 self.logger.info(f"task {len(tasks)}: {model_abbr_from_cfg(model)} on {names}")
                 task = {"models": [model], "datasets": [own], "work_dir": work_dir}
                 others = datasets_of_others(shares, i)
-                tasks.append(Config({**task, "others": others, **(add_cfg or {})}))
+                tasks.append(Config({**task, "others": others, "until": until, **(add_cfg or {})}))
         return tasks
 
 
@@ -115,5 +121,7 @@ def cost_of(dataset: Mapping[str, Any]) -> float:
     if not facts.get("length"):
         return 1.0
     needles = len(facts.get("depths", [0])) * facts.get("repeats", 1)
+    prompts = facts.get("samples", needles)
+    read = min(prompts, facts.get("haystacks", prompts))  # prompts of one haystack share a prefill
     new = (facts["max_out_len"] or 0) * PROMPT_TOKENS_A_NEW_ONE
-    return float(facts.get("samples", needles) * (facts["length"] + new))
+    return float(read * facts["length"] + prompts * new)

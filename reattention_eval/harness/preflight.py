@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.benchmarks.needle import check_needles
 from reattention_eval.checkpoints import check_access, load_model
-from reattention_eval.datasets.needle import check_needles
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import plain
 from reattention_eval.methods import build_method

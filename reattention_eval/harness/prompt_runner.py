@@ -30,6 +30,7 @@ from reattention_eval.harness.text import (
 from reattention_eval.methods import NativeMethod, build_method, method_settings
 from reattention_eval.parallel import ranks_of
 from reattention_eval.prompts import PreparedPrompt, prepare_prompt
+from reattention_eval.shared_tokens import SharedTokens
 
 
 class PromptRunner:
@@ -105,6 +106,7 @@ class PromptRunner:
                 tokenizer_only=tokenizer_only,
                 configure=configure,
             )
+        self._shared_tokens = SharedTokens(self.tokenizer)
         self.ranks = None if loaded is None else ranks_of(loaded)
         self.stop_token_ids: list[int] = []
         if loaded is None:
@@ -173,6 +175,13 @@ class PromptRunner:
         """
         scored: ScoredText = self._together("_score", text)
         return scored
+
+    def forget(self) -> None:
+        """The next prompt is read from its beginning, whatever it shares with the last one."""
+        self._together("_forget")
+
+    def _forget(self) -> None:
+        self.session.reset()
 
     def _together(self, name: str, *call: Any) -> Any:
         """A method's result, computed by every process that shares the model."""
@@ -299,6 +308,7 @@ class PromptRunner:
             system=system if chat else None,
             answer_prefix=sample.answer_prefix,
             max_tokens=limit,
+            shared=self._shared_tokens,
         )
 
     def _run_one(

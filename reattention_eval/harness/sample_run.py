@@ -19,6 +19,7 @@ from reattention_eval.harness.one_by_one import outcomes
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import KEPT, RecordFile, records_path, write_whole
 from reattention_eval.harness.samples import Output, Sample
+from reattention_eval.harness.time_limit import is_over
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class SampleRun:
     WORK/records/MODEL/DATASET.jsonl (one line a sample, fields as in `PromptRunner.run`) and
     DATASET.manifest.json. A sample that raises is recorded with its reason, the others go on; the
     predictions file is then withheld, so that the dataset shows as missing and the next run tries
-    the failed samples again.
+    the failed samples again. So it is where the time was over first: the next run goes on.
 
     Args:
         max_out_len: new tokens a sample.
@@ -40,6 +41,7 @@ class SampleRun:
         facts: written to the manifest's dataset part as they are (length, style, seed, ...).
         stored_prompt_chars: a longer prompt is stored as head, tail, length and hash.
         watch: wraps the batches, for a progress bar.
+        until: no sample is begun from then on (`time_limit.run_ends`).
     """
 
     runner: PromptRunner
@@ -51,9 +53,10 @@ class SampleRun:
     stored_prompt_chars: int = 2000
     watch: Callable[[Iterable[list[int]]], Iterable[list[int]]] = iter
     log: logging.Logger = field(default_factory=lambda: logging.getLogger(__name__))
+    until: float | None = None
 
     def __call__(self, samples: Sequence[Sample], golds: Sequence[Any], path: Path) -> list[str]:
-        """Predictions in order, also written to `path`; an empty list if a sample failed."""
+        """Predictions in order, also written to `path`; an empty list if one is missing."""
         keys = self._keys(samples)
         records = RecordFile(records_path(path.parent, path.name), keys)
         pending = [i for i in range(len(samples)) if i not in records.done]
@@ -62,7 +65,10 @@ class SampleRun:
         if pending or not earlier:
             write_whole(manifest, self._manifest(path.stem, samples, earlier, len(pending)))
         self.log.info(f"{path.stem}: {len(records.done)} samples on disk, {len(pending)} to run")
+        self.runner.forget()  # so that a dataset's figures do not depend on the one before it
         for batch in self.watch(self._batches(len(samples), records)):
+            if is_over(self.until):
+                break
             entries = []
             for index, outcome in self._run(batch, samples):
                 entry = {"index": index, "key": keys[index], "gold": plain(golds[index])}
@@ -76,6 +82,12 @@ class SampleRun:
             self.log.error(
                 f"{path.stem}: {len(records.failed)} of {len(samples)} samples failed, so no "
                 f"predictions are written; their reasons are in {records.path}"
+            )
+            return []
+        if len(records.done) < len(samples):
+            self.log.warning(
+                f"{path.stem}: the time is over after {len(records.done)} of {len(samples)} "
+                "samples; they are kept, and the run goes on from there when it is started again"
             )
             return []
         predictions = {

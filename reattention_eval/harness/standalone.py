@@ -6,7 +6,8 @@ For machines where OpenCompass cannot be installed:
         --plans configs/datasets/leval.py configs/datasets/ruler.py
 
 or, with --lengths instead of --plans, the needle test. The REATTENTION_* variables choose a part
-(harness/compose/run_variables.py).
+(harness/compose/run_variables.py), REATTENTION_MINUTES says how long it may take (harness/
+time_limit.py).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import write_whole
 from reattention_eval.harness.sample_run import SampleRun
 from reattention_eval.harness.samples import Sample
+from reattention_eval.harness.time_limit import is_over, run_ends
 from reattention_eval.report import Report, build_report
 
 # what a model's entry says to OpenCompass, or to the list of jobs
@@ -39,25 +41,31 @@ _NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len",
 def run_standalone(jobs: Sequence[Job], work_dir: Path) -> Report:
     """Run what `plan_jobs` gave; what is in `work_dir` already is not run again.
 
-    A dataset that cannot be made or scored is reported and the next one is taken.
+    A dataset that cannot be made or scored is reported and the next one is taken. Nothing is begun
+    once REATTENTION_MINUTES are over.
     """
+    until = run_ends()
     by_model: dict[str, list[Job]] = {}
     for job in jobs:
         by_model.setdefault(job.names[0], []).append(job)
     for own in by_model.values():
+        if is_over(until):
+            break
         model = own[0].model
         settings = {key: value for key, value in model.items() if key not in _NOT_RUNNER}
         runner = PromptRunner(str(model["path"]), model["method"], **settings)
         for job in own:
             try:
-                _run_one(runner, job, work_dir)
+                _run_one(runner, job, work_dir, until)
             except Exception:
                 logging.exception(f"{'/'.join(job.names)} failed")
         runner.close()
     return build_report(work_dir, [job.names for own in by_model.values() for job in own])
 
 
-def _run_one(runner: PromptRunner, job: Job, work_dir: Path) -> None:
+def _run_one(runner: PromptRunner, job: Job, work_dir: Path, until: float | None) -> None:
+    if is_over(until):
+        return
     model, dataset = job.names
     asked, benchmark = job.asked, find_benchmark(job.benchmark)
     rows = benchmark.rows(asked.task, str(job.model["path"]), **asked.recipe)
@@ -68,6 +76,7 @@ def _run_one(runner: PromptRunner, job: Job, work_dir: Path) -> None:
         stop_words=list(asked.stop_words),
         max_prompt_tokens=asked.max_prompt_tokens,
         facts={"chat_template": asked.chat_template, **asked.facts},
+        until=until,
     )
     samples = [_sample(row, asked.chat_template) for row in rows]
     if not run(samples, [row["reference"] for row in rows], path):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.benchmarks import averages_csv, benchmark_grids, places
-from reattention_eval.report.heatmap import draw_heatmap, trained_window
+from reattention_eval.report.heatmap import draw_heatmap, needle_grid, trained_window
 from reattention_eval.report.labels import model_name
+from reattention_eval.report.needles import COSTS, MANY_DEPTHS, by_form, form, form_title
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.run import EXPECTED_FILE, Cell, read_run
 from reattention_eval.report.tables import (
@@ -19,6 +20,7 @@ from reattention_eval.report.tables import (
     Grid,
     cell_length,
     csv_table,
+    grid_of,
     grids,
     markdown,
     sample_count,
@@ -66,10 +68,13 @@ def _build(work_dir: Path, folder: Path, expected: Iterable[tuple[str, str]] | N
     cells = read_run(work_dir, expected)
     grouped = places(cells)
     others = [cell for cell in cells if cell.dataset not in grouped]
-    tables = {**(grids(others) if others else {}), **benchmark_grids(cells)}
-    problems, words = find_problems(cells), sentence(others) if others or not cells else ""
-    if grouped:
-        words = f"{words} {group_sentence([c for c in cells if c.dataset in grouped])}".lstrip()
+    forms = by_form(others)
+    tables = {**_tables_by_form(forms), **benchmark_grids(cells)}
+    problems, said = find_problems(cells), [sentence(own) for own in forms.values()]
+    if grouped or not cells:
+        inside = [cell for cell in cells if cell.dataset in grouped]
+        said.append(group_sentence(inside) if inside else sentence(cells))
+    words = " ".join(said)
     notes = [*cut_note(cells), *never_note(cells)]
     files = [
         _write(folder / "table.csv", csv_table(cells)),
@@ -78,12 +83,25 @@ def _build(work_dir: Path, folder: Path, expected: Iterable[tuple[str, str]] | N
     ]
     if grouped:
         files.append(_write(folder / "averages.csv", averages_csv(cells)))
+    drawn = {name: own for name, own in forms.items() if needle_grid(own, "accuracy")}
     try:
-        picture = draw_heatmap(cells, folder / "heatmap.png")
-        files += [picture] if picture else []
+        for name, own in drawn.items():
+            picture = f"heatmap-{name}.png" if len(drawn) > 1 else "heatmap.png"
+            files += filter(None, [draw_heatmap(own, folder / picture)])
     except ImportError:
         notes.append('No heat map: matplotlib is absent, `pip install "reattention-eval[report]"`.')
     return Report(tables, words, problems, files, notes)
+
+
+def _tables_by_form(forms: Mapping[str, Sequence[Cell]]) -> dict[str, Grid]:
+    out: dict[str, Grid] = {}
+    for name, own in forms.items():
+        tables = grids(own)
+        if name:
+            tables |= {heading: grid_of(own, shown) for heading, shown in COSTS.items()}
+        title = f"{form_title(name)}: " if name and (len(forms) > 1 or name == MANY_DEPTHS) else ""
+        out |= {f"{title}{heading}": grid for heading, grid in tables.items()}
+    return out
 
 
 def sentence(cells: Sequence[Cell]) -> str:
@@ -105,11 +123,16 @@ def sentence(cells: Sequence[Cell]) -> str:
             f"; the model was trained on windows of {window:,} tokens, so the "
             f"{columns} past what it has ever seen"
         )
+    if any(form(cell) == MANY_DEPTHS for cell in cells):
+        hidden = "with a fact at each of several depths of one real text, asked for one at a time"
+        prompts = "questions a cell, depths x texts"
+    else:
+        hidden = "with one fact hidden at several depths of real text"
+        prompts = "prompts a cell"
     return (
         f"Each row is {names} under one long-context method, each column a prompt length in tokens "
-        f"with one fact hidden at several depths of real text: accuracy is the share of facts "
-        f"repeated exactly (n = {n} prompts a cell), answer NLL how surprised the model is by the "
-        f"right answer{reach}."
+        f"{hidden}: accuracy is the share of facts repeated exactly (n = {n} {prompts}), answer "
+        f"NLL how surprised the model is by the right answer{reach}."
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.needles import MANY_DEPTHS, form, form_title
 from reattention_eval.report.run import Cell
 
 # cividis reads the same with and without colour vision; its reverse keeps "bright is better"
@@ -33,7 +34,7 @@ def needle_grid(cells: Sequence[Cell], metric: str) -> dict[tuple[float, int], t
 
 
 def draw_heatmap(cells: Sequence[Cell], path: Path) -> Path | None:
-    """Write the heat map as PNG; None where no cell keeps depths (not a needle run).
+    """Write the heat map of one form's cells as PNG; None where no cell keeps depths.
 
     Raises:
         ImportError: matplotlib is absent (`pip install "reattention-eval[report]"`).
@@ -125,7 +126,10 @@ def _mark_window(axis: Any, lengths: list[int], window: int | None) -> None:
 
 
 def _thousands(tokens: int) -> str:
-    return f"{tokens // 1024}K" if tokens % 1024 == 0 else f"{tokens:,}"
+    for unit, name in ((1024**2, "M"), (1024, "K")):
+        if tokens % unit == 0:
+            return f"{tokens // unit}{name}"
+    return f"{tokens:,}"
 
 
 def _title(cells: Sequence[Cell], grids: dict[str, list[dict[tuple[float, int], Any]]]) -> str:
@@ -134,4 +138,6 @@ def _title(cells: Sequence[Cell], grids: dict[str, list[dict[tuple[float, int], 
     names = ", ".join(dict.fromkeys(model_name(c) for c in cells))
     window = trained_window(cells)
     line = f"; dashed line: trained window of {window:,} tokens" if window else ""
-    return f"Needle in a haystack, {names}: {n} a square{line}"
+    many = any(form(cell) == MANY_DEPTHS for cell in cells)
+    test = form_title(MANY_DEPTHS).capitalize() if many else "Needle in a haystack"
+    return f"{test}, {names}: {n} a square{line}"

@@ -25,6 +25,11 @@ def _of_cell(cell: Cell) -> list[str]:
         problems.append(
             f"{where}: {len(reasons)} of {_size(cell)} samples failed (sample {index}: {reason})."
         )
+    elif not cell.has_predictions and cell.records:
+        problems.append(
+            f"{where}: unfinished, {len(cell.records)} of {_size(cell)} samples are done; run the "
+            "same command with `-r` to go on."
+        )
     elif not cell.has_predictions:
         problems.append(f"{where}: no predictions, the inference task failed or never ran.")
     if cell.has_predictions:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
 from typing import Any
 
+from reattention_eval.report.intervals import accuracy_interval
 from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.needles import first_token_seconds
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
 
@@ -33,7 +37,9 @@ EFFORT = (
     "reused_tokens",
     "decode_tokens_per_second",
     "peak_bytes",
+    "first_token_seconds",
 )
+INTERVAL = ("low", "high")  # of the value, 95 %
 HEADINGS = {
     "accuracy": "accuracy, %",
     "score": "score, 0-100",
@@ -108,7 +114,8 @@ def count_words(cell: Cell) -> str:
 
 
 def effort(cell: Cell) -> dict[str, float]:
-    """Means over the samples' records (peak_bytes: the largest; n_cut_samples: a count)."""
+    """Means over the samples' records (peak_bytes: the largest; n_cut_samples: a count;
+    first_token_seconds: the median of the prompts that were read whole)."""
     rows = [r for r in cell.records.values() if not r.get("error")]
 
     def mean(key: str) -> float:
@@ -126,6 +133,7 @@ def effort(cell: Cell) -> dict[str, float]:
         "reused_tokens": mean("reused_tokens"),
         "decode_tokens_per_second": mean("decode_tokens_per_second"),
         "peak_bytes": max((r.get("peak_bytes") or 0 for r in rows), default=0),
+        "first_token_seconds": median(first_token_seconds(cell) or [math.nan]),
     }
 
 
@@ -134,7 +142,7 @@ def csv_table(cells: Sequence[Cell]) -> str:
     labels = method_labels(cells)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *EFFORT])
+    writer.writerow([*COLUMNS, *EFFORT, *INTERVAL])
     for cell in cells:
         cost = effort(cell)
         head = [
@@ -144,7 +152,9 @@ def csv_table(cells: Sequence[Cell]) -> str:
         ]  # fmt: skip
         tail = [_plain(cost[key]) for key in EFFORT]
         for metric, value in (_figures(cell) or {absent(cell): math.nan}).items():
-            writer.writerow([*head, metric, _plain(value), *tail])
+            interval = accuracy_interval(cell) if metric == "accuracy" else None
+            ends = [_plain(end) for end in interval or (math.nan, math.nan)]
+            writer.writerow([*head, metric, _plain(value), *tail, *ends])
     return out.getvalue()
 
 
@@ -154,10 +164,14 @@ def absent(cell: Cell) -> str:
 
 
 def absent_words(cell: Cell) -> str:
-    """The same with how many samples failed."""
+    """The same with how many samples failed, or are done of an unfinished dataset."""
     lost = len(failed(cell.records))
     whole = cell.manifest.get("dataset", {}).get("n") or len(cell.records)
-    return f"{absent(cell)} ({lost} of {whole} samples)" if lost else absent(cell)
+    if lost:
+        return f"{absent(cell)} ({lost} of {whole} samples)"
+    if cell.records and not cell.has_predictions:
+        return f"unfinished ({len(cell.records)} of {whole} samples)"
+    return absent(cell)
 
 
 Grid = tuple[list[str], list[list[str]]]  # header, rows
@@ -166,30 +180,37 @@ Grid = tuple[list[str], list[list[str]]]  # header, rows
 def grids(cells: Sequence[Cell]) -> dict[str, Grid]:
     """One method x dataset grid for each metric, keyed by its heading; accuracy and NLL share one.
 
+    Accuracy of samples that are each right or wrong has its 95 % interval (`intervals.wilson`).
+
     A cell that was asked for and has no result shows as `missing` or `failed`, one that was not
     asked for as `-`; n is part of every value, so that unequal counts are seen, and so is the share
     of samples in which the method selected.
     """
-    labels = method_labels(cells)
-    columns = _columns(cells)
     found = dict.fromkeys(m for c in cells for m in _figures(c))
     # without any result there is still a table, which says so
     groups: list[tuple[str, ...]] = [(name,) for name in found or ("score",)]
     if all(name in found for name in BOTH):
         groups = [BOTH, *((name,) for name in found if name not in BOTH)]
-    several = len({model_name(c) for c in cells}) > 1
-    by_key = {(c.model, c.dataset): c for c in cells}
     out: dict[str, Grid] = {}
     for names in groups:
-        rows = []
-        for model in dict.fromkeys(c.model for c in cells):
-            row_cells = [by_key.get((model, dataset)) for dataset in columns]
-            first = next(c for c in cells if c.model == model)
-            title = f"{model_name(first)}: {labels[model]}" if several else labels[model]
-            rows.append([title, *(_value(c, names) for c in row_cells)])
         heading = BOTH_HEADING if names == BOTH else HEADINGS.get(names[0], names[0])
-        out[heading] = (["method", *columns.values()], rows)
+        if names[0] == "accuracy" and any(map(accuracy_interval, cells)):
+            heading = heading.replace("%", "% [95 % interval]", 1)
+        out[heading] = grid_of(cells, partial(_value, names=names))
     return out
+
+
+def grid_of(cells: Sequence[Cell], shown: Callable[[Cell | None], str]) -> Grid:
+    """A method x dataset grid of what `shown` makes of each cell; None: not asked for."""
+    labels, columns = method_labels(cells), _columns(cells)
+    several = len({model_name(c) for c in cells}) > 1
+    by_key = {(c.model, c.dataset): c for c in cells}
+    rows = []
+    for model in dict.fromkeys(c.model for c in cells):
+        first = next(c for c in cells if c.model == model)
+        title = f"{model_name(first)}: {labels[model]}" if several else labels[model]
+        rows.append([title, *(shown(by_key.get((model, dataset))) for dataset in columns)])
+    return ["method", *columns.values()], rows
 
 
 def markdown(grid: Grid) -> str:
@@ -219,6 +240,8 @@ def _value(cell: Cell | None, names: Sequence[str]) -> str:
         return "-"
     digits = {name: 2 if name == "answer_nll" else 1 for name in names}
     figures = [f"{own[name]:.{digits[name]}f}" if name in own else "-" for name in names]
+    if names[0] == "accuracy" and (interval := accuracy_interval(cell)):
+        figures[0] += " [{:.0f}, {:.0f}]".format(*interval)
     return f"{' / '.join(figures)} ({count_words(cell)})"
 
 

@@ -53,6 +53,24 @@ def test_every_method_fits_the_window_and_budgets_are_shared(name: str, surround
     assert min(lengths) <= 8192 < max(lengths)
 
 
+def test_many_depths_from_32k_to_4m(surroundings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REATTENTION_DRY_RUN", "1")
+    config = Config.fromfile(config_path("eval_needle_many_depths.py"), format_python_code=False)
+    asked = {
+        build_method(model.method.to_dict()).name: {
+            dataset.length: len(dataset.depths) * dataset.repeats
+            for group in config.model_dataset_combinations
+            if model in group["models"]
+            for dataset in group["datasets"]
+        }
+        for model in config.models
+    }
+    assert asked["full"] == dict.fromkeys((2**n for n in range(15, 20)), 55)
+    for method in ("reattention", "streaming_llm"):
+        assert asked[method] == {**asked["full"], 2**20: 33, 2**21: 22, 2**22: 11}
+    assert all(d.abbr.startswith("needle-many_depths-") for d in config.datasets)
+
+
 def test_without_the_model_the_command_that_fetches_it_is_named(
     surroundings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

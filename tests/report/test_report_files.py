@@ -19,7 +19,7 @@ from reattention_eval.report.records import read_records
 from reattention_eval.report.run import read_run
 from reattention_eval.report.tables import csv_table, grids
 
-ACCURACY = "accuracy, % / answer NLL per token (lower is better)"
+ACCURACY = "accuracy, % [95 % interval] / answer NLL per token (lower is better)"
 SETTINGS = {"full": (None, {}), "reattention": (4096, {"local_size": 1024})}
 
 
@@ -98,10 +98,10 @@ def test_the_readers_table(whole: Run) -> None:
         ACCURACY: (
             ["method", "4,096", "12,288"],
             [
-                ["full", "100.0 / 1.00 (n=3)", "0.0 / 2.00 (n=3)"],
+                ["full", "100.0 [44, 100] / 1.00 (n=3)", "0.0 [0, 56] / 2.00 (n=3)"],
                 [
                     "reattention 4,096",
-                    "100.0 / 1.00 (n=3, never selected)",
+                    "100.0 [44, 100] / 1.00 (n=3, never selected)",
                     "50.0 / 1.50 (n=3, selected 100%)",
                 ],
             ],
@@ -117,7 +117,7 @@ def test_cells_in_which_no_sample_selected_are_marked_and_explained(whole: Run) 
     records.write_text("".join(json.dumps(line) + "\n" for line in lines))
     report = build_report(whole.folder, expected(whole))
     page = whole.path("report", "table.md").read_text()
-    assert "100.0 / 1.00 (n=3, never selected) | 50.0 / 1.50 (n=3, selected 66%)" in page
+    assert "100.0 [44, 100] / 1.00 (n=3, never selected) | 50.0 / 1.50 (n=3, selected 66%)" in page
     assert any("full attention in effect" in note for note in report.notes)
     rows = list(csv.DictReader(io.StringIO(csv_table(read_run(whole.folder)))))
     shares = {(r["method"], r["length"]): (r["n_selected"], r["selected_share"]) for r in rows}
@@ -145,7 +145,7 @@ def test_a_figure_that_is_not_a_number_stays_and_is_a_problem(whole: Run) -> Non
     path = whole.path("results", "m-full", "needle-4096.json")
     write(path, {**json.loads(path.read_text()), "answer_nll": float("nan")})
     report = build_report(whole.folder, expected(whole))
-    assert report.grids[ACCURACY][1][0][1] == "100.0 / nan (n=3)"
+    assert report.grids[ACCURACY][1][0][1] == "100.0 [44, 100] / nan (n=3)"
     assert report.problems == [
         "m-full on needle-4096: the figure answer_nll is not a number (NaN); look at the samples' "
         "records."
@@ -158,6 +158,10 @@ def test_the_csv_holds_every_figure(whole: Run) -> None:
     cell = next(r for r in rows if r["method"].startswith("re") and r["length"] == "12288")
     assert (cell["metric"], cell["value"], cell["n"]) == ("accuracy", "50", "3")
     assert cell["prefill_seconds"] == "2"
+    assert cell["first_token_seconds"] == "2"  # the median of 1, 2 and 3
+    assert (cell["low"], cell["high"]) == ("", "")  # a sample that is half right
+    right = next(r for r in rows if r["method"] == "full" and r["metric"] == "accuracy")
+    assert (right["low"], right["high"]) == ("43.8503", "100")
     assert cell["budget"] == "4096"
 
 

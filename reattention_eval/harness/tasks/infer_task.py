@@ -28,6 +28,7 @@ from reattention_eval.harness.manifest import write_dataset_manifest
 from reattention_eval.harness.memory_check import check_memory
 from reattention_eval.harness.model import LongContextLM
 from reattention_eval.harness.record_file import records_path
+from reattention_eval.harness.time_limit import VARIABLE, is_over, run_ends
 from reattention_eval.report.records import failed, read_records
 from reattention_eval.report.task_logs import MARK, said_line
 
@@ -51,9 +52,12 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
     Before a model is loaded its prompts are held against the memory there is, and no two processes
     write the same predictions. A task that is done takes over what other tasks of its model have
     not begun (`others` of its configuration, see `WorkerPartitioner`); they go on without it.
+    Nothing is begun after the time that its configuration's `until` says, or REATTENTION_MINUTES
+    where it says none; what is then unfinished is no error here.
 
     Raises:
-        SystemExit: at the end, with status 1, if any predictions file is missing.
+        SystemExit: at the end, with status 1, if any predictions file is missing for another
+            reason.
         ConfigError, CheckpointError: the model cannot be loaded, or has no room for the prompts.
     """
 
@@ -71,6 +75,8 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         wanted: list[tuple[Any, Any]] = [
             *zip(self.cfg["models"], self.cfg["datasets"], strict=True)
         ]
+        self._until = self.cfg["until"] if "until" in self.cfg else run_ends()
+        self._unfinished: set[Path] = set()
         if int(os.environ.get("RANK", "0")):  # of the processes that share a model
             for model_cfg, _ in wanted:
                 build_model_from_cfg(model_cfg).follow()
@@ -94,6 +100,12 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         self.model_cfgs = [model for model, _ in wanted]
         self.dataset_cfgs = [datasets for _, datasets in wanted]
         missing = [path for path in self.get_output_paths() if not Path(path).is_file()]
+        if unfinished := [path for path in missing if Path(path) in self._unfinished]:
+            get_logger().warning(
+                f"{VARIABLE} are over: {len(unfinished)} datasets are unfinished; start this run "
+                "again with -r to go on."
+            )
+        missing = [path for path in missing if path not in unfinished]
         if missing:
             for model_cfg, dataset_cfgs in wanted:
                 for dataset_cfg in dataset_cfgs:
@@ -115,8 +127,11 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         self.model_cfgs, self.dataset_cfgs = [model_cfg], [[dataset_cfg]]
         try:
             with self._only_writer(model_cfg, dataset_cfg, patience):
-                if not self._predictions(model_cfg, dataset_cfg).is_file():
+                predictions = self._predictions(model_cfg, dataset_cfg)
+                if not predictions.is_file() and not is_over(self._until):
                     super().run(cur_model=self.model, cur_model_abbr=model_abbr_from_cfg(model_cfg))
+                if is_over(self._until) and self._only_unfinished(model_cfg, dataset_cfg):
+                    self._unfinished.add(predictions)
         except _Busy as error:
             if patience:
                 self._say(model_cfg, dataset_cfg, error)
@@ -126,6 +141,11 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
                 raise  # the model itself cannot be built: no dataset will fare better
             self._say(model_cfg, dataset_cfg, error)
         return True
+
+    def _only_unfinished(self, model_cfg: Any, dataset_cfg: Any) -> bool:
+        """No predictions, yet no sample that failed."""
+        records = read_records(self._records(model_cfg, dataset_cfg))
+        return not self._predictions(model_cfg, dataset_cfg).is_file() and not failed(records)
 
     def _say(self, model_cfg: Any, dataset_cfg: Any, error: BaseException) -> None:
         """The reason in one line, which runners and the summarizer look for, behind its trace."""
@@ -151,6 +171,7 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         if not isinstance(self.model, LongContextLM):
             super()._inference()
             return
+        self.model.until = self._until
         path = self._predictions(self.model_cfg, self.dataset_cfg)
         records = CallRecords(
             self._records(self.model_cfg, self.dataset_cfg),
