@@ -80,19 +80,16 @@ def decode_bandwidth(kind: str) -> dict[str, Any]:
     }
 
 
-def decode_step(indexed: bool) -> Callable[[str], dict[str, Any]]:
-    def measure(kind: str) -> dict[str, Any]:
-        layer = made_layer(kind, LONG, 1, indexed)
-        graph = captured(layer.step)
-        sides = {"ours": graph.replay, "eager": layer.step, "cudnn": layer.full_attention}
-        times = timing.compare(sides)
-        return {
-            "ms": times["ours"],
-            "eager_ms": times["eager"],
-            "reference_ms": times["cudnn"],
-        }
-
-    return measure
+def decode_step(kind: str) -> dict[str, Any]:
+    layer = made_layer(kind, LONG, 1)
+    graph = captured(layer.step)
+    sides = {"ours": graph.replay, "eager": layer.step, "cudnn": layer.full_attention}
+    times = timing.compare(sides)
+    return {
+        "ms": times["ours"],
+        "eager_ms": times["eager"],
+        "reference_ms": times["cudnn"],
+    }
 
 
 MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -104,15 +101,14 @@ MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {
     "K5": against_attention(SHORT, "step"),
     "K6": against_attention(LONG, "step"),
     "K8": decode_bandwidth,
-    "K9": decode_step(indexed=False),
-    "K9i": decode_step(indexed=True),
+    "K9": decode_step,
 }
 SHAPES = {
     "K1": f"T={CHUNK} N={LONG} D=128", "K1s": f"T={CHUNK} N={SHORT} D=128",
     "K2": f"T={CHUNK} N={LONG} D=64", "K3": f"T={CHUNK} N={SHORT} D=128",
     "K4": f"T={CHUNK} N={LONG} D=128", "K5": f"T={CHUNK} N={SHORT} D=128",
     "K6": f"T={CHUNK} N={LONG} D=128",
-    "K8": f"T=1 N={LONG} D=128", "K9": f"T=1 N={LONG} D=128", "K9i": f"T=1 N={LONG} D=128",
+    "K8": f"T=1 N={LONG} D=128", "K9": f"T=1 N={LONG} D=128",
 }  # fmt: skip
 
 

@@ -69,7 +69,6 @@ KERNEL_BARS = [
         possible=READ_OVER_COPY,
     ),
     Bar("K9", "decode layer step, N=1M, vs cuDNN decode", "x", 1.5, 1.75, "speedup"),
-    Bar("K9i", "decode layer step with int8, N=1M, vs cuDNN decode", "x", 2.2, 3.2, "speedup"),
 ]  # fmt: skip
 # measured by `reattention-eval bench`; the reference is the fastest full attention of the same run
 PROMPT_BARS = [
