@@ -25,7 +25,7 @@ class ForwardSize:
 
     def __init__(self, model: nn.Module, chunk: int) -> None:
         self._chunk, self._ranks = chunk, ranks_of(model)
-        self._token_bytes = _token_bytes(model)
+        self._model = model
         self._devices = {p.device for p in model.parameters() if p.is_cuda}
         self._shrunk = False
 
@@ -34,7 +34,7 @@ class ForwardSize:
         if not self._devices or self._shrunk:
             return self._chunk
         free = min(map(_free, self._devices))
-        tokens = forward_size(self._chunk, rows, self._token_bytes, free)
+        tokens = forward_size(self._chunk, rows, _token_bytes(self._model), free)
         if self._ranks is not None and self._ranks.size > 1:
             own = torch.tensor([tokens], device=self._ranks.device)
             tokens = int(self._ranks.join(own, 0).min())
@@ -68,13 +68,16 @@ def _free(device: torch.device) -> int:
 def _token_bytes(model: Any) -> int:
     """Bytes that a forward holds for every token it carries, in this process."""
     config, ranks = model.config.get_text_config(), ranks_of(model)
+    hidden = model.get_input_embeddings().weight.shape[1]
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
-    widest = max((max(m.in_features, m.out_features) for m in linear), default=config.hidden_size)
+    widest = max((max(m.in_features, m.out_features) for m in linear), default=hidden)
     experts = getattr(config, "num_experts_per_tok", None) or 1
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    wide = (heads + 2 * kv_heads) * dim // (1 if ranks is None else ranks.size)
-    values = token_values(config.hidden_size, widest * experts, wide)
+    dim = getattr(config, "head_dim", None) or (hidden // heads if heads else 0)
+    # where the config does not say: as many keys as queries
+    wide = (heads + 2 * kv_heads) * dim if heads else 3 * hidden
+    wide //= 1 if ranks is None else ranks.size
+    values = token_values(hidden, widest * experts, wide)
     return values * next(model.parameters()).element_size()

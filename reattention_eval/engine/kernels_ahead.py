@@ -26,17 +26,17 @@ def compile_kernels(
     """
     settings = kernel_settings(method)
     text = config.get_text_config()
-    heads = getattr(text, "num_attention_heads", None)
-    if settings is None or not heads or not torch.cuda.is_available():
+    heads, hidden = (getattr(text, name, None) for name in ("num_attention_heads", "hidden_size"))
+    if settings is None or not heads or not hidden or not torch.cuda.is_available():
         return None
     kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    dim = getattr(text, "head_dim", None) or hidden // heads
     shape = KernelShape(
         heads // parts,
         max(1, kv_heads // parts),
         dim,
         dtype,
-        norm_dims=(text.hidden_size,),
+        norm_dims=(hidden,),
         device_length=True,
         **settings,
     )
