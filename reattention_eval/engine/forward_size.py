@@ -68,16 +68,16 @@ def _free(device: torch.device) -> int:
 def _token_bytes(model: Any) -> int:
     """Bytes that a forward holds for every token it carries, in this process."""
     config, ranks = model.config.get_text_config(), ranks_of(model)
-    hidden = model.get_input_embeddings().weight.shape[1]
+    hidden = int(model.get_input_embeddings().weight.shape[1])
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     widest = max((max(m.in_features, m.out_features) for m in linear), default=hidden)
     experts = getattr(config, "num_experts_per_tok", None) or 1
     heads = getattr(config, "num_attention_heads", None)
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    dim = getattr(config, "head_dim", None) or (hidden // heads if heads else 0)
-    # where the config does not say: as many keys as queries
-    wide = (heads + 2 * kv_heads) * dim if heads else 3 * hidden
+    wide = 3 * hidden  # where the config does not say: as many keys as queries
+    if heads:
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        wide = (heads + 2 * kv_heads) * (getattr(config, "head_dim", None) or hidden // heads)
     wide //= 1 if ranks is None else ranks.size
     values = token_values(hidden, widest * experts, wide)
     return values * next(model.parameters()).element_size()
