@@ -1,4 +1,4 @@
-"""Choosing the next token, knowing when a row is done, telling a streamer."""
+"""Choosing the next tokens, knowing when a row is done, telling a streamer."""
 
 from __future__ import annotations
 
@@ -136,3 +136,32 @@ def fill(rows: list[list[int]], pad: int) -> Tensor:
     """Rows of different length as one int64 [B, longest], padded behind."""
     longest = max(map(len, rows))
     return torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+
+
+def chosen_tokens(
+    logits: Tensor,
+    step: Callable[[list[int], list[int]], Tensor],
+    rule: StopRule,
+    pick: Sampler,
+    stream: Stream,
+    limit: int,
+) -> list[list[int]]:
+    """New tokens of each row, until `rule` ends it or there are `limit` of them.
+
+    Args:
+        logits: [B, vocab] behind what is to be continued.
+        step: reads a token of each of the rows named: logits [rows, vocab] behind them. The last
+            token of every row is left to be read.
+    """
+    new: list[list[int]] = [[] for _ in range(len(logits))]
+    active = list(range(len(new)))
+    while True:
+        tokens = pick(logits)
+        stream.put(active, tokens)
+        for row, token in zip(active, tokens, strict=True):
+            new[row].append(token)
+        going = [i for i, row in enumerate(active) if not rule(new[row])]
+        active = [active[i] for i in going]
+        if not active or len(new[active[0]]) == limit:
+            return new
+        logits = step([tokens[i] for i in going], active)

@@ -1,21 +1,19 @@
-"""How surprised a model is by every token of a text, under the method it is attached to."""
+"""How surprised a model is by a text or an answer, under the method it is attached to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from reattention_eval.attention.token_ids import finite
+from reattention_eval.attention.token_ids import finite, non_finite
+from reattention_eval.engine.session_state import SessionState
 from reattention_eval.errors import ConfigError, NonFiniteLogitsError
-
-if TYPE_CHECKING:
-    from reattention_eval.engine.session import Session
 
 
 @torch.inference_mode()
-def token_nll(session: Session, input_ids: Tensor) -> Tensor:
+def token_nll(session: SessionState, input_ids: Tensor) -> Tensor:
     """Negative log-likelihood (nats) of every token behind the first, float64 [T - 1].
 
     The text is read as a prompt is: by a view method chunk by chunk, so that a token is predicted
@@ -55,3 +53,21 @@ def token_nll(session: Session, input_ids: Tensor) -> Tensor:
             "in bfloat16 or float32, and check its weights."
         )
     return nll
+
+
+def answer_nll(session: SessionState, answer: Sequence[int]) -> float:
+    """Mean negative log-likelihood per token (nats) behind the only row of a session, all of which
+    is read; see `Session.answer_nll`."""
+    assert session._logits is not None
+    logits, found = session._logits, []
+    with session._returning():
+        for i, token in enumerate(answer):
+            chance = logits.double().log_softmax(-1)[0, token]
+            found.append(torch.stack((chance, finite(logits)[0].double())))
+            if i + 1 < len(answer):
+                logits = session._step([token], [0])
+    chances, numbers = torch.stack(found, 1).tolist()  # waits for the device, once
+    if not all(numbers):
+        session._forget()
+        raise non_finite(logits, f"behind token {numbers.index(0)} of the answer or before it")
+    return -sum(chances) / len(answer)

@@ -3,96 +3,30 @@
 from __future__ import annotations
 
 import os
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reattention_eval.attention.counts import Counts
-from reattention_eval.attention.token_ids import finite, non_finite, vocabulary
 from reattention_eval.engine.arguments import next_tokens, token_list, token_rows, whole_number
-from reattention_eval.engine.generation import Sampler, StopRule, Stream, fill
+from reattention_eval.engine.generation import Sampler, StopRule, Stream, chosen_tokens, fill
 from reattention_eval.engine.progress import OnProgress
-from reattention_eval.engine.saved import SavedPrompt
-from reattention_eval.engine.stats import SessionStats, input_device, logits_device
+from reattention_eval.engine.scoring import answer_nll
+from reattention_eval.engine.session_state import SessionState
+from reattention_eval.engine.stats import logits_device
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import Method
-
-_NOT_KEPT = (
-    "what {} has read is in the model's own cache, of which it may have dropped keys, and is not "
-    "kept on disk: save and load are for methods on the hook (full, reattention, streaming_llm)."
-)
 
 
-class Session(ABC):
-    """What `attach` yields. One batch of prompts at a time lives in its cache.
-
-    The same for every method; what differs between those on the hook and those on the model's own
-    attention are the few steps at the end of this class (`hooked`, `native`).
+class Session(SessionState):
+    """What `attach` yields, the same for every method. One batch of prompts at a time lives in its
+    cache.
 
     Every call that reads tokens raises ConfigError for input it cannot take, before anything is
     computed, and once the `with` block has ended; and NonFiniteLogitsError where the logits that
     it answers with, or takes a token or a likelihood from, are not all numbers.
     """
-
-    def __init__(self, model: nn.Module, method: Method) -> None:
-        self.model = model
-        self.method: Method = method
-        self._device = input_device(model)
-        self._logits: Tensor | None = None  # [B, vocab] after the last token of every row
-        self._unread: list[int] = []  # the last token of every row, where generate chose it
-        self._prompt: list[int] = []  # of a single row: what of the cache came by prefill
-        self._prompt_length = 0  # that the prompt was to have: longer where reading was ended
-        self._vocabulary = vocabulary(model)
-        self._closed = False
-        self._users_forwards = 0
-        self.reset_stats()
-
-    # -- state -----------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def stats(self) -> SessionStats:
-        """Counters and times since the session began or `reset_stats`."""
-
-    @property
-    def reused(self) -> Counts:
-        """What reading the prefixes that were still in the cache had taken, since `reset_stats`."""
-        return Counts()
-
-    @property
-    @abstractmethod
-    def lengths(self) -> list[int]:
-        """Tokens that each row has read."""
-
-    def reset(self) -> None:
-        """Forget the cache's contents; storage that can be is kept for the next prompt."""
-        self._require_open()
-        self._empty()
-        self._forget()
-
-    def reset_stats(self) -> None:
-        """Start counting anew."""
-        self._stats = SessionStats()
-        if self._device.type == "cuda":
-            for device in range(torch.cuda.device_count()):
-                torch.cuda.reset_peak_memory_stats(device)
-
-    def close(self) -> None:
-        """Give back what only the attached model can use; nothing can be read any more."""
-        self._count_users()
-        self._closed = True
-
-    @abstractmethod
-    def check_selected(self) -> None:
-        """Raise SelectionError if a step that had to select keys did not."""
-
-    # -- prompts and tokens ----------------------------------------------------------------------
 
     @torch.inference_mode()
     def prefill(
@@ -237,29 +171,10 @@ class Session(ABC):
             prompts = token_rows(input_ids, attention_mask, self._vocabulary)
             stream = Stream(streamer, input_ids, len(prompts), rule.pad)
             self._prefill(prompts, reuse_prefix, limit)
-        new = self._generated(rule, pick, stream, limit)
+        new = chosen_tokens(self._taken_logits(), self._step, rule, pick, stream, limit)
+        self._unread = [row[-1] for row in new]
         stream.end()
         return fill(new, rule.pad).to(self._device)
-
-    def _generated(
-        self, rule: StopRule, pick: Sampler, stream: Stream, limit: int
-    ) -> list[list[int]]:
-        new: list[list[int]] = [[] for _ in self.lengths]
-        logits, active = self._logits, list(range(len(new)))
-        assert logits is not None
-        self._logits = None  # nothing to continue from where a step fails
-        while True:
-            tokens = pick(logits)
-            stream.put(active, tokens)
-            for row, token in zip(active, tokens, strict=True):
-                new[row].append(token)
-            going = [i for i, row in enumerate(active) if not rule(new[row])]
-            active = [active[i] for i in going]
-            if not active or len(new[active[0]]) == limit:
-                break
-            logits = self._step([tokens[i] for i in going], active)
-        self._unread = [row[-1] for row in new]
-        return new
 
     @torch.inference_mode()
     def answer_nll(self, answer_ids: Sequence[int]) -> float:
@@ -276,21 +191,7 @@ class Session(ABC):
                 "with a single prompt first."
             )
         self._read_unread()
-        assert self._logits is not None
-        logits, found = self._logits, []
-        with self._returning():
-            for i, token in enumerate(answer):
-                chance = logits.double().log_softmax(-1)[0, token]
-                found.append(torch.stack((chance, finite(logits)[0].double())))
-                if i + 1 < len(answer):
-                    logits = self._step([token], [0])
-        chances, numbers = torch.stack(found, 1).tolist()  # waits for the device, once
-        if not all(numbers):
-            self._forget()
-            raise non_finite(logits, f"behind token {numbers.index(0)} of the answer or before it")
-        return -sum(chances) / len(answer)
-
-    # -- on disk ---------------------------------------------------------------------------------
+        return answer_nll(self, answer)
 
     @torch.inference_mode()
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -340,43 +241,6 @@ class Session(ABC):
         self._logits = saved.logits.to(logits_device(self.model))
         return self._logits
 
-    # -- inside ----------------------------------------------------------------------------------
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise ConfigError(
-                "this session is closed: its `with attach(...)` block has ended and the model is "
-                "as it was. Attach again, and call the session inside the block."
-            )
-
-    def _require_prompt(self, what: str) -> None:
-        self._count_users()
-        if self._logits is None and not self._unread:
-            raise ConfigError(f"{what} behind what the session has read. Call prefill first.")
-
-    def _forget(self) -> None:
-        self._logits, self._unread, self._prompt = None, [], []
-        self._users_forwards = self._user_forwards()
-
-    def _count_users(self) -> None:
-        """Forwards of the user's own, model.generate's too, have taken the cache."""
-        if self._users_forwards != self._user_forwards():
-            self._forget()
-
-    def _read_unread(self) -> None:
-        """Bring the tokens that generate chose last into the cache."""
-        if self._unread:
-            tokens, prompt = self._unread, self._prompt
-            self._forget()
-            self._logits = self._checked(self._step(tokens, list(range(len(tokens)))))
-            self._prompt = prompt
-
-    def _checked(self, logits: Tensor) -> Tensor:
-        if not bool(finite(logits).all()):
-            self._forget()
-            raise non_finite(logits, "behind the last token")
-        return logits
-
     def _prefill(
         self,
         rows: list[list[int]],
@@ -402,76 +266,3 @@ class Session(ABC):
             logits = self._read(rows, done, progress)
         self._stats.prefill_tokens += sum(self.lengths) - held
         return self._checked(logits)
-
-    def _step(self, tokens: list[int], rows: list[int]) -> Tensor:
-        with self._timed("decode_seconds"):
-            logits = self._next(tokens, rows)
-        self._stats.decode_tokens += len(tokens)
-        return logits
-
-    @contextmanager
-    def _timed(self, field: str) -> Iterator[None]:
-        self._synchronize()
-        start = time.perf_counter()
-        yield
-        self._synchronize()
-        setattr(self._stats, field, getattr(self._stats, field) + time.perf_counter() - start)
-
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
-
-    # -- what the kinds of methods do in their own ways -------------------------------------------
-
-    @abstractmethod
-    def _empty(self) -> None:
-        """Hold nothing of any row."""
-
-    @abstractmethod
-    def _start(self, rows: int, capacity: int) -> None:
-        """Empty rows with room for so many tokens each."""
-
-    @abstractmethod
-    def _read(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
-        """Read each row's tokens from `done` on behind what it holds: logits [B, vocab].
-
-        progress: as for `prefill`.
-        """
-
-    @abstractmethod
-    def _next(self, tokens: list[int], rows: list[int]) -> Tensor:
-        """One token more of each of `rows` (those still going): logits [rows, vocab]."""
-
-    @abstractmethod
-    def _read_all(self, tokens: list[int]) -> Iterator[Tensor]:
-        """The only row's first tokens, part by part as a prompt is read: logits [t, vocab] behind
-        every one of them."""
-
-    @abstractmethod
-    def _returning(self) -> AbstractContextManager[None]:
-        """What is read inside the block is forgotten behind it."""
-
-    def _save(self, folder: Path) -> None:
-        """Keep the only row's cache in `folder`."""
-        raise ConfigError(_NOT_KEPT.format(self.method.name))
-
-    def _load(self, folder: Path, room: int) -> SavedPrompt:
-        """Put what `folder` keeps into the cache, with room behind it."""
-        raise ConfigError(_NOT_KEPT.format(self.method.name))
-
-    def _keep_prefix(self, rows: list[list[int]], room: int) -> int:
-        """Go back to what the new prompts share with the old ones; tokens kept."""
-        return 0
-
-    def _reserve(self, capacity: int) -> None:  # noqa: B027
-        """Make room for `capacity` tokens a row, keeping what is there."""
-
-    def _expect(self, lengths: list[int]) -> None:  # noqa: B027
-        """Each row's prompt will have so many tokens."""
-
-    def _begin(self, kept: int) -> None:  # noqa: B027
-        """A prompt is going to be read of which `kept` tokens are there already."""
-
-    def _user_forwards(self) -> int:
-        """How many forwards of the user's own took the cache."""
-        return 0
