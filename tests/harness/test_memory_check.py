@@ -120,7 +120,7 @@ def test_on_a_cpu_the_task_asks_before_it_loads(
     )
     loaded: list[str] = []
     monkeypatch.setattr(
-        "reattention_eval.harness.prompt_runner.load_model", lambda path, **_: loaded.append(path)
+        "reattention_eval.harness.attached_model.load_model", lambda path, **_: loaded.append(path)
     )
     with pytest.raises(ConfigError, match=r"tiny: a prompt of 10,000,000,004 tokens needs .* GiB "):
         LongContextInferTask(config).run()

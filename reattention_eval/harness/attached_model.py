@@ -1,0 +1,156 @@
+"""One checkpoint under one method, loaded and attached until it is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reattention_eval.checkpoints import load_model
+from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.checkpoints.split_model import load_split_model
+from reattention_eval.engine import Session, attach
+from reattention_eval.engine.kernels_ahead import compiling
+from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.harness.fingerprint import plain
+from reattention_eval.harness.memory_check import out_of_memory
+from reattention_eval.methods import NativeMethod, build_method, method_settings
+from reattention_eval.parallel import ranks_of
+
+
+class AttachedModel:
+    """A model, its tokenizer and a session on it, by as many processes as share the model.
+
+    Its arguments and errors are `PromptRunner`'s.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        method: Mapping[str, Any] | None,
+        *,
+        dtype: str,
+        device_map: Any,
+        tensor_parallel: int,
+        stop_token_ids: Sequence[int],
+        name: str | None,
+        tokenizer_only: bool,
+    ) -> None:
+        self.path = path
+        self.method = build_method(plain(method or {"type": "full"}))
+        self.name = name or Path(path.rstrip("/")).name or path
+        self._stack = ExitStack()
+        self.model: PreTrainedModel
+        self.tokenizer: PreTrainedTokenizerBase
+        self.session: Session
+        self._open = False
+        loaded: PreTrainedModel | None
+        configure: Callable[[Any], Any] | None = None
+        if isinstance(self.method, NativeMethod):
+            configure = self.method.configure
+        if not tokenizer_only:
+            configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel)
+        if tensor_parallel > 1 and not tokenizer_only:
+            loaded, self.tokenizer = load_split_model(
+                path, tensor_parallel, dtype, device_map, configure
+            )
+        else:
+            loaded, self.tokenizer = load_model(
+                path,
+                dtype=dtype,
+                device_map=device_map,
+                tokenizer_only=tokenizer_only,
+                configure=configure,
+            )
+        self.ranks = None if loaded is None else ranks_of(loaded)
+        self.stop_token_ids: list[int] = []
+        if loaded is None:
+            return
+        self.model = loaded
+        if device_map is None and not self.ranks and torch.cuda.is_available():
+            self.model.to("cuda")  # type: ignore[arg-type]  # its stub is wrapped
+        self.stop_token_ids = sorted({*stop_token_ids, *_eos_ids(self.model)})
+        self.session = self._stack.enter_context(attach(self.model, self.method))
+        self._open = True
+
+    def get_token_len(self, prompt: str) -> int:
+        """Tokens of `prompt` by itself, with the tokenizer's own special tokens."""
+        return len(self.tokenizer(str(prompt), verbose=False)["input_ids"])
+
+    def forget(self) -> None:
+        """The next prompt is read from its beginning, whatever it shares with the last one."""
+        self._together("_forget")
+
+    def _forget(self) -> None:
+        self.session.reset()
+
+    def _together(self, name: str, *call: Any) -> Any:
+        """A method's result, computed by every process that shares the model."""
+        if not self._open:
+            raise ConfigError("this model was built with tokenizer_only=True; it cannot generate.")
+        if not self.ranks:
+            return getattr(self, name)(*call)
+        try:
+            name, call = self.ranks.tell((name, call))
+            return getattr(self, name)(*call)
+        except ReAttentionError:
+            raise  # the other processes met it too
+        except Exception as error:
+            # they may wait in the middle of a forward: torchrun ends them with this process
+            raise SystemExit(f"{type(error).__name__} under tensor parallel: {error}") from error
+
+    def follow(self) -> None:
+        """Compute what the first process computes until it closes its runner."""
+        assert self.ranks is not None
+        while (call := self.ranks.tell()) is not None:
+            with suppress(ReAttentionError):  # the first process reports it
+                name, arguments = call
+                getattr(self, name)(*arguments)
+        self.ranks = None
+        self.close()
+
+    def close(self) -> None:
+        """Give the model its own attention back; `generate` no longer works."""
+        if self.ranks:
+            self.ranks.tell(None)
+            self.ranks = None
+        if self._open:
+            self._open = False
+            del self.session  # and its cache
+        self._stack.close()
+
+    @contextmanager
+    def _fit_for_the_next(self, rows: int, tokens: int) -> Iterator[None]:
+        """What is raised inside leaves nothing behind; a full GPU says how to make room."""
+        try:
+            yield
+        except BaseException as error:
+            self.session.reset()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if isinstance(error, torch.OutOfMemoryError):
+                raise ConfigError(out_of_memory(self._entry(rows), tokens)) from error
+            raise
+
+    def _entry(self, rows: int) -> dict[str, Any]:
+        """What a configuration's entry for this model says of its memory."""
+        return {
+            "path": self.path,
+            "abbr": self.name,
+            "method": method_settings(self.method),
+            "dtype": str(self.model.dtype),
+            "device_map": getattr(self.model, "hf_device_map", None),
+            "batch_size": rows,
+        }
+
+
+def _eos_ids(model: PreTrainedModel) -> list[int]:
+    found = getattr(model.generation_config, "eos_token_id", None)
+    if found is None:
+        found = getattr(model.config, "eos_token_id", None)
+    ids = list(found) if isinstance(found, (list, tuple)) else [found]
+    return [int(i) for i in ids if i is not None]
