@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reattention_eval.checkpoints import load_model
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.split_model import load_split_model
+from reattention_eval.context_length import context_length
 from reattention_eval.engine import Session, attach
 from reattention_eval.engine.kernels_ahead import compiling
 from reattention_eval.errors import ConfigError, ReAttentionError
@@ -49,9 +50,8 @@ class AttachedModel:
         self.session: Session
         self._open = False
         loaded: PreTrainedModel | None
-        configure: Callable[[Any], Any] | None = None
-        if isinstance(self.method, NativeMethod):
-            configure = self.method.configure
+        self.trained_window: int | None = None
+        configure: Callable[[Any], Any] = self._configure
         if not tokenizer_only:
             configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel)
         if tensor_parallel > 1 and not tokenizer_only:
@@ -76,6 +76,10 @@ class AttachedModel:
         self.stop_token_ids = sorted({*stop_token_ids, *_eos_ids(self.model)})
         self.session = self._stack.enter_context(attach(self.model, self.method))
         self._open = True
+
+    def _configure(self, config: Any) -> Any:
+        self.trained_window = context_length(config)  # a method may scale it
+        return self.method.configure(config) if isinstance(self.method, NativeMethod) else config
 
     def get_token_len(self, prompt: str) -> int:
         """Tokens of `prompt` by itself, with the tokenizer's own special tokens."""

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 import reattention_eval
-from reattention_eval.context_length import context_length
 from reattention_eval.harness.fingerprint import plain, rows_fingerprint
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import write_whole
@@ -38,7 +37,7 @@ def model_part(model: PromptRunner) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "dtype": str(model.model.dtype).removeprefix("torch."),
         "device": str(model.model.device),
-        "trained_window": context_length(config),
+        "trained_window": model.trained_window,
         "settings": model.settings(),
         "fingerprint": model.fingerprint(),
     }

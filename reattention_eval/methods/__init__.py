@@ -15,12 +15,15 @@ from reattention_eval.methods.registry import (
     method_settings,
 )
 from reattention_eval.methods.repeats import Repeats, fixed_view, repeats_until
+from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
 from reattention_eval.methods.streaming_llm import StreamingLLM
 from reattention_eval.methods.text import method_of_text, text_of_method
 
 __all__ = [
+    "DynamicNTK",
     "FullAttention",
     "KeepsIndex",
+    "LinearRope",
     "Method",
     "NativeFull",
     "NativeMethod",
@@ -28,6 +31,7 @@ __all__ = [
     "Repeats",
     "StreamingLLM",
     "ViewMethod",
+    "YarnRope",
     "build_method",
     "fixed_view",
     "forward_tokens",

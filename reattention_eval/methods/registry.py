@@ -18,12 +18,16 @@ from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
 from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.reattention import ReAttention
+from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
 from reattention_eval.methods.streaming_llm import StreamingLLM
 
 GROUP = "reattention_eval.methods"
 _METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (ReAttention, FullAttention, StreamingLLM, NativeFull)
-}
+    method.name: method
+    for method in (
+        ReAttention, FullAttention, StreamingLLM, DynamicNTK, LinearRope, YarnRope, NativeFull,
+    )
+}  # fmt: skip
 
 
 def list_methods() -> list[str]:
