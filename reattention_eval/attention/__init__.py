@@ -1,5 +1,6 @@
 """The hook on transformers, RoPE of a view, attention over a view."""
 
+from reattention_eval.attention.banded_view import Band, BandedView
 from reattention_eval.attention.hook import Hook
 from reattention_eval.attention.model_parts import short_prompt, watched
 from reattention_eval.attention.policy import Selection, View, ViewPolicy, ViewsTogether
@@ -7,6 +8,8 @@ from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.row_lengths import RowStep
 
 __all__ = [
+    "Band",
+    "BandedView",
     "Hook",
     "RowStep",
     "Selection",

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from reattention_eval.attention.banded_view import BandedView
 from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
 from reattention_kernels.view import view_rows
@@ -119,7 +120,7 @@ class ViewPolicy(Protocol):
         """False: the view is always the whole cache, so RoPE is applied once, on append."""
         ...
 
-    def view(self, row: RowCache, query: Tensor) -> View | Selection | None:
+    def view(self, row: RowCache, query: Tensor) -> View | Selection | BandedView | None:
         """What the chunk attends to; its own keys are already in the cache.
 
         Asked where `selects` holds; otherwise the view is the whole cache at 0..n-1. None, where

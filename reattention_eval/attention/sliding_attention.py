@@ -1,4 +1,5 @@
-"""Attention of layers that see a sliding window: the model's own, whatever the method."""
+"""Attention under a mask: of layers that see a sliding window, the model's own whatever the
+method, and of views that no triangle describes."""
 
 from __future__ import annotations
 
@@ -12,13 +13,18 @@ def attend_sliding(query: Tensor, key: Tensor, value: Tensor, scale: float, wind
 
     query [H, T, D], at the last T of the n keys; key and value [Hkv, n, D] -> [H, T, D].
     """
-    h, t, d = query.shape
+    t = query.shape[1]
     n = min(key.shape[1], window + t - 1)  # no query sees further back
-    key, value = key[:, -n:], value[:, -n:]
-    group = h // key.shape[0]
-    q = query.reshape(-1, group, t, d)
-    k, v = (x[:, None].expand(-1, group, -1, -1) for x in (key, value))
     place = torch.arange(n, device=query.device)
     distance = place[n - t :, None] - place  # [T, n]
     mask = (distance >= 0) & (distance < window)
+    return attend_masked(query, key[:, -n:], value[:, -n:], scale, mask)
+
+
+def attend_masked(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor) -> Tensor:
+    """query [H, T, D], key and value [Hkv, n, D], mask bool [T, n] (True: seen) -> [H, T, D]."""
+    h, t, d = query.shape
+    group = h // key.shape[0]
+    q = query.reshape(-1, group, t, d)
+    k, v = (x[:, None].expand(-1, group, -1, -1) for x in (key, value))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).reshape(h, t, d)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reattention_eval.attention.answer_parts import AnswerParts
+from reattention_eval.attention.banded_view import BandedView, attend_banded
 from reattention_eval.attention.chunk_groups import ChunkGroup
 from reattention_eval.attention.policy import Selection, View, ViewPolicy, ViewsTogether
 from reattention_eval.attention.whole_answers import WholeAnswers
@@ -107,6 +108,11 @@ class ViewAnswers:
             self._parts.counter.add(place, 1, view_tokens=held.capacity)
             self._whole.of_all(layer, held, query, scale, whole, policy.chunk_size, out)
             return
+        if isinstance(view, BandedView):
+            view.check(policy.name, held, query)
+            self._parts.counter.add(place, 1, 1, view.keys)
+            out.copy_(attend_banded(rope, view, held, query, scale, whole))
+            return
         if isinstance(view, Selection):
             answer = self._parts.fused.attend(
                 rope, view, held, query[None], scale, place, out[None]
@@ -119,7 +125,8 @@ class ViewAnswers:
             view.check(policy.name, held, query)
         else:
             raise ConfigError(
-                f"{policy.name}: view must give a View or a Selection, found {type(view).__name__}."
+                f"{policy.name}: view must give a View, a Selection or a BandedView, found "
+                f"{type(view).__name__}."
             )
         key, value = held.gather(view.positions)
         self._parts.counter.add(place, 1, 1, key.shape[1])

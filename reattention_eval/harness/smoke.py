@@ -70,4 +70,4 @@ def _miniature(model: Mapping[str, Any], folder: Any) -> dict[str, Any]:
 
 def _leaves_whole(method: Mapping[str, Any], length: int) -> bool:
     built = build_method(plain(method))
-    return built.budget is not None and not built.selects(length)
+    return built.whole_until is not None and not built.selects(length)

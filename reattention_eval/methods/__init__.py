@@ -5,6 +5,7 @@ To list them costs no import of torch: a method's file imports what computes whe
 
 from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
 from reattention_eval.methods.full import FullAttention
+from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.memory import KeepsIndex, forward_tokens, gathers, index_bytes
 from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.reattention import ReAttention
@@ -16,6 +17,7 @@ from reattention_eval.methods.registry import (
 )
 from reattention_eval.methods.repeats import Repeats, fixed_view, repeats_until
 from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
+from reattention_eval.methods.self_extend import SelfExtend
 from reattention_eval.methods.streaming_llm import StreamingLLM
 from reattention_eval.methods.text import method_of_text, text_of_method
 
@@ -23,12 +25,14 @@ __all__ = [
     "DynamicNTK",
     "FullAttention",
     "KeepsIndex",
+    "LMInfinite",
     "LinearRope",
     "Method",
     "NativeFull",
     "NativeMethod",
     "ReAttention",
     "Repeats",
+    "SelfExtend",
     "StreamingLLM",
     "ViewMethod",
     "YarnRope",

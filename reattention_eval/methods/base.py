@@ -13,7 +13,7 @@ from reattention_eval.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from reattention_eval.attention import Selection, View
+    from reattention_eval.attention import BandedView, Selection, View
     from reattention_eval.cache import RowCache
 
 KINDS: dict[str, tuple[type, str]] = {
@@ -110,7 +110,7 @@ class ViewMethod(Method):
         return None if self.renumbers else window
 
     @abstractmethod
-    def view(self, row: RowCache, query: Tensor) -> View | Selection:
+    def view(self, row: RowCache, query: Tensor) -> View | Selection | BandedView:
         """What a chunk attends to; asked for a cache of more than `whole_until` tokens.
 
         Args:

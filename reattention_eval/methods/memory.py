@@ -28,4 +28,4 @@ def forward_tokens(method: Method, tokens: int) -> int:
 
 def gathers(method: Method) -> bool:
     """Whether views are copied out of the cache; others read it where it lies."""
-    return isinstance(method, ViewMethod) and method.renumbers and method.budget is not None
+    return isinstance(method, ViewMethod) and method.renumbers and method.whole_until is not None

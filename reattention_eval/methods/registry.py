@@ -16,16 +16,19 @@ from typing import Any
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
 from reattention_eval.methods.full import FullAttention
+from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.reattention import ReAttention
 from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
+from reattention_eval.methods.self_extend import SelfExtend
 from reattention_eval.methods.streaming_llm import StreamingLLM
 
 GROUP = "reattention_eval.methods"
 _METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        ReAttention, FullAttention, StreamingLLM, DynamicNTK, LinearRope, YarnRope, NativeFull,
+        ReAttention, FullAttention, StreamingLLM, LMInfinite, SelfExtend, DynamicNTK, LinearRope,
+        YarnRope, NativeFull,
     )
 }  # fmt: skip
 

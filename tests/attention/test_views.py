@@ -198,7 +198,10 @@ WRONG = {
         ),
         "has places outside 0..8",
     ),
-    "tensor": (lambda row, q: torch.arange(row.length), "must give a View or a Selection"),
+    "tensor": (
+        lambda row, q: torch.arange(row.length),
+        "must give a View, a Selection or a BandedView",
+    ),
 }
 
 

@@ -1,0 +1,131 @@
+"""Views in which RoPE counts a key at another place for near queries than for distant ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reattention_eval.attention.rope import ViewRope
+from reattention_eval.attention.sliding_attention import attend_masked
+from reattention_eval.cache import RowCache
+from reattention_eval.errors import ConfigError
+
+
+class Band(NamedTuple):
+    """Keys counted alike: query t sees those at positions first[t] <= position < stop[t].
+
+    positions: int64 [n], ascending, n >= 1.
+    places, query_places: int64 [n] and [T], not negative: where RoPE counts keys and queries.
+    first, stop: int64 [T], of each query its own; they may lie outside of the positions.
+    """
+
+    positions: Tensor
+    places: Tensor
+    query_places: Tensor
+    first: Tensor
+    stop: Tensor
+
+
+@dataclass(frozen=True)
+class BandedView:
+    """What a chunk of T tokens attends to, where one `View` cannot say it: places that depend on
+    how far the query is, bounds that move with it. One softmax over the keys of all bands.
+
+    Each query sees itself, no later token, and no key in two bands.
+
+    extent: all places are below it; RoPE scaling that depends on the length takes it for the
+        view's.
+    keys: that the chunk's last query attends to, for the counters.
+    """
+
+    bands: tuple[Band, ...]
+    extent: int
+    keys: int
+
+    def check(self, name: str, row: RowCache, query: Tensor) -> None:
+        """Raise ConfigError, naming the method, for a view that is not as said above.
+
+        Shapes always; values where reading them does not wait for a device.
+        """
+        problem = self._problem(row.length, query.shape[1])
+        if problem:
+            raise ConfigError(
+                f"{name}: the view of layer {row.layer} {problem} "
+                "(see reattention_eval.attention.BandedView)."
+            )
+
+    def _problem(self, length: int, tokens: int) -> str | None:
+        if not self.bands:
+            return "has no bands"
+        for band in self.bands:
+            n = len(band.positions) if band.positions.ndim == 1 else 0
+            shapes = [[n], [n], [tokens], [tokens], [tokens]]
+            found = [list(part.shape) for part in band]
+            if n < 1 or found != shapes or any(part.dtype != torch.int64 for part in band):
+                kinds = ", ".join(f"{part.dtype} {list(part.shape)}" for part in band)
+                return f"has a band of {kinds}, not int64 [n], [n], [{tokens}] three times"
+        if self.bands[0].positions.device.type != "cpu":
+            return None
+        query = torch.arange(length - tokens, length)
+        seen = torch.zeros(tokens, length, dtype=torch.uint8)
+        for band in self.bands:
+            at = band.positions
+            if int(at[0]) < 0 or int(at[-1]) >= length or bool((at.diff() <= 0).any()):
+                return f"has positions that do not ascend within 0..{length - 1}"
+            for part in (band.places, band.query_places):
+                if int(part.min()) < 0 or int(part.max()) >= self.extent:
+                    return f"has places outside 0..{self.extent - 1}, its extent"
+            if bool((band.stop > query + 1).any()):
+                return "lets a query see a token after it"
+            seen[:, at] += _seen(band)
+        if bool((seen > 1).any()):
+            return "lets a query see a key in two bands"
+        if not bool(seen[torch.arange(tokens), query].all()):
+            return "does not let every query see itself"
+        if int(seen[-1].sum()) != self.keys:
+            return f"says {self.keys} keys, and its last query sees {int(seen[-1].sum())}"
+        return None
+
+
+def attend_banded(
+    rope: ViewRope, view: BandedView, row: RowCache, query: Tensor, scale: float, length: int = 0
+) -> Tensor:
+    """query [H, T, D], un-rotated, the last tokens of the row -> [H, T, D].
+
+    The frequencies are those of max(view.extent, length) tokens.
+
+    Every band has dimensions of its own: queries are as wide as all bands side by side, a key is 0
+    outside of its band's, so that one fused attention makes the scores and their one softmax. A KV
+    head at a time, so that the copies of a long cache stay small.
+    """
+    (h, _, d), kv_heads, bands = query.shape, row.key.shape[0], view.bands
+    group, wide = h // kv_heads, len(bands) * d
+    mask = torch.cat([_seen(band) for band in bands], 1)
+    out = torch.empty_like(query)
+    for head in range(kv_heads):
+        part, one = slice(head * group, (head + 1) * group), slice(head, head + 1)
+        held = RowCache(row.key[one], row.value[one])
+        queries, keys, values = [], [], []
+        for i, band in enumerate(bands):
+            key, value = held.gather(band.positions)
+            q, key = rope.rotate_places(
+                query[part], key, band.places, band.query_places, view.extent, length
+            )
+            queries.append(q)
+            keys.append(F.pad(key, (i * d, wide - d - i * d)))
+            values.append(value)
+        # values as wide as keys: what fused kernels take
+        value = F.pad(torch.cat(values, 1), (0, wide - d))
+        answer = attend_masked(torch.cat(queries, -1), torch.cat(keys, 1), value, scale, mask)
+        out[part] = answer[..., :d]
+    return out
+
+
+def _seen(band: Band) -> Tensor:
+    """bool [T, n]."""
+    at = band.positions
+    return (at >= band.first[:, None]) & (at < band.stop[:, None])

@@ -1,0 +1,87 @@
+"""LM-Infinite: first and near tokens, no distance counted beyond a limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from reattention_eval.methods.base import ViewMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reattention_eval.attention import BandedView
+    from reattention_eval.cache import RowCache
+
+
+@dataclass(frozen=True)
+class LMInfinite(ViewMethod):
+    """Every query attends to the first `global_size` tokens and to the `window_size` up to itself,
+    at their own distances, but at no more than `distance_limit`.
+
+    Han et al., 2024, arXiv 2308.16137, section 4: the Lambda-shaped mask and the distance limit
+    (not its optional middle tokens). The paper takes the trained window for both sizes. The window
+    moves with each query, so that chunk_size changes nothing but the speed.
+
+    Args:
+        global_size: first tokens, always attended (the paper's n_global).
+        window_size: last tokens attended, the query included (n_local).
+        distance_limit: the largest distance that RoPE sees; at least window_size.
+        allow_beyond_window: permit a distance_limit above the model's trained window.
+    """
+
+    name: ClassVar[str] = "lm_infinite"
+    source: ClassVar[str] = "Han et al., NAACL 2024, arXiv 2308.16137"
+    global_size: int = 32
+    window_size: int = 8160
+    distance_limit: int = 8192
+    allow_beyond_window: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("global_size", 0), ("window_size", 1)):
+            value = getattr(self, name)
+            self.require(value >= least, f"{name} must be at least {least}, found {value}")
+        self.require(
+            self.distance_limit >= self.window_size,
+            f"distance_limit {self.distance_limit} must be at least window_size "
+            f"{self.window_size}; raise it, or lower window_size",
+        )
+
+    @property
+    def budget(self) -> int:
+        return self.global_size + self.window_size
+
+    @property
+    def whole_until(self) -> int:
+        """The budget, or the distance limit where that is reached first."""
+        return min(self.budget, self.distance_limit)
+
+    def view(self, row: RowCache, query: Tensor) -> BandedView:
+        import torch
+
+        from reattention_eval.attention import Band, BandedView
+
+        n, t = row.length, query.shape[1]
+        near, limit, first = self.window_size, self.distance_limit, self.global_size
+        at, before = torch.arange(n - t, n, device=query.device), max(0, n - t - near + 1)
+        recent = torch.arange(before, n, device=query.device)
+        known = torch.arange(min(first, n), device=query.device)
+        nearer, further = at - near + 1, at - limit + 1  # where the window and the limit begin
+        bands = [Band(recent, recent - before, at - before, nearer, at + 1)]
+        if first and n - t - (first - 1) < limit:  # some are outside the window, within the limit
+            bands.append(Band(known, known, at, further, nearer))
+        if first and n > limit:
+            there = torch.full_like(at, limit)
+            bands.append(Band(known, 0 * known, there, 0 * at, further))
+        # the same for every chunk, so that no scaling of RoPE depends on which chunk it is
+        extent = limit + first + self.chunk_size
+        return BandedView(tuple(bands), extent, min(n, self.budget))
+
+    def check(self, context_length: int) -> None:
+        self.require(
+            self.allow_beyond_window or self.distance_limit <= context_length,
+            f"distance_limit {self.distance_limit} is larger than the model's trained window of "
+            f"{context_length}; lower it and window_size to at most {context_length}, or set "
+            "allow_beyond_window=True",
+        )
