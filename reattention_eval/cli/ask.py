@@ -105,7 +105,7 @@ def _method(wishes: Wishes, saved: dict[str, Any]) -> Method:
     if not isinstance(method, ViewMethod):
         raise ConfigError(
             f"{method.name} runs on the model's own cache, which cannot go back to the document's "
-            "end for the next question; choose full, reattention or streaming_llm."
+            "end for the next question; choose another, such as full or reattention."
         )
     return method
 

@@ -29,6 +29,7 @@ def report(cache: Path) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow  # compiles some sixty kernels
 def test_no_call_compiles_what_was_compiled_ahead(tmp_path):
     first, second = report(tmp_path), report(tmp_path)
     assert first["failures"] == second["failures"] == []
