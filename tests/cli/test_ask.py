@@ -172,7 +172,7 @@ def until(master: int, mark: bytes, seconds: float = 120.0) -> bytes:
         (b"\x7fELF\x02\0\0\0", [], "binary file"),
         ("caf\u00e9".encode("latin-1"), [], "no text in utf-8 at byte 3"),
         (b"abc", ["--encoding", "klingon"], "no encoding 'klingon'"),
-        (b"abc", ["--method", "native_full"], "choose full, reattention"),
+        (b"abc", ["--method", "native_full"], "such as full or reattention"),
         (b"abc", ["--method", "reattention:k"], "name=value"),
         (b"abc", ["--load", "/nowhere"], "no saved session"),
         (b"abc", ["--save", "/etc"], "holds other files"),
