@@ -89,11 +89,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from reattention_eval import attach
 from reattention_eval.cli import app
-from reattention_eval.methods import list_methods
-model = LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1,
-    num_attention_heads=2, num_key_value_heads=1, vocab_size=50, max_position_embeddings=8192))
+from reattention_eval.methods import NativeMethod, build_method, list_methods
 for name in list_methods():
-    with attach(model.eval(), name) as session:
+    method = build_method(name)
+    config = LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, vocab_size=50, max_position_embeddings=8192)
+    if isinstance(method, NativeMethod):
+        config = method.configure(config)
+    model = LlamaForCausalLM(config)
+    with attach(model.eval(), method) as session:
         print(session.generate(torch.tensor([[5, 6, 7]]), 2).shape[0])
 """
     assert run_outside(code, wheel, tmp_path).split() == ["1"] * len(list_methods())

@@ -52,9 +52,12 @@ def run(
         words = [word.strip() for word in re.findall(r"\s*(\{[^}]*\}|[^,]+)", rest)]
         target, sources = words[0], words[1:]
         values = [read(registers, word) for word in sources]
-        if name == "st.global.b32":
+        if name.startswith(("st.global.", "red.")):
             assert memory is not None
-            memory[registers[target.strip("[]")]] = values[0]
+            place = registers[target.strip("[]")]
+            adds = name == "red.relaxed.gpu.global.add.u32"
+            assert adds or name in ("st.global.b16", "st.global.b32")
+            memory[place] = values[0] + (memory.get(place, 0) if adds else 0)
             continue
         if target.startswith("{"):  # mov.b64 {low, high}, x
             low, high = (word.strip() for word in target[1:-1].split(","))
@@ -113,6 +116,8 @@ def compute(name, values):
         return a < b
     if name == "mad.wide.s32":
         return signed(a * b + others[1], 64)
+    if name == "cvt.u16.u32":
+        return a & 0xFFFF
     if name == "add.s32":
         return signed(a + b, 32)
     if name == "shr.s32":
