@@ -58,6 +58,7 @@ def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
     assert not (tmp_path / "x.json").exists()
 
 
+@pytest.mark.slow  # starts several processes that load a model each
 def test_a_cold_start_is_measured_in_processes_of_its_own(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "e2e-tiny.json"
     words = ["cold", str(checkpoint), "--tokens", "70", "--device", "cpu", "--out", str(out)]
