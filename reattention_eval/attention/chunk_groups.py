@@ -25,6 +25,11 @@ class ChunkGroup:
     def tokens(self) -> int:
         return self.end - self.begin
 
+    @property
+    def chunk_tokens(self) -> int:
+        """Of each chunk, where all have equally many."""
+        return self.tokens // len(self.ends)
+
     def chunks(self, chunk_size: int) -> list[tuple[int, slice, int]]:
         """(place, tokens of the group, tokens that the row holds behind it) of each chunk."""
         return [

@@ -133,8 +133,7 @@ class Hook:
 
     def take_back(self, lengths: Sequence[int], counts: Counts) -> None:
         """A forward has failed on its way: hold and count what was before it."""
-        for layer in self.layers:
-            layer.rewind(lengths)
+        self.rewind(lengths)
         self.answers.set_counts(counts)
 
     def rewind(self, lengths: Sequence[int]) -> None:

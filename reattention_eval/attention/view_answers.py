@@ -36,7 +36,7 @@ class ViewAnswers:
         group: ChunkGroup,
     ) -> None:
         """query [H, T, D] of one row, its tokens in the cache already, into out [H, T, D]."""
-        cache, size = self._parts.caches[layer], group.tokens // len(group.ends)
+        cache, size = self._parts.caches[layer], group.chunk_tokens
         if (
             isinstance(policy, ViewsTogether)
             and self._parts.fused.takes(query)
@@ -59,7 +59,7 @@ class ViewAnswers:
     ) -> bool:
         """As many chunks a call as their gathered views may take memory; False where the kernels
         decline."""
-        cache, size = self._parts.caches[layer], group.tokens // len(group.ends)
+        cache, size = self._parts.caches[layer], group.chunk_tokens
         one = cache.beginning(row, group.ends[0])
         heads, _, dim = one.key.shape
         view_bytes = 2 * heads * dim * one.key.element_size() * policy.budget

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.cli.device import checked_device
 from reattention_eval.efficiency import (
     ModelShape,
     Placement,
@@ -26,21 +27,12 @@ _GIB = 2**30
 
 def pick_device(name: str | None) -> str:
     """As transformers' device_map takes it."""
-    cuda = torch.cuda.is_available()
-    chosen = name or ("cuda" if cuda else "cpu")
-    try:
-        kind = "cuda" if chosen == "auto" else torch.device(chosen).type
-    except RuntimeError as error:
-        raise ConfigError(f"there is no device {chosen!r}; give cuda, cuda:1, cpu or auto.") from (
-            error
-        )
-    if kind == "cuda" and not cuda:
-        raise ConfigError("no CUDA device is visible here; leave --device out, or give cpu.")
-    if kind == "cuda" and chosen != "auto":
-        count = torch.cuda.device_count()
-        if (torch.device(chosen).index or 0) >= count:
-            raise ConfigError(f"{chosen} is not here: {count} CUDA devices are visible.")
-    return chosen
+    spread = name == "auto"  # over all GPUs
+    device = checked_device("cuda" if spread else name, "cuda, cuda:1, cpu or auto")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"{device} is not here: {count} CUDA devices are visible.")
+    return "auto" if spread else str(device)
 
 
 def check_room(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from reattention_eval.cli.console import err, out
+from reattention_eval.cli.device import checked_device
 from reattention_eval.efficiency.e2e.bars import bars_of
 from reattention_eval.efficiency.e2e.cold_start import STATES, ColdStart, measure_cold
 from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
@@ -40,14 +41,10 @@ class Wishes:
 
     @property
     def place(self) -> torch.device:
-        name = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            place = torch.device(name)
-        except RuntimeError as error:
-            raise ConfigError(f"there is no device {name!r}; give cuda, cuda:1 or cpu.") from error
-        if place.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("no CUDA device is visible here; leave --device out, or give cpu.")
-        return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else place
+        place = checked_device(self.device, "cuda, cuda:1 or cpu")
+        if place == torch.device("cuda"):
+            place = torch.device("cuda", torch.cuda.current_device())
+        return place
 
     def file(self, about: dict[str, Any]) -> Path:
         name = re.sub(r"[^a-z0-9.]+", "-", f"{about['model']} {about['device']}".lower())

@@ -125,12 +125,17 @@ def prompt_forward(
     if not placement.on_gpu or not isinstance(method, ViewMethod):
         return least
     plan = plan_memory(shape, method, tokens, placement, rows)
-    parts = placement.tensor_parallel
-    wide = (shape.heads + 2 * shape.kv_heads) // parts * shape.head_dim
-    values = token_values(shape.hidden, shape.intermediate // parts, wide)
+    values = _token_values(shape, placement)
     free = max(0, memory - plan.weights - plan.cache)
     most = forward_size(method.chunk_size, rows, values * placement.itemsize, free)
     return min(tokens, max(least, most))
+
+
+def _token_values(shape: ModelShape, placement: Placement) -> int:
+    """Values that a forward holds on a GPU for every token it carries."""
+    parts = placement.tensor_parallel
+    wide = (shape.heads + 2 * shape.kv_heads) // parts * shape.head_dim
+    return token_values(shape.hidden, shape.intermediate // parts, wide)
 
 
 def _workspace(
@@ -139,8 +144,7 @@ def _workspace(
     size, parts = placement.itemsize, placement.tensor_parallel
     chunk = forward_tokens(method, tokens) * rows
     heads, kv_heads = shape.heads // parts, shape.kv_heads // parts
-    wide = (heads + 2 * kv_heads) * shape.head_dim
-    per_token = token_values(shape.hidden, shape.intermediate // parts, wide)
+    per_token = _token_values(shape, placement)
     view = min(method.budget or tokens, tokens)
     gathered = view * kv_heads * shape.head_dim * _VIEW_COPIES if gathers(method) else 0
     mask = 0 if placement.on_gpu else chunk * (view + view // 4)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
+from reattention_eval.engine.head_shape import head_shape
 from reattention_eval.methods.forward_size import forward_size, token_values
 from reattention_eval.parallel import ranks_of
 
@@ -24,8 +26,7 @@ class ForwardSize:
     """
 
     def __init__(self, model: nn.Module, chunk: int) -> None:
-        self._chunk, self._ranks = chunk, ranks_of(model)
-        self._model = model
+        self._model, self._chunk, self._ranks = model, chunk, ranks_of(model)
         self._devices = {p.device for p in model.parameters() if p.is_cuda}
         self._shrunk = False
 
@@ -34,11 +35,15 @@ class ForwardSize:
         if not self._devices or self._shrunk:
             return self._chunk
         free = min(map(_free, self._devices))
-        tokens = forward_size(self._chunk, rows, _token_bytes(self._model), free)
+        tokens = forward_size(self._chunk, rows, self._token_bytes, free)
         if self._ranks is not None and self._ranks.size > 1:
             own = torch.tensor([tokens], device=self._ranks.device)
             tokens = int(self._ranks.join(own, 0).min())
         return tokens
+
+    @cached_property
+    def _token_bytes(self) -> int:
+        return _token_bytes(self._model)
 
     @property
     def can_shrink(self) -> bool:
@@ -73,11 +78,9 @@ def _token_bytes(model: Any) -> int:
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     widest = max((max(m.in_features, m.out_features) for m in linear), default=hidden)
     experts = getattr(config, "num_experts_per_tok", None) or 1
-    heads = getattr(config, "num_attention_heads", None)
-    wide = 3 * hidden  # where the config does not say: as many keys as queries
-    if heads:
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        wide = (heads + 2 * kv_heads) * (getattr(config, "head_dim", None) or hidden // heads)
+    shape = head_shape(config, hidden)
+    # where the config does not say: as many keys as queries
+    wide = 3 * hidden if shape is None else (shape.heads + 2 * shape.kv_heads) * shape.dim
     wide //= 1 if ranks is None else ranks.size
     values = token_values(hidden, widest * experts, wide)
     return values * next(model.parameters()).element_size()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from reattention_eval.engine.head_shape import head_shape
 from reattention_eval.methods import Method
 from reattention_eval.methods.compiled import kernel_settings
 from reattention_kernels.warmup import CompilingAhead, KernelShape, compile_ahead
@@ -26,15 +27,16 @@ def compile_kernels(
     """
     settings = kernel_settings(method)
     text = config.get_text_config()
-    heads, hidden = (getattr(text, name, None) for name in ("num_attention_heads", "hidden_size"))
-    if settings is None or not heads or not hidden or not torch.cuda.is_available():
+    hidden = getattr(text, "hidden_size", None)
+    if settings is None or not hidden or not torch.cuda.is_available():
         return None
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    dim = getattr(text, "head_dim", None) or hidden // heads
+    found = head_shape(text, hidden)
+    if found is None:
+        return None
     shape = KernelShape(
-        heads // parts,
-        max(1, kv_heads // parts),
-        dim,
+        found.heads // parts,
+        max(1, found.kv_heads // parts),
+        found.dim,
         dtype,
         norm_dims=(hidden,),
         device_length=True,

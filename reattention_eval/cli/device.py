@@ -1,0 +1,25 @@
+"""`--device` of the commands that compute."""
+
+from __future__ import annotations
+
+import torch
+
+from reattention_eval.errors import ConfigError
+
+
+def checked_device(name: str | None, choices: str) -> torch.device:
+    """The device called `name`, by default a GPU where there is one.
+
+    choices: what the error offers.
+
+    Raises:
+        ConfigError: no such device, or no CUDA here.
+    """
+    cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(name or ("cuda" if cuda else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {name!r}; give {choices}.") from error
+    if device.type == "cuda" and not cuda:
+        raise ConfigError("no CUDA device is visible here; leave --device out, or give cpu.")
+    return device
