@@ -64,9 +64,25 @@ def emission(
     return module.emit_blocks_hopper, constants, types
 
 
+def rescoring(
+    head_dim: int, rows: int, k: int, room: int
+) -> tuple[Any, dict[str, Any], dict[str, str]]:
+    """Pass 2: a warp for each row."""
+    module = importlib.import_module("reattention_kernels.topk_keys.gluon_rescore")
+    constants = dict(GROUP=4, D=head_dim, K=k, CP=room)
+    types = {
+        "q_ptr": "*bf16", "k_ptr": "*bf16", "cand_ptr": "*i64", "out_ptr": "*i32",
+        "n_keys": "*i32",
+    }  # fmt: skip
+    return module.rescore_hopper, constants, types
+
+
 def main(kind: str, head_dim: int, rows: int, *others: int) -> None:
-    kernel, constants, types = {"bf16": best_blocks, "i8": emission}[kind](head_dim, rows, *others)
-    constants["num_warps"] = warps = rows // 16
+    make = {"bf16": best_blocks, "i8": emission, "rescore": rescoring}[kind]
+    kernel, constants, types = make(head_dim, rows, *others)
+    warps = rows // 16
+    if "num_warps" in kernel.arg_names:
+        constants["num_warps"] = warps
     of = {name: "constexpr" for name in constants} | types
     signature = {name: of.get(name, "i32") for name in kernel.arg_names}
     constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
@@ -88,7 +104,7 @@ def main(kind: str, head_dim: int, rows: int, *others: int) -> None:
         )
     print(usage)
     print("products", code.count("GMMA.64x"), "waits", code.count("WARPGROUP.DEPBAR"))
-    print("shared", compiled.metadata.shared)
+    print("shared", compiled.metadata.shared, "whole-warp maxima", code.count("REDUX.MAX"))
 
 
 def fits_16(name: str) -> bool:

@@ -22,14 +22,7 @@ MOST_STACK = 48  # bytes; Triton 3.6 spills nothing, 3.9 a dozen addresses outsi
     ids=["prefill", "int8 prefill", "int8 decode"],
 )
 def test_static_report(arguments, programs_per_sm):
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    script = Path(__file__).with_name("compile_gluon.py")
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments.split()],
-        capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    report = done.stdout
+    report = compiled(arguments)
     products, waits = map(int, re.search(r"products (\d+) waits (\d+)", report).groups())
     assert products > 3 * waits  # else ptxas gave up and waits after every product
     registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", report).groups())
@@ -37,3 +30,20 @@ def test_static_report(arguments, programs_per_sm):
     threads = int(arguments.split()[2]) * 2
     assert registers * threads * programs_per_sm <= 65_536
     assert int(re.search(r"shared (\d+)", report)[1]) * programs_per_sm <= SHARED_PER_SM
+
+
+def test_rescoring_compares_a_warp_at_a_time():
+    report = compiled("rescore 128 16 4 64")
+    assert "STACK:0" in report
+    assert int(re.search(r"whole-warp maxima (\d+)", report)[1]) >= 2 * 4 + 2 * 4
+
+
+def compiled(arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    script = Path(__file__).with_name("compile_gluon.py")
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments.split()],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout

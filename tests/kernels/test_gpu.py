@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from kernels.triton_cases import KINDS, make_inputs
@@ -50,6 +52,25 @@ def test_integers_bit_for_bit(shape, dtype):
         got, want = topk_keys(*inputs, k, mode), topk_keys_naive(*inputs, k, mode)
         assert torch.equal(got, want), (t, n, mode, KINDS[trial % 3])
         assert torch.equal(got, topk_keys(*inputs, k, mode))
+
+
+@pytest.mark.parametrize("k", [1, 3, 4, 8, 16])
+@pytest.mark.parametrize("d", [64, 128])
+def test_both_forms_of_rescoring_find_the_same(d, k):
+    from reattention_kernels.topk_keys import triton
+
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("the form in Gluon is for Hopper")
+    for kind, t, n in (("integers", 300, 9001), ("repeated", 77, 40_000), ("normal", 129, 70)):
+        query, key = make_inputs(kind, 8, 2, t, n, d, torch.bfloat16, 2, "cuda", seed=k)
+        tile = triton.choose_tile(4 * t, key, "exact")
+        assert tile.gluon
+        limit = torch.tensor([n, n // 2], dtype=torch.int32, device="cuda")
+        blocks = triton.best_blocks(query, key, k, tile, limit)
+        found = [torch.empty(2, 8, t, k, dtype=torch.int32, device="cuda") for _ in range(2)]
+        triton.rescore(query, key, blocks, found[0], tile, limit)
+        triton.rescore(query, key, blocks, found[1], replace(tile, gluon=False), limit)
+        assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

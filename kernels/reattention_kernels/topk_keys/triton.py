@@ -203,6 +203,11 @@ def rescore(
     less: int = 0,
 ) -> None:
     """Pass 2: out int32 [B, H, T, k], from the candidate blocks."""
+    if tile.gluon and some is None:
+        from reattention_kernels.topk_keys.gluon_rescore import rescore_gluon
+
+        room = candidate_room(blocks.shape[2])
+        return rescore_gluon(query, key, blocks, out, n, less, room, key_steps(key))
     _, h, t, d = query.shape
     kv_heads, k, n_cand = key.shape[1], out.shape[3], blocks.shape[2]
     padded = max(16, triton.next_power_of_2(d))
