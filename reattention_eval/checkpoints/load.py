@@ -17,6 +17,7 @@ from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.sentencepiece_bpe import MODEL_FILE, load_sentencepiece
 from reattention_eval.checkpoints.streaming import build_streaming
 from reattention_eval.errors import CheckpointError, ConfigError
+from reattention_eval.rope_names import with_rope_read
 from reattention_eval.versions import check_transformers
 
 if TYPE_CHECKING:
@@ -226,9 +227,10 @@ def read_config(source: Path | str, settings: dict[str, Any]) -> Any:
     if settings.get("model_type") == internlm2.MODEL_TYPE:
         return internlm2.llama_config(settings, str(source))
     try:
-        return AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise _unknown(source, "config.json", error) from error
+    return with_rope_read(config)
 
 
 def read_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:

@@ -17,6 +17,7 @@ from reattention_eval.engine.native import NativeSession
 from reattention_eval.engine.session import Session
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method, NativeMethod, ViewMethod, build_method
+from reattention_eval.rope_names import check_rope_is_read
 
 _NATIVE: WeakSet[nn.Module] = WeakSet()  # models that a native method is attached to
 
@@ -49,6 +50,7 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
             f"this {type(model).__name__} already has a method attached; leave that "
             "`with attach(...)` block before attaching another."
         )
+    check_rope_is_read(model.config)
     method.check(known_context_length(model.config))
     with _session(model, method) as session:
         with watched(type(model).__name__):
