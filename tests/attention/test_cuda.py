@@ -116,6 +116,20 @@ def test_captured_steps_equal_launched_ones(method, tokens, monkeypatch):
     assert captured[1:3] == launched[1:3]
 
 
+def test_sessions_leave_no_memory_behind():
+    model = tiny_model(dtype=torch.bfloat16, **SMOOTH).to("cuda")
+    held = []
+    for _ in range(4):
+        with attach(model, METHODS[2]) as session:
+            session.prefill(random_prompt(700).to("cuda"))
+            for _ in range(8):
+                session.decode(torch.tensor([[5]], device="cuda"))
+            assert session._repeats.graphs
+        del session
+        held.append(torch.cuda.memory_allocated())
+    assert held[1] == held[-1]  # of cuBLAS's workspaces, kept for each stream, too
+
+
 def test_int8_candidates_choose_the_same(monkeypatch):
     from reattention_eval.methods import reattention
 
