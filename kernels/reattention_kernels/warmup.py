@@ -221,7 +221,7 @@ def _attend(shape: KernelShape, t: int, on_device: bool) -> None:
     positions = torch.empty(1, width, dtype=torch.int32, device="meta")
     table = torch.empty(fixed + width, shape.head_dim, dtype=shape.dtype, device="meta")
     count = torch.empty(1, dtype=torch.int32, device="meta")
-    view = SelectedView(positions, count, table, table, shape.global_size, shape.local_size)
+    view = SelectedView(positions, count, table, table, shape.global_size, shape.local_size, True)
     counted = torch.empty(1, dtype=torch.int64, device="meta")
     attend_view_triton(query, key, key, view, 1.0, length, counted=counted)
 

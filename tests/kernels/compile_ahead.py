@@ -57,7 +57,7 @@ def calls(heads: int, kv_heads: int) -> None:
         winners = launch.topk_keys_triton(query, key, 4, "exact", length)
         spans, count = select_positions_triton(winners, n, 127, 32, length)
         table = torch.empty(8192, 128, **meta)
-        view = SelectedView(spans, count, table, table, 32, 4096)
+        view = SelectedView(spans, count, table, table, 32, 4096, True)
         held = cache.expand(c, -1, -1, -1)
         out = torch.empty(c, t, heads, 128, **meta).transpose(1, 2)
         counted = torch.empty(c, dtype=torch.int64, device="meta")

@@ -108,7 +108,7 @@ def _check_view() -> None:
         positions = torch.full((1, 4064), -1, dtype=torch.int32, device="cuda")
         positions[0, :1000] = torch.randperm(15_000, device="cuda")[:1000].sort().values.int()
         count = torch.tensor([1000], dtype=torch.int32, device="cuda")
-        view = SelectedView(positions, count, *rope_tables(8192, 128), 32, 4096)
+        view = SelectedView(positions, count, *rope_tables(8192, 128), 32, 4096, True)
         got = attend_view_triton(query, key, value, view, 128**-0.5).float()
         want = attend_view_naive(query, key, value, view, 128**-0.5).float()
         if not (got - want).norm() / want.norm() < 1e-2:

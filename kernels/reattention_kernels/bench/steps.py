@@ -70,7 +70,7 @@ class Layer:
             self.index.size = self.middle.shape[2] - self.t  # as many keys leave the local window
             self.index.update(self.middle)
         positions, count = self.select()
-        view = SelectedView(positions, count, self.cos, self.sin, GLOBAL, LOCAL)
+        view = SelectedView(positions, count, self.cos, self.sin, GLOBAL, LOCAL, True)
         return attend_view(self.query, self.key, self.value, view, self.key.shape[3] ** -0.5)
 
     def full_attention(self, backend: SDPBackend = SDPBackend.CUDNN_ATTENTION) -> Tensor:

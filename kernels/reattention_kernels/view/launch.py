@@ -31,6 +31,7 @@ Grid = tuple[int, int, int]
 WHOLE_TILE = (64, 4, 3)  # keys, warps, stages
 WHOLE_PROGRAMS = 256  # two on each of an H100's 132 processors, which their memory allows
 MOST_SPLITS = 128
+AHEAD_FROM = 256  # local keys that are worth a loop of their own
 
 
 def attend_view_triton(
@@ -67,7 +68,7 @@ def _chunk(
     out: Tensor,
     counted: Tensor | None,
 ) -> Tensor:
-    positions, count, cos, sin, global_size, local_size = view
+    positions, count, cos, sin, global_size, local_size, _ = view
     b, h, t, d = query.shape
     kv_heads = key.shape[1]
     capacity = global_size + positions.shape[1] + local_size
@@ -101,9 +102,14 @@ def _decode(
     out: Tensor,
     counted: Tensor | None,
 ) -> Tensor:
-    positions, count, cos, sin, global_size, local_size = view
-    kv_heads = key.shape[1]
+    positions, count, cos, sin, global_size, local_size, plain = view
+    kv_heads, width = key.shape[1], positions.shape[1]
+    most = global_size + width + local_size
+    # without positions nothing was selected: no kernel before this one to run beside
+    ahead = plain and 0 < width and AHEAD_FROM <= local_size and most <= cos.shape[0]
     keys, warps, stages = DECODE_TILE
+    wide = triton.cdiv(query.element_size() * query.shape[3], 256)  # what is under way at once
+    keys //= triton.next_power_of_2(wide)  # has to fit into the shared memory
     # not by B: an entry has the same bits alone and among others
     splits = DECODE_SPLITS if kv_heads >= FEW_HEADS else MORE_SPLITS
 
@@ -111,10 +117,10 @@ def _decode(
         decode_view_kernel[grid](
             query, key, value, positions, count, cos, sin, parts, stats,
             counted, counter_step(counted), scale * LOG2E,
-            n, number_step(n), query.shape[2], kv_heads, positions.shape[1],
+            n, number_step(n), query.shape[2], kv_heads, width,
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
-            GLOBAL=global_size, LOCAL=local_size, BN=keys, UPCAST=upcast(),
-            num_warps=warps, num_stages=stages, **layout,
+            GLOBAL=global_size, LOCAL=local_size, BN=keys, STAGES=stages, ALIKE=plain, AHEAD=ahead,
+            UPCAST=upcast(), num_warps=warps, **layout,
         )  # fmt: skip
 
     return _joined(query, kv_heads, splits, launch, out)

@@ -16,6 +16,10 @@ class SelectedView(NamedTuple):
     positions: int32 [B, W] as `select_positions` gives them, counted from global_size;
     counts: int32 [B], how many of them are real; cos, sin: [>= n, D] for every n = global_size +
     counts + local_size that counts can bring about.
+
+    plain: the tables are of angles place x frequency, the same in both halves of a row. Only
+    differences of places count then: a kernel may move a whole view to later ones, and reads one
+    half.
     """
 
     positions: Tensor
@@ -24,6 +28,7 @@ class SelectedView(NamedTuple):
     sin: Tensor
     global_size: int
     local_size: int
+    plain: bool = False
 
 
 def attend_view_naive(
@@ -35,7 +40,7 @@ def attend_view_naive(
     lengths: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`."""
-    positions, count, cos, sin, global_size, local_size = view
+    positions, count, cos, sin, global_size, local_size, _ = view
     rows = []
     for b, length in enumerate(host_lengths(key, lengths)):
         chosen = view_rows(positions[b], int(count[b]), length, global_size, local_size)

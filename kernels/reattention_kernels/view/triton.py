@@ -17,10 +17,13 @@ FEW_HEADS, MORE_SPLITS = 8, 64  # with fewer KV heads 32 leave the card idle
 
 
 @triton.jit
-def view_to_cache(j, positions_ptr, count, size, n_keys, GLOBAL: tl.constexpr, LOCAL: tl.constexpr):
-    """Cache row of view slot j < size = GLOBAL + count + LOCAL."""
+def view_to_cache(
+    j, positions_ptr, count, width, size, n_keys, GLOBAL: tl.constexpr, LOCAL: tl.constexpr
+):
+    """Cache row of view slot j < size = GLOBAL + count + LOCAL; count of `width` are real."""
+    held = (j >= GLOBAL) & (j < GLOBAL + width)
+    chosen = tl.load(positions_ptr + j - GLOBAL, mask=held, other=0) + GLOBAL
     selected = (j >= GLOBAL) & (j < GLOBAL + count)
-    chosen = tl.load(positions_ptr + j - GLOBAL, mask=selected, other=0) + GLOBAL
     last = n_keys - size + j
     return tl.where(j < GLOBAL, j, tl.where(selected, chosen, last))
 
@@ -33,12 +36,19 @@ def add_count(counted_ptr, at, count):
 
 
 @triton.jit
-def rotated_half(ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF: tl.constexpr):
-    """Both halves of rows, rotated: x1 c1 - x2 s1, x2 c2 + x1 s2 (float32)."""
+def rotated_half(
+    ptr, at, mask, cos_ptr, sin_ptr, table_at, HALF: tl.constexpr, ALIKE: tl.constexpr = False
+):
+    """Both halves of rows, rotated: x1 c1 - x2 s1, x2 c2 + x1 s2 (float32).
+
+    ALIKE: c2 is c1, and s2 is s1.
+    """
     x1 = tl.load(ptr + at, mask=mask, other=0.0).to(tl.float32)
     x2 = tl.load(ptr + at + HALF, mask=mask, other=0.0).to(tl.float32)
     c1 = tl.load(cos_ptr + table_at, mask=mask, other=0.0).to(tl.float32)
     s1 = tl.load(sin_ptr + table_at, mask=mask, other=0.0).to(tl.float32)
+    if ALIKE:
+        return x1 * c1 - x2 * s1, x2 * c1 + x1 * s1
     c2 = tl.load(cos_ptr + table_at + HALF, mask=mask, other=0.0).to(tl.float32)
     s2 = tl.load(sin_ptr + table_at + HALF, mask=mask, other=0.0).to(tl.float32)
     return x1 * c1 - x2 * s1, x2 * c2 + x1 * s2
@@ -88,7 +98,7 @@ def gather_view_kernel(
     d = tl.arange(0, HALF_P)
     real = j < size
     end = number(n_keys, b * limit_step)
-    source = view_to_cache(j, positions_ptr + b * width, count, size, end, GLOBAL, LOCAL)
+    source = view_to_cache(j, positions_ptr + b * width, count, width, size, end, GLOBAL, LOCAL)
     source = tl.where(real, source, 0).to(tl.int64)[:, None]
     mask = real[:, None] & (d < HALF)[None, :]
     k_at = b * stride_kb + head * stride_kh + source * stride_kn + d[None, :]
