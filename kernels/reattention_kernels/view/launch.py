@@ -106,7 +106,7 @@ def _decode(
     kv_heads, width = key.shape[1], positions.shape[1]
     most = global_size + width + local_size
     # without positions nothing was selected: no kernel before this one to run beside
-    ahead = plain and 0 < width and AHEAD_FROM <= local_size and most <= cos.shape[0]
+    ahead = plain and width > 0 and local_size >= AHEAD_FROM and most <= cos.shape[0]
     keys, warps, stages = DECODE_TILE
     wide = triton.cdiv(query.element_size() * query.shape[3], 256)  # what is under way at once
     keys //= triton.next_power_of_2(wide)  # has to fit into the shared memory

@@ -32,7 +32,8 @@ def attend_keys(
     ALIKE: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """A block of keys, cache rows `source` at `place` of the tables, into (m, total, acc1, acc2)."""
+    """A block of keys, rows `source` of the cache at `place` of the tables, into the running state
+    (m, total, acc1, acc2)."""
     HALF: tl.constexpr = D // 2
     m, total, acc1, acc2 = state
     dtype = q1.dtype
@@ -108,9 +109,8 @@ def decode_view_kernel(
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
     end = number(n_keys, b * limit_step)
-    if AHEAD:
-        top = GLOBAL + width + LOCAL  # the places end here
-    else:
+    top = GLOBAL + width + LOCAL  # the places end here
+    if not AHEAD:
         top = GLOBAL + tl.load(count_ptr + b) + LOCAL
     k_ptr += b * stride_kb + head * stride_kh
     v_ptr += b * stride_vb + head * stride_vh
