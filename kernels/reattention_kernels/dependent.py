@@ -1,12 +1,6 @@
-"""Kernels of a decode step that start while those before them end (programmatic dependent launch,
-Hopper and later). A step's kernels are short, so that without this a tenth of it are the gaps
-between them.
-
-Pass 1 of the selection waits for all before it, and then lets the next kernel start
-(`await_previous`). Those behind it let the next one start at once (`let_next_start`) and wait where
-they first need what the kernel before wrote (`await_written`). Until then they may read what was
-there before pass 1 began (queries, cache, tables), and must write nothing: the memory may be
-another's still. Every kernel waits, so that what is complete for one is for all behind it.
+"""Kernels of a decode step that start while the one before them ends (programmatic dependent
+launch, Hopper and later): each waits for it before it touches memory, and then lets the next one
+start. A step's kernels are short, so that without this a tenth of it are the gaps between them.
 """
 
 from __future__ import annotations
@@ -24,23 +18,10 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 @triton.jit
 def await_previous(DEPENDENT: tl.constexpr):
-    """The first thing that a kernel does, in every program, which reads nothing before."""
-    await_written(DEPENDENT)
-    let_next_start(DEPENDENT)
-
-
-@triton.jit
-def let_next_start(DEPENDENT: tl.constexpr):
-    """As soon as every program of this kernel has said so, or ended."""
-    if DEPENDENT:
-        gdc_launch_dependents()
-
-
-@triton.jit
-def await_written(DEPENDENT: tl.constexpr):
-    """Until the kernel before has ended, and all that it wrote is to be seen."""
+    """The first thing that such a kernel does, in every program."""
     if DEPENDENT:
         gdc_wait()
+        gdc_launch_dependents()
 
 
 @cache

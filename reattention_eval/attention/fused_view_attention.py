@@ -68,7 +68,7 @@ class FusedViewAttention:
             return None
         counter, end = self._counter(query.device), place + len(query)
         counted = counter[place:end] if end <= PLACES else counter[-1:]
-        return _attend(view, row, query, tables, rope.plain, scale, out, counted)
+        return _attend(view, row, query, tables, rope.alike, scale, out, counted)
 
     def attend_all(
         self,
@@ -96,7 +96,7 @@ class FusedViewAttention:
             chosen = row.device_length - 1
         view = Selection(self._all_places(row.capacity, query.device), chosen, 0, 1)
         into = None if out is None else out[None]
-        return _attend(view, row, query[None], tables, rope.plain, scale, into)[0]
+        return _attend(view, row, query[None], tables, rope.alike, scale, into)[0]
 
     def held_places(self) -> list[Tensor]:
         """The tables of `attend_all` made last, one a device."""
@@ -117,7 +117,7 @@ def _attend(
     row: RowCache,
     query: Tensor,
     tables: tuple[Tensor, Tensor],
-    plain: bool,
+    alike: bool,
     scale: float,
     out: Tensor | None = None,
     counted: Tensor | None = None,
@@ -127,7 +127,7 @@ def _attend(
         query,
         key,
         value,
-        SelectedView(view.spans, view.count, *tables, view.global_size, view.local_size, plain),
+        SelectedView(view.spans, view.count, *tables, view.global_size, view.local_size, alike),
         scale,
         row.device_length,
         out,

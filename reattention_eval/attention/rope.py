@@ -119,19 +119,14 @@ class ViewRope:
         return (cos[0], sin[0]) if cos.shape[2] == like.shape[-1] else None
 
     @cached_property
-    def plain(self) -> bool:
-        """Whether the tables are of angles place x frequency, the same in both halves: every RoPE
-        of transformers that `device_tables` serves. Tried on a CPU; False where it cannot be."""
+    def alike(self) -> bool:
+        """Whether both halves of a table's rows are the same, as they are in almost every model.
+        Tried on a CPU; False where it cannot be."""
         try:
-            cos, sin = (table[0].double() for table in self._angles(0, 4, 4, torch.zeros(1)))
+            tables = self._angles(1, 4, 4, torch.zeros(1))
         except RuntimeError:
             return False
-        half = cos.shape[1] // 2
-        turns = torch.complex(cos, sin)
-        scale = turns[:1].real  # longrope's and YaRN's factor, at angle 0
-        steps = (turns[1:2] / scale) ** torch.arange(4)[:, None]
-        same = torch.allclose(turns, scale * steps, rtol=0, atol=1e-4)
-        return same and all(torch.equal(x[:, :half], x[:, half:]) for x in (cos, sin))
+        return all(torch.equal(*table.chunk(2, -1)) for table in tables)
 
     def held_tables(self) -> list[Tensor]:
         """The tables made so far."""

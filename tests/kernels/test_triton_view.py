@@ -71,49 +71,6 @@ def test_an_empty_selection(shape):
         torch.testing.assert_close(attend_view_triton(*given), attend_view_naive(*given))
 
 
-# as SHAPES: GQA 1, 3, 4, 7, odd lengths, a local part that is no whole number of tiles
-AHEAD = [
-    (2, 2, 2, 1, 300, 64, 4, 64, 96),
-    (1, 3, 1, 2, 500, 80, 0, 70, 64),
-    (1, 4, 1, 4, 301, 96, 3, 200, 17),
-    (1, 7, 1, 1, 333, 128, 8, 33, 50),
-    (1, 2, 1, 1, 300, 256, 4, 64, 96),
-]
-
-
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 3e-5), (torch.float16, 3e-3)], ids=["f32", "f16"]
-)
-@pytest.mark.parametrize("shape", AHEAD, ids=str)
-def test_local_keys_before_the_selection(shape, dtype, tolerance, monkeypatch):
-    """As when the whole view is known at first; the other half of the tables is never read."""
-    monkeypatch.setattr(launch, "AHEAD_FROM", 1)
-    for name in ("DECODE_SPLITS", "MORE_SPLITS"):
-        monkeypatch.setattr(launch, name, 2)
-    *tensors, view, scale = make_view(*shape, dtype)
-    for counts in (view.counts, view.counts * 0):
-        view = view._replace(counts=counts)
-        want = attend_view_naive(*tensors, view, scale).float()
-        half = view.cos.shape[1] // 2
-        cos, sin = view.cos.clone(), view.sin.clone()
-        cos[:, half:] = sin[:, half:] = torch.nan
-        counted = torch.zeros(1, dtype=torch.int64)
-        plain = view._replace(cos=cos, sin=sin, plain=True)
-        got = attend_view_triton(*tensors, plain, scale, counted=counted).float()
-        assert (got - want).norm() <= tolerance * want.norm()
-        assert counted.item() == counts.sum()
-
-
-def test_tables_too_short_for_later_places(monkeypatch):
-    monkeypatch.setattr(launch, "AHEAD_FROM", 1)
-    *tensors, view, scale = make_view(1, 4, 2, 1, 300, 64, 4, 64, 96, torch.float32)
-    n = 4 + int(view.counts[0]) + 64
-    plain = view._replace(cos=view.cos[:n], sin=view.sin[:n], plain=True)
-    assert n < 4 + 96 + 64
-    got = attend_view_triton(*tensors, plain, scale)
-    torch.testing.assert_close(got, attend_view_naive(*tensors, view, scale), rtol=1e-5, atol=1e-5)
-
-
 # batch, heads, KV heads, queries, cache, head_dim: GQA 1, 3, 4, 7, odd lengths, fewer keys than
 # programs, one key
 WHOLE = [
@@ -170,6 +127,23 @@ def test_what_attends_to_the_whole_cache_elsewhere():
     assert not takes_whole(*shape(2, 2, 1, 33))
 
 
+@pytest.mark.parametrize(("heads", "kv_heads", "t"), [(3, 1, 1), (8, 2, 2), (7, 1, 1)])
+def test_one_half_of_the_tables_is_enough_where_both_are_alike(heads, kv_heads, t, monkeypatch):
+    for name in ("DECODE_SPLITS", "MORE_SPLITS"):
+        monkeypatch.setattr(launch, name, 2)
+    query, key, value, view, scale = make_view(
+        2, heads, kv_heads, t, 150, 32, 4, 64, 40, torch.float32
+    )
+    cos, sin = (torch.cat((x[:, :16], x[:, :16]), 1) for x in (view.cos, view.sin))
+    want = attend_view_triton(query, key, value, view._replace(cos=cos, sin=sin), scale)
+    other = cos.clone()
+    other[:, 16:] = torch.nan  # is not read
+    got = attend_view_triton(
+        query, key, value, view._replace(cos=other, sin=sin, alike=True), scale
+    )
+    assert torch.equal(got, want)
+
+
 CHUNK, ROW = 33, 260  # tokens of a chunk, and of the row whose chunks share its keys
 ENTRIES = [
     (attend_view_triton, 2, 2, CHUNK), (attend_view_triton, 3, 1, CHUNK),
@@ -184,12 +158,11 @@ def test_chunks_of_one_row_are_entries(form, heads, kv_heads, t, monkeypatch):
     alone."""
     for name in ("DECODE_SPLITS", "MORE_SPLITS"):
         monkeypatch.setattr(launch, name, 2)  # the interpreter runs programs one by one
-    monkeypatch.setattr(launch, "AHEAD_FROM", 1)
     shape = (3, heads, kv_heads, t, ROW, 32, 4, 64, 40)
     query, key, value, view, scale = make_view(*shape, torch.float32)
     key, value = (x[:1].expand(3, -1, -1, -1) for x in (key, value))
     lengths = torch.tensor([ROW - 2 * CHUNK, ROW - CHUNK, ROW], dtype=torch.int32)
-    view = view._replace(counts=torch.tensor([0, 17, 40], dtype=torch.int32), plain=t <= 2)
+    view = view._replace(counts=torch.tensor([0, 17, 40], dtype=torch.int32))
     view.positions.copy_(torch.arange(40) * 3 + torch.arange(3)[:, None])
     out = torch.empty(3, t, heads, 48)[..., :32].transpose(1, 2)
     got = form(query, key, value, view, scale, lengths, out)

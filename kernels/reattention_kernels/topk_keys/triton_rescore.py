@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from reattention_kernels.dependent import await_written, let_next_start
+from reattention_kernels.dependent import await_previous
 from reattention_kernels.device_number import number
 from reattention_kernels.topk_keys.triton_prefill import (
     INT64_MIN,
@@ -163,7 +163,7 @@ def rescore_kernel(
 
     n_keys, SOME: as in best_blocks_kernel; cand is in the list's order.
     """
-    let_next_start(DEPENDENT)
+    await_previous(DEPENDENT)
     base_b, base_h = entry_of(tl.program_id(1), tl.num_programs(1), n_kv_heads)
     pair = base_b * n_kv_heads + base_h
     n_keys = number(n_keys, base_b * n_keys_step, n_less)
@@ -184,7 +184,6 @@ def rescore_kernel(
     q_at = q_ptr + base_b * stride_qb + head.to(tl.int64) * stride_qh + t.to(tl.int64) * stride_qt
     q = tl.load(q_at + d, mask=d < D, other=0.0).to(tl.float32)
 
-    await_written(DEPENDENT)
     c = tl.arange(0, CP)
     at = (pair.to(tl.int64) * GROUP * n_queries + slot) * n_cand + c
     cand = tl.load(cand_ptr + at, mask=c < n_cand, other=INT64_MIN)

@@ -31,7 +31,6 @@ Grid = tuple[int, int, int]
 WHOLE_TILE = (64, 4, 3)  # keys, warps, stages
 WHOLE_PROGRAMS = 256  # two on each of an H100's 132 processors, which their memory allows
 MOST_SPLITS = 128
-AHEAD_FROM = 256  # local keys that are worth a loop of their own
 
 
 def attend_view_triton(
@@ -102,14 +101,9 @@ def _decode(
     out: Tensor,
     counted: Tensor | None,
 ) -> Tensor:
-    positions, count, cos, sin, global_size, local_size, plain = view
-    kv_heads, width = key.shape[1], positions.shape[1]
-    most = global_size + width + local_size
-    # without positions nothing was selected: no kernel before this one to run beside
-    ahead = plain and width > 0 and local_size >= AHEAD_FROM and most <= cos.shape[0]
+    positions, count, cos, sin, global_size, local_size, alike = view
+    kv_heads = key.shape[1]
     keys, warps, stages = DECODE_TILE
-    wide = triton.cdiv(query.element_size() * query.shape[3], 256)  # what is under way at once
-    keys //= triton.next_power_of_2(wide)  # has to fit into the shared memory
     # not by B: an entry has the same bits alone and among others
     splits = DECODE_SPLITS if kv_heads >= FEW_HEADS else MORE_SPLITS
 
@@ -117,10 +111,10 @@ def _decode(
         decode_view_kernel[grid](
             query, key, value, positions, count, cos, sin, parts, stats,
             counted, counter_step(counted), scale * LOG2E,
-            n, number_step(n), query.shape[2], kv_heads, width,
+            n, number_step(n), query.shape[2], kv_heads, positions.shape[1],
             *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
-            GLOBAL=global_size, LOCAL=local_size, BN=keys, STAGES=stages, ALIKE=plain, AHEAD=ahead,
-            UPCAST=upcast(), num_warps=warps, **layout,
+            GLOBAL=global_size, LOCAL=local_size, BN=keys, ALIKE=alike, UPCAST=upcast(),
+            num_warps=warps, num_stages=stages, **layout,
         )  # fmt: skip
 
     return _joined(query, kv_heads, splits, launch, out)

@@ -15,11 +15,8 @@ class SelectedView(NamedTuple):
 
     positions: int32 [B, W] as `select_positions` gives them, counted from global_size;
     counts: int32 [B], how many of them are real; cos, sin: [>= n, D] for every n = global_size +
-    counts + local_size that counts can bring about.
-
-    plain: the tables are of angles place x frequency, the same in both halves of a row. Only
-    differences of places count then: a kernel may move a whole view to later ones, and reads one
-    half.
+    counts + local_size that counts can bring about; alike: whether both halves of each of their
+    rows are the same, so that a kernel may read one.
     """
 
     positions: Tensor
@@ -28,7 +25,7 @@ class SelectedView(NamedTuple):
     sin: Tensor
     global_size: int
     local_size: int
-    plain: bool = False
+    alike: bool = False
 
 
 def attend_view_naive(

@@ -12,18 +12,15 @@ import triton.language as tl
 from reattention_kernels.device_number import number
 
 DECODE_TILE = (64, 4, 3)  # keys, warps, stages
-DECODE_SPLITS = 32  # programs a KV head
-FEW_HEADS, MORE_SPLITS = 8, 64  # with fewer KV heads 32 leave the card idle
+DECODE_SPLITS = 16  # programs a KV head
+FEW_HEADS, MORE_SPLITS = 8, 32  # with fewer KV heads 16 leave the card idle
 
 
 @triton.jit
-def view_to_cache(
-    j, positions_ptr, count, width, size, n_keys, GLOBAL: tl.constexpr, LOCAL: tl.constexpr
-):
-    """Cache row of view slot j < size = GLOBAL + count + LOCAL; count of `width` are real."""
-    held = (j >= GLOBAL) & (j < GLOBAL + width)
-    chosen = tl.load(positions_ptr + j - GLOBAL, mask=held, other=0) + GLOBAL
+def view_to_cache(j, positions_ptr, count, size, n_keys, GLOBAL: tl.constexpr, LOCAL: tl.constexpr):
+    """Cache row of view slot j < size = GLOBAL + count + LOCAL."""
     selected = (j >= GLOBAL) & (j < GLOBAL + count)
+    chosen = tl.load(positions_ptr + j - GLOBAL, mask=selected, other=0) + GLOBAL
     last = n_keys - size + j
     return tl.where(j < GLOBAL, j, tl.where(selected, chosen, last))
 
@@ -98,7 +95,7 @@ def gather_view_kernel(
     d = tl.arange(0, HALF_P)
     real = j < size
     end = number(n_keys, b * limit_step)
-    source = view_to_cache(j, positions_ptr + b * width, count, width, size, end, GLOBAL, LOCAL)
+    source = view_to_cache(j, positions_ptr + b * width, count, size, end, GLOBAL, LOCAL)
     source = tl.where(real, source, 0).to(tl.int64)[:, None]
     mask = real[:, None] & (d < HALF)[None, :]
     k_at = b * stride_kb + head * stride_kh + source * stride_kn + d[None, :]

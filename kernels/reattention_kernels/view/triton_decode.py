@@ -6,52 +6,9 @@ import triton
 import triton.language as tl
 
 from reattention_kernels.causal.triton import dot, softmax_step
-from reattention_kernels.dependent import await_previous, await_written, let_next_start
+from reattention_kernels.dependent import await_previous
 from reattention_kernels.device_number import number
 from reattention_kernels.view.triton import add_count, rotated_half, view_to_cache
-
-
-@triton.jit
-def attend_keys(
-    state,
-    q1,
-    q2,
-    k_ptr,
-    v_ptr,
-    cos_ptr,
-    sin_ptr,
-    source,
-    place,
-    real,
-    visible,
-    scale,
-    stride_kn,
-    stride_vn,
-    D: tl.constexpr,
-    HALF_P: tl.constexpr,
-    ALIKE: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
-    """A block of keys, rows `source` of the cache at `place` of the tables, into the running state
-    (m, total, acc1, acc2)."""
-    HALF: tl.constexpr = D // 2
-    m, total, acc1, acc2 = state
-    dtype = q1.dtype
-    d = tl.arange(0, HALF_P)
-    mask = real[:, None] & (d < HALF)[None, :]
-    source = tl.where(real, source, 0).to(tl.int64)[:, None]
-    v_at = v_ptr + source * stride_vn + d[None, :]
-    k_at = source * stride_kn + d[None, :]
-    table_at = place[:, None] * D + d[None, :]
-    k1, k2 = rotated_half(k_ptr, k_at, mask, cos_ptr, sin_ptr, table_at, HALF, ALIKE)
-    v1 = tl.load(v_at, mask=mask, other=0.0)
-    v2 = tl.load(v_at + HALF, mask=mask, other=0.0)
-    scores = dot(q1, tl.trans(k1.to(dtype)), UPCAST) + dot(q2, tl.trans(k2.to(dtype)), UPCAST)
-    scores = tl.where(visible & real[None, :], scores, -float("inf"))
-    p, shrink, m, total = softmax_step(scores, scale, m, total, True)
-    acc1 = acc1 * shrink[:, None] + dot(p.to(dtype), v1, UPCAST)
-    acc2 = acc2 * shrink[:, None] + dot(p.to(dtype), v2, UPCAST)
-    return m, total, acc1, acc2
 
 
 @triton.jit(do_not_specialize=["counted_ptr", "counted_step", "n_keys", "limit_step", "n_queries"])
@@ -89,87 +46,63 @@ def decode_view_kernel(
     HALF_P: tl.constexpr,
     ROWS: tl.constexpr,
     BN: tl.constexpr,
-    STAGES: tl.constexpr,
     ALIKE: tl.constexpr,
-    AHEAD: tl.constexpr,
     UPCAST: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Grid (splits, KV heads, batch) -> part [B, Hkv, splits, ROWS, 2, HALF_P] and their stats.
-
-    AHEAD: the local keys are attended to while the selection goes on. Where it ends nobody knows
-    yet, so the view takes the last places that the widest selection would: GLOBAL + width + LOCAL.
-    """
-    let_next_start(DEPENDENT)
-    if not AHEAD:
-        await_written(DEPENDENT)
+    """Grid (splits, KV heads, batch) -> part [B, Hkv, splits, ROWS, 2, HALF_P] and their stats."""
+    await_previous(DEPENDENT)
     HALF: tl.constexpr = D // 2
     split = tl.program_id(0)
     n_splits = tl.num_programs(0)
     head = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
+    count = tl.load(count_ptr + b)
+    if split + tl.program_id(1) == 0:
+        add_count(counted_ptr, b * counted_step, count)
     end = number(n_keys, b * limit_step)
-    top = GLOBAL + width + LOCAL  # the places end here
-    if not AHEAD:
-        top = GLOBAL + tl.load(count_ptr + b) + LOCAL
-    k_ptr += b * stride_kb + head * stride_kh
-    v_ptr += b * stride_vb + head * stride_vh
+    size = GLOBAL + count + LOCAL
+    blocks = tl.cdiv(tl.cdiv(size, BN), n_splits)
     d = tl.arange(0, HALF_P)
+    in_half = (d < HALF)[None, :]
 
     row = tl.arange(0, ROWS)
     t = row % n_queries
     inside = row < GROUP * n_queries
     q_head = head * GROUP + row // n_queries
     q_at = b * stride_qb + q_head[:, None] * stride_qh + t[:, None] * stride_qt + d[None, :]
-    q_mask = inside[:, None] & (d < HALF)[None, :]
-    last = top - n_queries + t  # the place of each query
-    q1, q2 = rotated_half(
-        q_ptr, q_at, q_mask, cos_ptr, sin_ptr, last[:, None] * D + d[None, :], HALF, ALIKE
-    )
+    table_at = (size - n_queries + t)[:, None] * D + d[None, :]
+    q_mask = inside[:, None] & in_half
+    q1, q2 = rotated_half(q_ptr, q_at, q_mask, cos_ptr, sin_ptr, table_at, HALF, ALIKE)
     dtype = q_ptr.dtype.element_ty
     q1 = q1.to(dtype)
     q2 = q2.to(dtype)
+    last = size - n_queries + t
 
     m = tl.full((ROWS,), -float("inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc1 = tl.zeros((ROWS, HALF_P), tl.float32)
     acc2 = tl.zeros((ROWS, HALF_P), tl.float32)
-    if AHEAD:
-        blocks = tl.cdiv(tl.cdiv(LOCAL, BN), n_splits)
-        first = split * blocks * BN
-        stop = tl.minimum(first + blocks * BN, LOCAL)
-        for start in tl.range(first, stop, BN, num_stages=STAGES):
-            i = start + tl.arange(0, BN)
-            place = top - LOCAL + i
-            m, total, acc1, acc2 = attend_keys(
-                (m, total, acc1, acc2), q1, q2, k_ptr, v_ptr, cos_ptr, sin_ptr, end - LOCAL + i,
-                place, i < LOCAL, place[None, :] <= last[:, None], scale, stride_kn, stride_vn,
-                D, HALF_P, ALIKE, UPCAST,
-            )  # fmt: skip
-        await_written(DEPENDENT)
-
-    count = tl.load(count_ptr + b)
-    if split + tl.program_id(1) == 0:
-        add_count(counted_ptr, b * counted_step, count)
-    size = GLOBAL + count + LOCAL
-    keys = size
-    most = size
-    if AHEAD:
-        keys = GLOBAL + count
-        most = GLOBAL + width  # so that positions are read while the count still comes
-    blocks = tl.cdiv(tl.cdiv(most, BN), n_splits)
     first = split * blocks * BN
-    stop = tl.minimum(first + blocks * BN, most)
-    # AHEAD: little is left, so all of it is under way at once: a position, then its key
-    for start in tl.range(first, stop, BN, num_stages=2 * STAGES - 1 if AHEAD else STAGES):
+    for start in range(first, tl.minimum(first + blocks * BN, size), BN):
         j = start + tl.arange(0, BN)
-        source = view_to_cache(j, positions_ptr + b * width, count, width, size, end, GLOBAL, LOCAL)
-        place = j + (top - size)
-        m, total, acc1, acc2 = attend_keys(
-            (m, total, acc1, acc2), q1, q2, k_ptr, v_ptr, cos_ptr, sin_ptr, source,
-            place, j < keys, place[None, :] <= last[:, None], scale, stride_kn, stride_vn,
-            D, HALF_P, ALIKE, UPCAST,
-        )  # fmt: skip
+        real = j < size
+        source = view_to_cache(j, positions_ptr + b * width, count, size, end, GLOBAL, LOCAL)
+        source = tl.where(real, source, 0).to(tl.int64)[:, None]
+        mask = real[:, None] & in_half
+        k_at = b * stride_kb + head * stride_kh + source * stride_kn + d[None, :]
+        k1, k2 = rotated_half(
+            k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF, ALIKE
+        )
+        v_at = v_ptr + b * stride_vb + head * stride_vh + source * stride_vn + d[None, :]
+        v1 = tl.load(v_at, mask=mask, other=0.0)
+        v2 = tl.load(v_at + HALF, mask=mask, other=0.0)
+        scores = dot(q1, tl.trans(k1.to(dtype)), UPCAST) + dot(q2, tl.trans(k2.to(dtype)), UPCAST)
+        visible = (j[None, :] <= last[:, None]) & real[None, :]
+        scores = tl.where(visible, scores, -float("inf"))
+        p, shrink, m, total = softmax_step(scores, scale, m, total, True)
+        acc1 = acc1 * shrink[:, None] + dot(p.to(dtype), v1, UPCAST)
+        acc2 = acc2 * shrink[:, None] + dot(p.to(dtype), v2, UPCAST)
 
     slot = ((b * n_kv_heads + head) * n_splits + split) * ROWS + row
     at = slot[:, None] * (2 * HALF_P) + d[None, :]

@@ -14,14 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from reattention_kernels.dependent import await_written, dependent, let_next_start
+from reattention_kernels.dependent import await_previous, dependent
 from reattention_kernels.device_number import number, number_step
 
 FEW_WINNERS = 128  # comparing 256 with each other spills, and takes ten times as long
 FAR = tl.constexpr(2**31 - 1)  # behind every position
 FEW_WARPS = 8
-FEW_TOO_MANY = tl.constexpr(2)  # dropped one by one; 127 spans of 32 heads with k = 4 are one less
-MOST = tl.constexpr(2**63 - 1)
 SEGMENT = 2048  # positions per program of the scans over all positions
 SEGMENTS_AT_ONCE = 256
 FEW_VOTES = 64  # positions with fewer are counted in the program first: they are many
@@ -91,27 +89,20 @@ def select_few_kernel(
     between threads. In [P, P] a column is a winner and the rows are the others, so that a thread
     adds up what it holds.
     """
-    let_next_start(DEPENDENT)
+    await_previous(DEPENDENT)
     row = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, P)
-    end = number(n, row * n_step, n_less)
-    await_written(DEPENDENT)
     pos = tl.load(winners_ptr + row * n_winners + i, mask=i < n_winners, other=-1)
+    end = number(n, row * n_step, n_less)
     same = pos[:, None] == pos[None, :]
     both = tl.where(i[:, None] < i[None, :], 65537, 1)
     both = tl.sum(tl.where(same, both, 0), 0)  # votes, and above them those that came earlier
     kept = (pos >= 0) & (both < 65536)  # one stands for all equal ones
     if MAX_SPANS < P:
         order = (both.to(tl.int64) << 32) | (0x7FFFFFFF - pos).to(tl.int64)
-        if P - MAX_SPANS <= FEW_TOO_MANY:
-            over = tl.sum(kept.to(tl.int32), 0) - MAX_SPANS
-            for dropped in tl.static_range(P - MAX_SPANS):
-                least = tl.min(tl.where(kept, order, MOST), 0)
-                kept = kept & ((order != least) | (dropped >= over))
-        else:
-            order = tl.where(kept, order, 0)
-            rank = tl.sum((order[:, None] > order[None, :]).to(tl.int32), 0)
-            kept = kept & (rank < MAX_SPANS)
+        order = tl.where(kept, order, 0)
+        rank = tl.sum((order[:, None] > order[None, :]).to(tl.int32), 0)
+        kept = kept & (rank < MAX_SPANS)
     # spans have one length, so each adds what lies past the end of the one before it
     last = tl.where(kept, tl.minimum(pos - SPAN // 2 + SPAN, end), 0)
     below = tl.where(kept, pos, FAR)[:, None] < pos[None, :]
