@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from importlib import import_module
 
@@ -67,15 +68,29 @@ def test_kernels_equal_the_positions_path(head_dim, tokens, monkeypatch):
     """The fused view against gather + RoPE + attention in PyTorch, on the same bf16 model."""
     from reattention_eval.attention.fused_view_attention import FusedViewAttention
 
+    def winners(method, row, query, first, last):
+        """Whatever the query: rounded in another order it would choose other spans."""
+        c, h, t, _ = query.shape
+        ends = torch.full((c,), last - first, device=query.device)
+        if row.device_length is not None:
+            ends = row.device_length.expand(c) - method._fixed
+        sizes = (h, t, method.top_k)
+        place = sum(
+            torch.arange(n, device=query.device).view([-1 if i == j else 1 for j in range(3)])
+            * step
+            for i, (n, step) in enumerate(zip(sizes, (13, 7, 29), strict=True))
+        )
+        return (place[None] % ends[:, None, None, None]).int()
+
+    monkeypatch.setattr(ReAttention, "_winners", winners)
     shape = {**SMOOTH, "head_dim": head_dim}
     prompt = random_prompt(tokens)
     fused, fast = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")
     monkeypatch.setattr(FusedViewAttention, "attend", lambda *args: None)
     monkeypatch.setattr(FusedViewAttention, "attend_all", lambda *args: None)
     plain, slow = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")
-    # rounded in another order, a chunk may choose another span: 0.053 was seen
     assert (fused - plain).norm() / plain.norm() < 0.1
-    assert abs(fast.mean_view - slow.mean_view) < 0.05 * slow.mean_view
+    assert fast.mean_view == slow.mean_view
 
 
 def test_transformers_generate_inside_the_block():
@@ -126,6 +141,7 @@ def test_sessions_leave_no_memory_behind():
                 session.decode(torch.tensor([[5]], device="cuda"))
             assert session._repeats.graphs
         del session
+        gc.collect()
         held.append(torch.cuda.memory_allocated())
     assert held[1] == held[-1]  # of cuBLAS's workspaces, kept for each stream, too
 
