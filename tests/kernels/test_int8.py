@@ -9,7 +9,7 @@ from kernels.triton_cases import make_inputs
 from reattention_kernels.topk_keys import topk_keys_naive
 
 pytest.importorskip("triton")
-from reattention_kernels.topk_keys import int8_index, int8_select, int8_warm
+from reattention_kernels.topk_keys import int8_select
 from reattention_kernels.topk_keys.int8_index import Int8Index, hadamard, quantize_queries_kernel
 from reattention_kernels.topk_keys.int8_naive import bounds_naive
 from reattention_kernels.topk_keys.int8_select import topk_keys_int8
@@ -17,13 +17,6 @@ from reattention_kernels.topk_keys.int8_warm import best_remembered, remember
 from reattention_kernels.topk_keys.triton import interpreted
 
 pytestmark = pytest.mark.skipif(not interpreted(), reason="on a GPU test_gpu.py does this")
-
-
-@pytest.fixture
-def few_programs(monkeypatch):
-    """A smaller table of winners, read in fewer parts: the interpreter runs programs one by one."""
-    monkeypatch.setattr(int8_index, "SLOTS", ((2**63, 2048),))
-    monkeypatch.setattr(int8_warm, "SPLITS", 1)
 
 
 def index_of(key: torch.Tensor, *ends: int) -> Int8Index:
