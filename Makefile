@@ -8,24 +8,33 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 BIN5 := .venv-tf5/bin
-METHOD_TESTS := tests/attention tests/cache tests/engine tests/methods tests/checkpoints tests/parallel
+WORKERS ?= 2
+# a worker has one thread; the tests of a file share its worker, and so their fixtures
+PYTEST := -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# what a release of transformers can change; the longest first
+METHOD_TESTS := tests/parallel tests/attention tests/cache tests/engine tests/methods \
+	$(filter-out %/test_registry.py %/test_embedded_parts.py %/test_pip_settings.py, $(wildcard tests/checkpoints/test_*.py))
 FAST_TESTS := tests/attention/test_hook.py tests/cache/test_layer.py tests/cli/test_start.py tests/docs/test_examples.py \
 	tests/docs/test_variables.py tests/efficiency tests/engine/test_session.py tests/methods tests/report
 
 # threads that wait must not spin: the tests start processes of their own
 export OMP_WAIT_POLICY ?= PASSIVE
 
+test test-fast: export OMP_NUM_THREADS ?= 1
+
 .PHONY: demo test test-fast test-slurm lint format docs clean
 
 demo: .venv/installed
 	$(BIN)/reattention-eval demo
 
-test: .venv/installed .venv-tf5/installed lint
-	$(BIN)/python -m pytest -q
-	$(BIN5)/python -m pytest -q $(METHOD_TESTS)
+# the second environment is installed beside the first one and lint
+test:
+	$(MAKE) -j2 lint .venv-tf5/installed
+	$(BIN)/python $(PYTEST)
+	$(BIN5)/python $(PYTEST) $(METHOD_TESTS)
 
 test-fast: .venv/installed
-	$(BIN)/python -m pytest -q $(FAST_TESTS)
+	$(BIN)/python $(PYTEST) $(FAST_TESTS)
 
 test-slurm: .venv/installed
 	$(BIN)/python -m pytest -q -m slurm tests/slurm

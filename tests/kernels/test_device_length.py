@@ -17,7 +17,7 @@ from reattention_kernels.view.launch import attend_view_triton
 from reattention_kernels.votes import select_positions, select_positions_vectorized
 from reattention_kernels.votes.triton import select_positions_triton
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "few_programs")
 CAPACITY = 400
 
 

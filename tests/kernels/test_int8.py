@@ -79,7 +79,7 @@ def test_a_block_that_reaches_the_score_reaches_the_threshold(shift, rank):
         ("equal", (2, 1, 3, 100, 64), 4),
     ],
 )
-@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.usefixtures("poisoned_memory", "few_programs")
 def test_same_positions_as_exact(kind, sizes, k):
     query, key = make_inputs(kind, *sizes, torch.float32, seed=3)
     ends = (key.shape[2] // 3, key.shape[2] - 5) if key.shape[2] > 10 else ()
@@ -92,7 +92,7 @@ def test_same_positions_as_exact(kind, sizes, k):
     assert int(n_open.sum()) == 0  # through the index, not saved by the 16-bit pass
 
 
-@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.usefixtures("poisoned_memory", "few_programs")
 def test_winners_of_other_queries_serve_as_well():
     query, key = make_inputs("normal", 4, 2, 3, 900, 64, torch.float32, seed=3)
     others = topk_keys_naive(query.flip(1) + 0.5, key, 4)
@@ -116,7 +116,7 @@ def test_thresholds_are_scores_of_distinct_keys():
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.usefixtures("poisoned_memory", "few_programs")
 def test_entries_see_keys_up_to_lengths_of_their_own(batch):
     query, key = make_inputs("normal", 4, 2, 2, 1100, 64, torch.float32, seed=9)
     queries = torch.cat([query + i for i in range(batch)])
@@ -131,7 +131,7 @@ def test_entries_see_keys_up_to_lengths_of_their_own(batch):
     assert int(n_open.sum()) == 0
 
 
-@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.usefixtures("poisoned_memory", "few_programs")
 def test_rows_without_room_take_the_16_bit_pass(monkeypatch):
     monkeypatch.setattr(int8_select, "ROOMS", ((1024, 2),))
     query, key = make_inputs("normal", 4, 2, 3, 1300, 64, torch.float32, seed=2)
@@ -142,7 +142,7 @@ def test_rows_without_room_take_the_16_bit_pass(monkeypatch):
     assert 3 <= int(n_open[0]) < 6  # of one head, not of all rows
 
 
-@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.usefixtures("poisoned_memory", "few_programs")
 def test_more_keys_of_a_row_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr(int8_select, "FOUND", 8)
     query, key = make_inputs("integers", 4, 2, 2, 700, 64, torch.float32, seed=2)
@@ -154,7 +154,7 @@ def test_more_keys_of_a_row_than_there_is_room_for(monkeypatch):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.usefixtures("poisoned_memory", "few_programs")
 def test_a_large_batch_goes_in_parts(shared, monkeypatch):
     monkeypatch.setattr(int8_select, "ROWS_AT_ONCE", 2 * 4 * 2)
     query, key = make_inputs("normal", 4, 2, 2, 600, 64, torch.float32, seed=6)
@@ -172,7 +172,7 @@ def test_a_large_batch_goes_in_parts(shared, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["normal", "equal"])
-@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.usefixtures("poisoned_memory", "few_programs")
 def test_more_pairs_than_there_is_room_for(kind, monkeypatch):
     monkeypatch.setattr(int8_select, "PAIRS_A_ROW", 1)
     query, key = make_inputs(kind, 4, 2, 2, 900, 64, torch.float32, seed=2)
@@ -182,7 +182,7 @@ def test_more_pairs_than_there_is_room_for(kind, monkeypatch):
     assert int(n_open.sum()) > 0
 
 
-@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.usefixtures("poisoned_memory", "few_programs")
 def test_zero_keys_and_winners_that_are_gone():
     query, key = make_inputs("normal", 2, 1, 3, 400, 64, torch.float32, seed=4)
     key[:, :, 100:] = 0

@@ -22,7 +22,7 @@ from reattention_kernels.view.launch import attend_view_triton, attend_whole_tri
 
 pytestmark = [
     pytest.mark.skipif(not interpreted(), reason="on a GPU test_gpu.py does this"),
-    pytest.mark.usefixtures("poisoned_memory"),
+    pytest.mark.usefixtures("poisoned_memory", "few_programs"),
 ]
 
 # batch, heads, KV heads, queries, cache, head_dim, global, local, widest selection
@@ -108,6 +108,17 @@ def test_the_whole_cache_equals_float64(shape, dtype, tolerance):
     torch.testing.assert_close(want, peer, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("few_programs", [False], indirect=True, ids=["as_on_a_gpu"])
+def test_more_programs_than_tiles_of_keys():
+    view = make_view(*SHAPES[2], torch.float16)
+    got, want = attend_view_triton(*view).float(), attend_view_naive(*view).float()
+    assert (got - want).norm() <= 3e-3 * want.norm()
+    whole = make_whole(*WHOLE[3], torch.float16)
+    got = attend_whole_triton(*whole)
+    want = attend_causal_naive(*(x.double() for x in whole[:3]), whole[3])
+    assert (got - want).norm() <= 3e-3 * want.norm()
+
+
 @pytest.mark.parametrize("form", [attend_whole_triton, attend_whole])
 @pytest.mark.parametrize("held", [1, 3, 64, 65, 399])
 def test_the_whole_cache_up_to_a_length_of_the_device(form, held):
@@ -156,8 +167,6 @@ ENTRIES = [
 def test_chunks_of_one_row_are_entries(form, heads, kv_heads, t, monkeypatch):
     """Each with its own length of the same keys; written where the model wants it; the same bits
     alone."""
-    for name in ("DECODE_SPLITS", "MORE_SPLITS"):
-        monkeypatch.setattr(launch, name, 2)  # the interpreter runs programs one by one
     shape = (3, heads, kv_heads, t, ROW, 32, 4, 64, 40)
     query, key, value, view, scale = make_view(*shape, torch.float32)
     key, value = (x[:1].expand(3, -1, -1, -1) for x in (key, value))
@@ -179,8 +188,7 @@ def test_chunks_of_one_row_are_entries(form, heads, kv_heads, t, monkeypatch):
 
 
 @pytest.mark.parametrize("form", [attend_whole_triton, attend_whole])
-def test_the_whole_cache_up_to_a_length_each(form, monkeypatch):
-    monkeypatch.setattr(launch, "WHOLE_PROGRAMS", 16)
+def test_the_whole_cache_up_to_a_length_each(form):
     query, key, value, scale = make_whole(3, 6, 2, 2, 150, 32, torch.float32)
     lengths = torch.tensor([2, 65, 150], dtype=torch.int32)
     out = torch.empty(3, 2, 6, 32).transpose(1, 2)
