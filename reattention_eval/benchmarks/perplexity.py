@@ -97,8 +97,8 @@ class PerplexityBenchmark(Benchmark):
         """
         if points < 1 or tokens < 1 or length < _FIRST + tokens:
             raise ConfigError(
-                f"nothing to score at {length} tokens with {points} places of {tokens} tokens; ask for "
-                f"at least one place of one token, and {_FIRST + tokens} tokens."
+                f"nothing to score at {length} tokens with {points} places of {tokens} tokens; ask "
+                f"for at least one place of one token, and {_FIRST + tokens} tokens."
             )
         check_haystack(haystack or _BOOK, length)
         index = enough_text(load_tokenizer(tokenizer), haystack or _BOOK, length)
