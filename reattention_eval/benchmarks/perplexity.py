@@ -135,8 +135,8 @@ class PerplexityBenchmark(Benchmark):
 
 
 def _row(index: HaystackIndex, position: int, tokens: int) -> Row:
-    begin = _between_words(index, index.shift(0, position - tokens))
-    end = _between_words(index, index.shift(begin, tokens))
+    begin = _between_words(index, index.shift(0, position - tokens), 0)
+    end = _between_words(index, index.shift(begin, tokens), begin + 1)
     following = index.text[begin:end]
     return {
         "prompt": index.text[:begin],
@@ -146,10 +146,15 @@ def _row(index: HaystackIndex, position: int, tokens: int) -> Row:
     }
 
 
-def _between_words(index: HaystackIndex, place: int) -> int:
-    """The last clean cut not behind `place`, else `place` itself."""
-    cuts = (index.clean_cut(place - back, place) for back in (20, 60, 150, _SEAM))
-    return next((cut for cut in cuts if cut is not None), place)
+def _between_words(index: HaystackIndex, place: int, least: int) -> int:
+    """A clean cut near `place`, rather before it, but not before `least`; else `place` itself: a
+    text cut there has the same tokens as the whole."""
+    for back in (20, 60, 150, _SEAM):
+        cut = index.clean_cut(max(place - back, least), place)
+        if cut is not None:
+            return cut
+    cut = index.clean_cut(place, place + _SEAM)
+    return place if cut is None else cut
 
 
 def _unscored(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
