@@ -79,7 +79,7 @@ def test_perplexity_is_what_the_model_says_of_the_next_tokens(
         before = tokenizer(row["prompt"])["input_ids"]
         ids = tokenizer(row["prompt"] + row["continuation"])["input_ids"]
         assert ids[: len(before)] == before and detail["n_tokens"] == len(before)
-        assert abs(len(ids) - row["position"]) < 12
+        assert 0 <= row["position"] - len(ids) < 40
         with torch.no_grad():
             logits = model.float()(torch.tensor([ids])).logits[0, len(before) - 1 : -1]
         wanted = torch.tensor(ids[len(before) :])
@@ -134,15 +134,16 @@ def test_selected_positions_of_a_failing_sample(run: Path, checkpoint: Path) -> 
     asked = [str(run), "--model", str(checkpoint), "--dataset", "needle-many_depths-900"]
     assert selected.main(asked) == 0
     (sample,) = read_selected(run)
-    assert sample.n_tokens == 900 and len(sample.answers) == 1
     (cell,) = [
         c for c in read_run(run)
         if c.manifest["method"]["name"] == "reattention" and "-900-" in c.dataset
     ]  # fmt: skip
+    n = sample.n_tokens
+    assert n == cell.records[sample.index]["n_tokens"] and len(sample.answers) == 1
     assert sorted(sample.layers) == list(range(len(sample.layers)))
     for view in sample.layers.values():
         held = [p for first, last in view for p in range(first, last)]
-        assert held[:8] == list(range(8)) and held[-64:] == list(range(900 - 64, 900))
+        assert held[:8] == list(range(8)) and held[-64:] == list(range(n - 64, n))
         assert 72 < len(held) <= 104
     assert sample.reference == cell.details[sample.index]["reference"]
     assert selected.main([*asked[:3], "--dataset", "no such"]) == 1
@@ -171,14 +172,15 @@ def test_watching_says_what_a_step_selected(checkpoint: Path) -> None:
 def test_a_seed_draws_questions_from_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REATTENTION_DATA", str(write_benchmarks(tmp_path)))
     benchmark = find_benchmark("leval")
-    every = [row["reference"] for row in benchmark.rows("tpo")]
+    task = "topic_retrieval_longchat"
+    every = [row["reference"] for row in benchmark.rows(task)]
     drawn = [
-        [row["prompt"] for row in benchmark.rows("tpo", samples=2, seed=seed)]
-        for seed in (0, 0, 1, 2, 3)
+        [row["reference"] for row in benchmark.rows(task, samples=1, seed=seed)]
+        for seed in (0, 0, 1, 2, 3, 4, 5)
     ]
     assert drawn[0] == drawn[1] and len({tuple(d) for d in drawn}) > 1
-    assert all(len(set(d)) == 2 for d in drawn)
-    many = benchmark.rows("tpo", samples=10_000, seed=0)
+    assert all(len(d) == 1 for d in drawn)
+    many = benchmark.rows(task, samples=10_000, seed=0)
     assert [row["reference"] for row in many] == every
     model = dict(abbr="m", path="org/m", window=8192, dtype="float32")
     plan = dict(benchmark="leval", lengths=[3000], tasks=["tpo"], samples=2)
