@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Row, load_tokenizer
+from reattention_eval.checkpoints.registry import locked
 from reattention_eval.datasets.token_index import tokenizer_digest
 from reattention_eval.errors import DataError
 from reattention_eval.harness.compose import Job
@@ -33,8 +34,12 @@ def kept_rows(job: Job, folder: Path | None) -> list[Row]:
     file = folder / f"{job.dataset}{mark}.json"
     if file.is_file():
         return _read(file)
-    rows = benchmark.rows(asked.task, path, **asked.recipe)
-    write_whole(file, rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(file):  # processes of other methods wait for the prompts instead of making them too
+        if file.is_file():
+            return _read(file)
+        rows = benchmark.rows(asked.task, path, **asked.recipe)
+        write_whole(file, rows)
     logging.info(f"{len(rows)} prompts in {file}")
     return rows
 
