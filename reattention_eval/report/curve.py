@@ -138,12 +138,10 @@ def _perplexity(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point
         doublings: dict[int, list[float]] = defaultdict(list)
         for position, nll in places.items():
             doublings[1 << (position - 1).bit_length()].append(nll)
-        for length, nll in doublings.items():
-            value = math.exp(sum(nll) / len(nll))
-            name = model_name(first[model])
-            yield Point(
-                "Perplexity by position in a book", name, labels[model], length, value, len(nll)
-            )
+        name = model_name(first[model])
+        for length, found_there in doublings.items():
+            value, n = math.exp(sum(found_there) / len(found_there)), len(found_there)
+            yield Point("Perplexity by position in a book", name, labels[model], length, value, n)
 
 
 def _facts(cell: Cell) -> dict[str, Any]:
