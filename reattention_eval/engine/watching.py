@@ -31,7 +31,9 @@ def watched_views(session: Session) -> Iterator[dict[int, Tensor]]:
         )
     answers = session._hook.answers
     seen: dict[int, Tensor] = {}
-    policy, answers.policy = answers.policy, _Watching(answers.policy, seen)
+    policy = answers.policy
+    watching: Any = _Watching(policy, seen)
+    answers.policy = watching
     try:
         yield seen
     finally:
