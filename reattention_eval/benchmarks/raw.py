@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,12 +109,20 @@ class RawBenchmark(Benchmark):
         samples: int | None,
         scoring: str,
         prompts: str | None = None,
+        seed: int | None = None,
     ) -> Asked:
-        """`prompts`: one of the benchmark's prompt sets."""
+        """How a task is asked at a length.
+
+        Args:
+            prompts: one of the benchmark's prompt sets.
+            seed: draws `samples` questions out of all instead of the first so many.
+        """
         asked = self.task(task)
         recipe: dict[str, Any] = {"prompts": self.prompt_set(prompts)}
         if samples:
             recipe["samples"] = samples
+            if seed is not None:
+                recipe["seed"] = seed
         if self.selective:
             recipe["scoring"] = scoring
         named = {"benchmark": self.name, "task": task, **recipe}
@@ -145,6 +154,7 @@ class RawBenchmark(Benchmark):
         samples: int | None = None,
         prompts: str | None = None,
         scoring: str = "both",
+        seed: int | None = None,
         **recipe: Any,
     ) -> list[Row]:
         """A row a prompt: prompt, system, answer_prefix, sample, part, document, reference,
@@ -155,7 +165,7 @@ class RawBenchmark(Benchmark):
         question has several prompts.
 
         Args:
-            samples: only the first so many questions.
+            samples: only the first so many questions; with a seed, so many drawn out of all.
             prompts: one of the benchmark's prompt sets.
             scoring: "official" leaves out what the official scores do not count.
             recipe: for `questions`.
@@ -169,13 +179,16 @@ class RawBenchmark(Benchmark):
         for question in asked:
             if scoring != "official" or "official" in question.scorings:
                 counted.append(question)
-            if samples is not None and len(counted) >= samples:
+            if samples is not None and seed is None and len(counted) >= samples:
                 break
         if not counted:
             raise DataError(
                 f"{data_dir() / self.name} holds no sample of {task}. Delete its files and fetch "
                 f"them with: reattention-eval prepare {self.name}"
             )
+        if samples is not None and seed is not None and samples < len(counted):
+            drawn = random.Random(f"{self.name} {task} {seed}").sample(range(len(counted)), samples)
+            counted = [counted[i] for i in sorted(drawn)]
         return _in_order(counted)
 
     def questions(

@@ -22,6 +22,7 @@ _OURS = {
     "mrcr": f"{_HERE}.mrcr.MRCR",
     "needle": f"{_HERE}.needle.NEEDLE",
     "ruler": f"{_HERE}.ruler.RULER",
+    "perplexity": f"{_HERE}.perplexity.PERPLEXITY",
 }
 
 

@@ -161,6 +161,39 @@ def report(
 
 @app.command()
 @readable_errors
+def curve(
+    work_dirs: Annotated[
+        list[Path], typer.Argument(help="Runs' directories, or those that hold runs.")
+    ],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of curve.png and curve.csv.")],
+) -> None:
+    """Score against length: needles, RULER and perplexity by position, a line a method."""
+    from reattention_eval.report.curve import draw_curve
+
+    for path in draw_curve(work_dirs, folder):
+        out.print(str(path.resolve()), soft_wrap=True, markup=False)
+
+
+@app.command()
+@readable_errors
+def answers(
+    work_dirs: Annotated[
+        list[Path], typer.Argument(help="Runs' directories, or those that hold runs.")
+    ],
+    file: Annotated[Path, typer.Option("--out", help="The Markdown file to write.")],
+    samples: Annotated[int, typer.Option(help="Samples of each dataset.", min=1)] = 1,
+) -> None:
+    """What a model really answered, sample by sample, under every method."""
+    from reattention_eval.report.answers import answers_page
+
+    page = answers_page(work_dirs, samples)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    out.print(str(file.resolve()), soft_wrap=True, markup=False)
+
+
+@app.command()
+@readable_errors
 def slurm(
     config: Annotated[Path, typer.Argument(help="An eval configuration, configs/eval_*.py.")],
     partition: Annotated[

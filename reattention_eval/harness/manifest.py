@@ -106,10 +106,11 @@ def environment_part() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, `+changes` if the tree differs from it; None outside a checkout."""
+    """The checkout's commit, `+changes` if the tree differs from it; outside a checkout what
+    REATTENTION_COMMIT says."""
     package = Path(reattention_eval.__file__).resolve().parent
     if not (package.parent / ".git").exists():
-        return None
+        return os.environ.get("REATTENTION_COMMIT", "").strip() or None
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
 
     def git(*words: str) -> str:

@@ -136,6 +136,10 @@ class PromptRunner(AttachedModel):
         scored: ScoredText = self._together("_score", text)
         return scored
 
+    def prepared(self, sample: Sample, max_prompt_tokens: int | None = None) -> PreparedPrompt:
+        """The tokens that `run` would read for a sample."""
+        return self._prepare(sample, max_prompt_tokens)
+
     def _run(
         self,
         samples: Sequence[Sample],

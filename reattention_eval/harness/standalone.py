@@ -7,7 +7,10 @@ For machines where OpenCompass cannot be installed:
 
 or, with --lengths instead of --plans, the needle test. The REATTENTION_* variables choose a part
 (harness/compose/run_variables.py), REATTENTION_MINUTES says how long it may take (harness/
-time_limit.py).
+time_limit.py). An embedded model's name gives the names and scopes of configs/models.
+
+--prompts FOLDER keeps the prompts: what lies there is not made again, so that methods share them
+and a rented GPU does not wait for a tokenizer. --only-prompts makes them and ends.
 """
 
 from __future__ import annotations
@@ -22,11 +25,11 @@ from typing import Any
 
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Answer, Row
-from reattention_eval.checkpoints import model_path
-from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose import Job, plan_jobs
+from reattention_eval.harness.compose.embedded_models import replacing_entry, scopes
 from reattention_eval.harness.compose.model_method_pairs import folder_context_length
+from reattention_eval.harness.prompt_files import kept_rows
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import write_whole
 from reattention_eval.harness.sample_run import SampleRun
@@ -38,11 +41,14 @@ from reattention_eval.report import Report, build_report
 _NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len", "type"}
 
 
-def run_standalone(jobs: Sequence[Job], work_dir: Path) -> Report:
+def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = None) -> Report:
     """Run what `plan_jobs` gave; what is in `work_dir` already is not run again.
 
     A dataset that cannot be made or scored is reported and the next one is taken. Nothing is begun
     once REATTENTION_MINUTES are over.
+
+    Args:
+        prompts: folder that keeps prompts (`prompt_files.kept_rows`).
     """
     until = run_ends()
     by_model: dict[str, list[Job]] = {}
@@ -56,19 +62,21 @@ def run_standalone(jobs: Sequence[Job], work_dir: Path) -> Report:
         runner = PromptRunner(str(model["path"]), model["method"], **settings)
         for job in own:
             try:
-                _run_one(runner, job, work_dir, until)
+                _run_one(runner, job, work_dir, until, prompts)
             except Exception:
                 logging.exception(f"{'/'.join(job.names)} failed")
         runner.close()
     return build_report(work_dir, [job.names for own in by_model.values() for job in own])
 
 
-def _run_one(runner: PromptRunner, job: Job, work_dir: Path, until: float | None) -> None:
+def _run_one(
+    runner: PromptRunner, job: Job, work_dir: Path, until: float | None, prompts: Path | None
+) -> None:
     if is_over(until):
         return
     model, dataset = job.names
     asked, benchmark = job.asked, find_benchmark(job.benchmark)
-    rows = benchmark.rows(asked.task, str(job.model["path"]), **asked.recipe)
+    rows = kept_rows(job, prompts)
     path = work_dir / "predictions" / model / f"{dataset}.json"
     run = SampleRun(
         runner,
@@ -120,6 +128,17 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _model(path: str, name: str | None, chat_template: bool) -> dict[str, Any]:
+    """A model's entry, as configurations have it."""
+    model: dict[str, Any] = replacing_entry(path) or {
+        "path": path,
+        "abbr": Path(path.rstrip("/")).name,
+    }
+    if window := folder_context_length(str(model["path"])):
+        model = {"method_settings": scopes(window), **model, "window": window}
+    return {**model, "abbr": name or model["abbr"], "chat_template": chat_template}
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Status 1 if anything is missing or failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -136,25 +155,27 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--style", default="magic_number")
     parser.add_argument("--no-chat-template", action="store_true")
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/standalone"))
+    parser.add_argument("--prompts", type=Path, help="folder that keeps prompts")
+    parser.add_argument("--only-prompts", action="store_true", help="make them and end")
     asked = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO)
-    where = model_path(asked.model) if is_embedded(asked.model) else asked.model
-    model: dict[str, Any] = {
-        "path": where,
-        "abbr": asked.name or Path(where.rstrip("/")).name,
-        "chat_template": not asked.no_chat_template,
-    }
     methods = runpy.run_path(str(asked.methods))["methods"]
     if bool(asked.plans) == bool(asked.lengths):
         parser.error("give --plans, or --lengths for the needle test")
-    if window := folder_context_length(where):
-        model["window"] = window
+    if asked.only_prompts and not asked.prompts:
+        parser.error("--only-prompts needs --prompts FOLDER")
+    model = _model(asked.model, asked.name, not asked.no_chat_template)
     needle = {
         "benchmark": "needle", "style": asked.style, "lengths": asked.lengths,
         "depths": asked.depths, "repeats": asked.repeats, "haystack": asked.haystack,
     }  # fmt: skip
     plans = [plan for path in asked.plans or () for plan in read_plans(path)] or [needle]
-    report = run_standalone(plan_jobs([model], methods, plans), asked.work_dir)
+    jobs = plan_jobs([model], methods, plans)
+    if asked.only_prompts:
+        for job in jobs:
+            kept_rows(job, asked.prompts)
+        return 0
+    report = run_standalone(jobs, asked.work_dir, asked.prompts)
     print((asked.work_dir / "report" / "table.md").read_text(encoding="utf-8"))
     return 1 if report.problems else 0
 

@@ -83,6 +83,7 @@ def load_sources(path: Path | None = None) -> dict[str, Benchmark]:
         # beyond two million tokens needles are hidden in HotpotQA's paragraphs too
         "needle": Benchmark("needle", (essays, plays, ruler["hotpotqa.json"])),
         "ruler": Benchmark("ruler", (*ruler.values(), essays)),
+        "perplexity": Benchmark("perplexity", (plays, essays, ruler["hotpotqa.json"])),
     }
 
 

@@ -1,0 +1,88 @@
+"""What a model really answered: some samples of every dataset, under every method, to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.errors import DataError
+from reattention_eval.json_text import printable, read_object
+from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.run import Cell, latest_work_dir, read_run
+
+QUESTION, ANSWER = 400, 600  # characters shown of the prompt's end, and of an answer
+
+
+def answers_page(work_dirs: Sequence[Path], samples: int = 1) -> str:
+    """Markdown: for each dataset the same `samples` first samples, the end of the prompt, what was
+    right, and what the model answered under each method, with the sample's score.
+
+    Raises:
+        DataError: no run there, none with predictions, or a damaged file.
+    """
+    parts = ["# What the model answered\n"]
+    for work_dir in map(latest_work_dir, work_dirs):
+        cells = [cell for cell in read_run(work_dir) if cell.result and cell.details]
+        labels = method_labels(cells)
+        for dataset in dict.fromkeys(cell.dataset for cell in cells):
+            own = [cell for cell in cells if cell.dataset == dataset]
+            parts += _dataset(work_dir, dataset, own, labels, samples)
+    if len(parts) == 1:
+        raise DataError(
+            f"{', '.join(map(str, work_dirs))}: no scored predictions to show; the evaluation has "
+            "to end first."
+        )
+    return "\n".join(parts)
+
+
+def _dataset(
+    work_dir: Path, dataset: str, cells: Sequence[Cell], labels: dict[str, str], samples: int
+) -> Iterator[str]:
+    yield f"## {dataset.rpartition('-')[0] or dataset}\n"
+    read = {cell.model: _predictions(work_dir, cell) for cell in cells}
+    for i in range(min(samples, *(len(cell.details) for cell in cells))):
+        first = cells[0]
+        detail = first.details[i]
+        prompt = _prompt(read[first.model], detail)
+        yield f"Sample {i}, {detail.get('n_tokens', 0):,} tokens. The prompt ends:\n"
+        yield _quoted(prompt[-QUESTION:])
+        yield f"Right: {_inline(detail.get('reference'))}\n"
+        yield "| method | score | answer |\n| --- | ---: | --- |"
+        for cell in cells:
+            own = cell.details[i]
+            score = own.get("score", own.get("accuracy"))
+            shown = "-" if score is None else f"{float(score):.1f}"
+            name = labels[cell.model]
+            if len({model_name(c) for c in cells}) > 1:
+                name = f"{model_name(cell)}: {name}"
+            yield f"| {name} | {shown} | {_inline(own.get('prediction', ''))} |"
+        yield ""
+
+
+def _predictions(work_dir: Path, cell: Cell) -> dict[str, Any]:
+    path = work_dir / "predictions" / cell.model / f"{cell.dataset}.json"
+    try:
+        return read_object(path) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); delete it and run again.") from error
+
+
+def _prompt(predictions: dict[str, Any], detail: dict[str, Any]) -> str:
+    """The prompt of a scored sample: scorers may order samples otherwise than predictions."""
+    for entry in predictions.values():
+        same = entry.get("gold") == detail.get("reference")
+        if same and entry.get("prediction") == detail.get("prediction"):
+            return str(entry.get("origin_prompt", ""))
+    return ""
+
+
+def _quoted(text: str) -> str:
+    return "".join(f"> {line}\n" for line in printable(text).splitlines() if line.strip())
+
+
+def _inline(value: Any) -> str:
+    """One line of a table."""
+    text = value if isinstance(value, str) else ", ".join(map(str, value or []))
+    text = " ".join(printable(text).split()).replace("|", "\\|")
+    return (text[:ANSWER] + " ...") if len(text) > ANSWER else text or "(nothing)"

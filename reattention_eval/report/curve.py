@@ -1,0 +1,221 @@
+"""Score against length for one model: a line a method, inside its window and beyond it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.errors import DataError
+from reattention_eval.report.heatmap import trained_window
+from reattention_eval.report.intervals import wilson
+from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.needles import form, form_title
+from reattention_eval.report.run import Cell, latest_work_dir, read_run
+from reattention_eval.report.selected import Selected, draw_selected, read_selected
+from reattention_eval.report.tables import cell_length
+
+COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")
+# RULER's tasks by what they ask: the first words of their names
+_RULER = {
+    "RULER, single needles": ("niah_single",),
+    "RULER, needles among needles": ("niah_multikey",),
+    "RULER, several needles at once": ("niah_multiv", "niah_multiq"),
+    "RULER, tracing and aggregation": ("vt", "cwe", "fwe"),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A figure at a length; low and high are its 95 % interval where it is a share of n samples."""
+
+    panel: str
+    model: str
+    method: str
+    length: int
+    value: float
+    n: int
+    low: float = math.nan
+    high: float = math.nan
+
+
+def draw_curve(work_dirs: Sequence[Path], folder: Path) -> list[Path]:
+    """Write curve.csv and curve.png out of the runs' files; what was written.
+
+    Panels: needles found and answer NLL by form, RULER's tasks by kind (of a length, only tasks
+    that all its methods have run), perplexity by position, and the selected positions of failing
+    samples (`harness.selected`).
+
+    Raises:
+        DataError: no run, a damaged file, or none with figures at a length.
+        ImportError: matplotlib is absent (`pip install "reattention-eval[report]"`).
+    """
+    runs = [latest_work_dir(work_dir) for work_dir in work_dirs]
+    cells = [cell for run in runs for cell in read_run(run) if cell.result]
+    points = curve_points(cells)
+    if not points:
+        raise DataError(
+            f"{', '.join(map(str, work_dirs))}: no figures of needles, RULER or perplexity at any "
+            "length; run configs/eval_needle_many_depths.py or configs/eval_real_tables.py."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / "curve.csv"
+    table.write_text(points_csv(points), encoding="utf-8")
+    picture = folder / "curve.png"
+    _draw(points, [s for run in runs for s in read_selected(run)], trained_window(cells), picture)
+    return [table, picture]
+
+
+def curve_points(cells: Sequence[Cell]) -> list[Point]:
+    """Every panel's points, method by method, by length."""
+    labels = method_labels(cells)
+    found = [*_needles(cells, labels), *_ruler(cells, labels), *_perplexity(cells, labels)]
+    order = {name: i for i, name in enumerate(dict.fromkeys(p.panel for p in found))}
+    return sorted(found, key=lambda p: (order[p.panel], p.model, p.method, p.length))
+
+
+def points_csv(points: Sequence[Point]) -> str:
+    """One line a point."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for p in points:
+        ends = ["" if math.isnan(x) else f"{x:.6g}" for x in (p.low, p.high)]
+        writer.writerow([p.panel, p.model, p.method, p.length, f"{p.value:.6g}", *ends, p.n])
+    return out.getvalue()
+
+
+def _needles(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
+    for cell in cells:
+        length, hits = cell_length(cell), _numbers(cell, "accuracy")
+        if not form(cell) or not length or not hits:
+            continue
+        name = form_title(form(cell)).capitalize()
+        low, high = wilson(round(sum(hits) / 100), len(hits))
+        own = model_name(cell), labels[cell.model], length
+        share = sum(hits) / len(hits)
+        yield Point(f"{name}: found, %", *own, share, len(hits), 100 * low, 100 * high)
+        if nll := _numbers(cell, "answer_nll"):
+            yield Point(f"{name}: answer NLL per token", *own, sum(nll) / len(nll), len(nll))
+
+
+def _ruler(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
+    own = [cell for cell in cells if _facts(cell).get("benchmark") == "ruler"]
+    for panel, names in _RULER.items():
+        scores: dict[tuple[str, int], dict[str, Cell]] = defaultdict(dict)
+        for cell in own:
+            task, length = str(_facts(cell).get("task")), cell_length(cell)
+            if task.startswith(names) and length and "score" in cell.result:
+                scores[cell.model, length][task] = cell
+        for (model, length), by_task in scores.items():
+            beside = [set(t) for (_, other), t in scores.items() if other == length]
+            shared = [by_task[task] for task in set.intersection(*beside)]
+            if shared:
+                mean = sum(float(cell.result["score"]) for cell in shared) / len(shared)
+                n = sum(len(cell.details) for cell in shared)
+                yield Point(
+                    f"{panel}: score", model_name(shared[0]), labels[model], length, mean, n
+                )
+
+
+def _perplexity(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
+    """Means over the places of each doubling of the length; a place read twice counts once."""
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        if _facts(cell).get("benchmark") != "perplexity":
+            continue
+        first.setdefault(cell.model, cell)
+        for detail in cell.details:
+            if detail.get("answer_nll") is not None and detail.get("position"):
+                found[cell.model][int(detail["position"])] = float(detail["answer_nll"])
+    for model, places in found.items():
+        doublings: dict[int, list[float]] = defaultdict(list)
+        for position, nll in places.items():
+            doublings[1 << (position - 1).bit_length()].append(nll)
+        name = model_name(first[model])
+        for length, found_there in doublings.items():
+            value, n = math.exp(sum(found_there) / len(found_there)), len(found_there)
+            yield Point("Perplexity by position in a book", name, labels[model], length, value, n)
+
+
+def _facts(cell: Cell) -> dict[str, Any]:
+    facts: dict[str, Any] = cell.manifest.get("dataset", {})
+    return facts
+
+
+def _numbers(cell: Cell, key: str) -> list[float]:
+    return [float(d[key]) for d in cell.details if isinstance(d.get(key), (int, float))]
+
+
+def _draw(
+    points: Sequence[Point], selected: Sequence[Selected], window: int | None, path: Path
+) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys(p.panel for p in points))
+    across = min(2, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(6.2 * across, 3.1 * down + 3.4 * len(selected)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(down + len(selected), across)
+    several = len({p.model for p in points}) > 1
+    title = _titles(several)
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(title, points)))}
+    for i, panel in enumerate(panels):
+        axis = figure.add_subplot(grid[i // across, i % across])
+        own = [p for p in points if p.panel == panel]
+        for name in dict.fromkeys(map(title, own)):
+            line = [p for p in own if title(p) == name]
+            _line(axis, line, name, colours[name])
+        _finish(axis, own, panel, window)
+    for i, sample in enumerate(selected):
+        draw_selected(figure.add_subplot(grid[down + i, :]), sample)
+    names = ", ".join(dict.fromkeys(p.model for p in points))
+    words = f"; dashed line: trained window of {window:,} tokens" if window else ""
+    figure.suptitle(f"{names}: score against length{words}", fontsize=11, parse_math=False)
+    figure.savefig(path, dpi=150)
+
+
+def _titles(several: bool) -> Callable[[Point], str]:
+    return lambda p: f"{p.model}: {p.method}" if several else p.method
+
+
+def _line(axis: Any, line: Sequence[Point], name: str, colour: str) -> None:
+    lengths = [p.length for p in line]
+    axis.plot(lengths, [p.value for p in line], marker="o", ms=4, label=name, color=colour)
+    if any(not math.isnan(p.low) for p in line):
+        axis.fill_between(
+            lengths, [p.low for p in line], [p.high for p in line], color=colour, alpha=0.12, lw=0
+        )
+
+
+def _finish(axis: Any, own: Iterable[Point], panel: str, window: int | None) -> None:
+    own = list(own)
+    axis.set_xscale("log", base=2)
+    lengths = sorted({p.length for p in own})
+    axis.set_xticks(lengths, [_short(n) for n in lengths], fontsize=7)
+    axis.minorticks_off()
+    if window:
+        axis.axvline(window, color="black", lw=1, ls=(0, (3, 2)))
+    if not panel.startswith("Perplexity") and "NLL" not in panel:
+        axis.set_ylim(-3, 103)
+    elif panel.startswith("Perplexity"):
+        axis.set_yscale("log")
+    counts = {p.n for p in own}
+    n = f"n = {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else "")
+    axis.set_title(f"{panel} ({n} a point)", fontsize=9, parse_math=False)
+    axis.legend(fontsize=7)
+
+
+def _short(tokens: int) -> str:
+    for unit, name in ((1 << 20, "M"), (1 << 10, "K")):
+        if tokens % unit == 0:
+            return f"{tokens // unit}{name}"
+    return f"{tokens:,}"

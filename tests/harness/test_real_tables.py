@@ -1,0 +1,213 @@
+"""The tables of a real model: perplexity by position, drawn samples, kept prompts, the curve and
+the pages that are made of records."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_benchmarks import write_benchmarks
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from reattention_eval import attach
+from reattention_eval.benchmarks import find_benchmark
+from reattention_eval.cli.app import app
+from reattention_eval.engine.watching import watched_views
+from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.harness import prompt_files, selected, standalone
+from reattention_eval.harness.compose import plan_jobs
+from reattention_eval.report.curve import curve_points
+from reattention_eval.report.run import read_run
+from reattention_eval.report.selected import read_selected
+
+REATTENTION = dict(
+    type="reattention", global_size=8, local_size=64, span_size=8, top_k=2, max_spans=4,
+    chunk_size=32,
+)  # fmt: skip
+METHODS = [dict(type="full", chunk_size=32), REATTENTION]
+
+
+@pytest.fixture(scope="module")
+def run(checkpoint: Path, haystack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Perplexity and needles, without OpenCompass, with kept prompts."""
+    folder = tmp_path_factory.mktemp("real")
+    book = dict(benchmark="perplexity", lengths=[1500], points=3, tokens=8, haystack=str(haystack))
+    needles = dict(
+        benchmark="needle", style="many_depths", lengths=[500, 900], depths=[0, 50], repeats=1,
+        haystack=str(haystack), max_out_len=4,
+    )  # fmt: skip
+    (folder / "plans.py").write_text(f"plans = {[book, needles]!r}\n")
+    (folder / "methods.py").write_text(f"methods = {METHODS!r}\n")
+    words = [
+        "--model", str(checkpoint), "--methods", str(folder / "methods.py"), "--plans",
+        str(folder / "plans.py"), "--work-dir", str(folder / "work"), "--prompts",
+        str(folder / "prompts"),
+    ]  # fmt: skip
+    assert standalone.main([*words, "--only-prompts"]) == 0
+    assert not (folder / "work").exists()
+    made = {path: path.stat().st_mtime_ns for path in (folder / "prompts").glob("*.json")}
+    assert len(made) == 3
+    assert standalone.main(words) == 0
+    assert made == {p: p.stat().st_mtime_ns for p in (folder / "prompts").glob("*.json")}
+    return folder / "work"
+
+
+def test_perplexity_is_what_the_model_says_of_the_next_tokens(
+    run: Path, checkpoint: Path, haystack: Path
+) -> None:
+    rows = find_benchmark("perplexity").rows(
+        "by_position", str(checkpoint), length=1500, points=3, tokens=8, haystack=str(haystack)
+    )
+    assert [row["position"] for row in rows] == [1500, 1191]
+    text = haystack.read_text()
+    assert all(text.startswith(row["prompt"] + row["continuation"]) for row in rows)
+    (path,) = run.glob("results/*full*/perplexity-by_position-1500-*.json")
+    result = json.loads(path.read_text())
+    records = next(run.glob("records/*full*/perplexity-*.jsonl")).read_text().splitlines()
+    # the second place is a beginning of the first: only its last chunk is read again
+    assert [json.loads(line)["reused_tokens"] > 1100 for line in records] == [False, True]
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.bfloat16, attn_implementation="eager"
+    )
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    for row, detail in zip(rows, result["details"], strict=True):
+        before = tokenizer(row["prompt"])["input_ids"]
+        ids = tokenizer(row["prompt"] + row["continuation"])["input_ids"]
+        assert ids[: len(before)] == before and detail["n_tokens"] == len(before)
+        assert 0 <= row["position"] - len(ids) < 40
+        with torch.no_grad():
+            logits = model.float()(torch.tensor([ids])).logits[0, len(before) - 1 : -1]
+        wanted = torch.tensor(ids[len(before) :])
+        truth = torch.nn.functional.cross_entropy(logits, wanted).item()
+        assert detail["answer_nll"] == pytest.approx(truth, abs=0.02)
+
+
+def test_the_curve_and_the_answers_come_from_the_files(run: Path, tmp_path: Path) -> None:
+    cli = CliRunner()
+    done = cli.invoke(app, ["curve", str(run), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "curve.png").stat().st_size > 10_000
+    lines = list(csv.DictReader((tmp_path / "curve.csv").open()))
+    assert {(line["method"], line["length"]) for line in lines if "found" in line["panel"]} == {
+        (method, length) for method in ("full", "reattention 104") for length in ("500", "900")
+    }
+    (path,) = run.glob("results/*full*/perplexity-*.json")
+    wanted = json.loads(path.read_text())["perplexity"]
+    book = [x for x in lines if x["panel"].startswith("Perplexity") and x["method"] == "full"]
+    assert [(x["length"], x["n"]) for x in book] == [("2048", "2")]  # both places in one doubling
+    assert float(book[0]["value"]) == pytest.approx(wanted, rel=1e-4)
+    done = cli.invoke(app, ["answers", str(run), "--out", str(tmp_path / "answers.md")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "answers.md").read_text()
+    assert page.count("## needle-many_depths") == 2 and "| reattention 104 | " in page
+    done = cli.invoke(app, ["curve", str(tmp_path), "--out", str(tmp_path)])
+    assert done.exit_code == 2 and "holds no run of opencompass" in done.output
+
+
+def test_ruler_points_average_only_what_all_methods_have_run() -> None:
+    def cell(model: str, task: str, score: float) -> Any:
+        from reattention_eval.report.run import Cell
+
+        facts = {"benchmark": "ruler", "task": task, "group": "niah", "length": 64}
+        manifest = {"dataset": facts, "method": {"name": model}, "model": {"name": "m"}}
+        result = {"score": score, "n": 1, "details": [{"score": score}]}
+        return Cell(model, f"ruler-{task}", True, result, manifest, {})
+
+    cells = [
+        cell("full", "niah_multikey_1", 40.0), cell("full", "niah_multikey_2", 80.0),
+        cell("quest", "niah_multikey_1", 20.0), cell("full", "cwe", 10.0),
+    ]  # fmt: skip
+    found = {(p.panel, p.method): (p.value, p.n) for p in curve_points(cells)}
+    assert found == {
+        ("RULER, needles among needles: score", "full"): (40.0, 1),
+        ("RULER, needles among needles: score", "quest"): (20.0, 1),
+        ("RULER, tracing and aggregation: score", "full"): (10.0, 1),
+    }
+
+
+def test_selected_positions_of_a_failing_sample(run: Path, checkpoint: Path) -> None:
+    asked = [str(run), "--model", str(checkpoint), "--dataset", "needle-many_depths-900"]
+    assert selected.main(asked) == 0
+    (sample,) = read_selected(run)
+    (cell,) = [
+        c for c in read_run(run)
+        if c.manifest["method"]["name"] == "reattention" and "-900-" in c.dataset
+    ]  # fmt: skip
+    n = sample.n_tokens
+    assert n == cell.records[sample.index]["n_tokens"] and len(sample.answers) == 1
+    assert sorted(sample.layers) == list(range(len(sample.layers)))
+    for view in sample.layers.values():
+        held = [p for first, last in view for p in range(first, last)]
+        assert held[:8] == list(range(8)) and held[-64:] == list(range(n - 64, n))
+        assert 72 < len(held) <= 104
+    assert sample.reference == cell.details[sample.index]["reference"]
+    assert selected.main([*asked[:3], "--dataset", "no such"]) == 1
+
+
+def test_watching_says_what_a_step_selected(checkpoint: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    ids = torch.randint(5, 200, (1, 300), generator=torch.Generator().manual_seed(0))
+    with attach(model, REATTENTION) as session:
+        session.prefill(ids)
+        with watched_views(session) as seen:
+            logits = session.decode(torch.tensor([[7]]))
+        assert len(seen) == model.config.num_hidden_layers
+        session.prefill(ids)
+        assert torch.equal(session.decode(torch.tensor([[7]])), logits)
+        before = {layer: positions.clone() for layer, positions in seen.items()}
+        session.decode(torch.tensor([[7]]))
+        assert all(torch.equal(seen[layer], before[layer]) for layer in seen)  # no longer watched
+    with attach(model, "full") as session:
+        session.prefill(ids)
+        with watched_views(session) as seen:
+            session.decode(torch.tensor([[7]]))
+        assert not seen
+
+
+def test_a_seed_draws_questions_from_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REATTENTION_DATA", str(write_benchmarks(tmp_path)))
+    benchmark = find_benchmark("leval")
+    task = "topic_retrieval_longchat"
+    every = [row["reference"] for row in benchmark.rows(task)]
+    drawn = [
+        [row["reference"] for row in benchmark.rows(task, samples=1, seed=seed)]
+        for seed in (0, 0, 1, 2, 3, 4, 5)
+    ]
+    assert drawn[0] == drawn[1] and len({tuple(d) for d in drawn}) > 1
+    assert all(len(d) == 1 for d in drawn)
+    many = benchmark.rows(task, samples=10_000, seed=0)
+    assert [row["reference"] for row in many] == every
+    model = dict(abbr="m", path="org/m", window=8192, dtype="float32")
+    plan = dict(benchmark="leval", lengths=[3000], tasks=["tpo"], samples=2)
+    jobs = [
+        plan_jobs([model], METHODS[:1], [{**plan, **more}])[0]
+        for more in ({}, {"seed": 0}, {"seed": 1})
+    ]
+    assert len({job.dataset for job in jobs}) == 3
+    assert [job.asked.facts.get("seed") for job in jobs] == [None, 0, 1]
+
+
+def test_kept_prompts_that_are_damaged_say_so(
+    checkpoint: Path, haystack: Path, tmp_path: Path
+) -> None:
+    plan = dict(benchmark="needle", lengths=[300], depths=[0], repeats=1, haystack=str(haystack))
+    (job,) = plan_jobs([dict(path=str(checkpoint))], METHODS[:1], [plan])
+    rows = prompt_files.kept_rows(job, tmp_path)
+    assert rows == prompt_files.kept_rows(job, tmp_path) == prompt_files.kept_rows(job, None)
+    (file,) = tmp_path.glob("*.json")
+    for words in ("[", "{}", "[1]"):
+        file.write_text(words)
+        with pytest.raises(DataError, match="made again"):
+            prompt_files.kept_rows(job, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [dict(points=0), dict(tokens=0), dict(length=1024)])
+def test_perplexity_needs_a_place(checkpoint: Path, wrong: dict[str, int]) -> None:
+    asked = dict(length=2048, points=1, tokens=8, haystack="essays") | wrong
+    with pytest.raises(ConfigError, match="at least one place"):
+        find_benchmark("perplexity").rows("by_position", str(checkpoint), **asked)
