@@ -14,6 +14,7 @@ from reattention_eval.methods.registry import (
     list_methods,
     method_class,
     method_settings,
+    sized,
 )
 from reattention_eval.methods.repeats import Repeats, fixed_view, repeats_until
 from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
@@ -46,5 +47,6 @@ __all__ = [
     "method_of_text",
     "method_settings",
     "repeats_until",
+    "sized",
     "text_of_method",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,17 +22,31 @@ KINDS: dict[str, tuple[type, str]] = {
     "str": (str, "a word in quotes"),
 }
 MOST = 2**31 - 1  # positions are counted in 32 bits
+BUDGET = "budget_tokens"
+
+# families: methods of different ones answer different questions, and tables name them apart
+FULL = "full attention"
+BEYOND = "beyond the trained window"
+SELECTION = "selection while decoding, all keys kept"
+EVICTION = "eviction, inside the trained window"
+UPPER_BOUND = "upper bound, no method"
 
 
 @dataclasses.dataclass(frozen=True)
 class Method(ABC):
     """A long-context method: settings are its fields. Write a `ViewMethod` or a `NativeMethod`.
 
-    Class attributes: `name`, what tables call it; `source`, where it was published.
+    Class attributes: `name`, what tables call it; `source`, where it was published; `family`, the
+    kind of comparison it belongs to (docs/methods.md); `budget_meaning`, the keys that
+    `budget_tokens` counts, "" for a method that attends to all and takes none; `needs`, beside this
+    package, to run.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
+    family: ClassVar[str] = ""
+    budget_meaning: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -53,7 +67,21 @@ class Method(ABC):
     @property
     @abstractmethod
     def budget(self) -> int | None:
-        """Keys a query attends to at most; None for the whole cache."""
+        """Keys a query attends to at most, wherever the method has its say (not in a prompt or in
+        layers that it reads in full); None for the whole cache."""
+
+    @classmethod
+    def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that make `budget` so many tokens, or just below, beside those `given`.
+
+        Asked by `build_method` for `budget_tokens=...`; a method with a field of that name is not.
+
+        Raises:
+            ConfigError: the method has no budget, or the tokens are too few for what is given.
+        """
+        raise ConfigError(
+            f"{cls.name} attends to all keys, so it has no budget_tokens; leave it out."
+        )
 
     @property
     def whole_until(self) -> int | None:
@@ -80,10 +108,22 @@ class Method(ABC):
             if not field.metadata.get("same_predictions")
         }
 
-    def require(self, condition: bool, problem: str) -> None:
+    @classmethod
+    def require(cls, condition: bool, problem: str) -> None:
         """Raise ConfigError with `problem` unless the condition holds."""
         if not condition:
-            raise ConfigError(f"{self.name}: {problem}.")
+            raise ConfigError(f"{cls.name}: {problem}.")
+
+    @classmethod
+    def given_or_default(cls, given: Mapping[str, Any], name: str, least: int) -> int:
+        """A whole-number setting for `budget_settings`: as given, else the class's default."""
+        default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
+        value = given.get(name, default)
+        cls.require(
+            type(value) is int and value >= least,
+            f"{name} must be a whole number of at least {least}, found {value!r:.80}",
+        )
+        return int(value)
 
 
 @dataclasses.dataclass(frozen=True)
