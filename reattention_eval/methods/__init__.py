@@ -8,6 +8,8 @@ from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.memory import KeepsIndex, forward_tokens, gathers, index_bytes
 from reattention_eval.methods.native_full import NativeFull
+from reattention_eval.methods.oracle import OracleTopK, OracleTopP
+from reattention_eval.methods.quest import Quest
 from reattention_eval.methods.reattention import ReAttention
 from reattention_eval.methods.registry import (
     build_method,
@@ -31,6 +33,9 @@ __all__ = [
     "Method",
     "NativeFull",
     "NativeMethod",
+    "OracleTopK",
+    "OracleTopP",
+    "Quest",
     "ReAttention",
     "Repeats",
     "SelfExtend",

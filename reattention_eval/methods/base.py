@@ -13,7 +13,7 @@ from reattention_eval.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from reattention_eval.attention import BandedView, Selection, View
+    from reattention_eval.attention import BandedView, PositionsView, ScoredView, Selection, View
     from reattention_eval.cache import RowCache
 
 KINDS: dict[str, tuple[type, str]] = {
@@ -93,6 +93,11 @@ class Method(ABC):
         """Whether the method does with a cache of `length` tokens what full attention does not."""
         return self.whole_until is not None and length > self.whole_until
 
+    @property
+    def reads_whole(self) -> bool:
+        """True: prompts are read as full attention reads them; the method has its say behind."""
+        return False
+
     @abstractmethod
     def reach(self, window: int) -> int | None:
         """Tokens it may read on a model trained to `window` tokens; None for any number."""
@@ -130,7 +135,8 @@ class Method(ABC):
 class ViewMethod(Method):
     """Chooses what each chunk attends to, and at which places RoPE counts it, layer by layer.
 
-    Keys are kept un-rotated, all of them (`reattention_eval.attention.ViewPolicy`).
+    All keys are kept, un-rotated unless `renumbers` is False
+    (`reattention_eval.attention.ViewPolicy`).
     """
 
     chunk_size: int = dataclasses.field(
@@ -143,20 +149,30 @@ class ViewMethod(Method):
 
     @property
     def renumbers(self) -> bool:
-        """False: always the whole cache at its own positions, and `view` is never asked."""
+        """False: keys stay at their own positions, so they are kept rotated, and `view` is asked
+        with them."""
         return True
+
+    @property
+    def whole_layers(self) -> int:
+        """So many of the first layers always attend to the whole cache."""
+        return 0
 
     def reach(self, window: int) -> int | None:
         return None if self.renumbers else window
 
     @abstractmethod
-    def view(self, row: RowCache, query: Tensor) -> View | Selection | BandedView:
+    def view(
+        self, row: RowCache, query: Tensor
+    ) -> View | Selection | BandedView | PositionsView | ScoredView:
         """What a chunk attends to; asked for a cache of more than `whole_until` tokens.
 
+        A method that does not renumber gives one of the last two.
+
         Args:
-            row: the un-rotated keys and values of one row in one layer, the chunk's included, and
-                what the method keeps beside them (`row.state`).
-            query: [H, T, D], the chunk's un-rotated queries: the last T of the row's tokens.
+            row: the keys and values of one row in one layer, the chunk's included, and what the
+                method keeps beside them (`row.state`); keys are un-rotated if it renumbers.
+            query: [H, T, D], the chunk's queries, likewise: the last T of the row's tokens.
         """
 
 

@@ -18,6 +18,8 @@ from reattention_eval.methods.base import BUDGET, MOST, Method, NativeMethod, Vi
 from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.native_full import NativeFull
+from reattention_eval.methods.oracle import OracleTopK, OracleTopP
+from reattention_eval.methods.quest import Quest
 from reattention_eval.methods.reattention import ReAttention
 from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
 from reattention_eval.methods.self_extend import SelfExtend
@@ -28,7 +30,7 @@ _METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         ReAttention, FullAttention, StreamingLLM, LMInfinite, SelfExtend, DynamicNTK, LinearRope,
-        YarnRope, NativeFull,
+        YarnRope, Quest, OracleTopK, OracleTopP, NativeFull,
     )
 }  # fmt: skip
 
