@@ -65,7 +65,7 @@ class Hook:
 
     def reset_counters(self) -> None:
         self.expected = 0
-        self._reading = Counts()
+        self._reading = Counts().plus(Counts())  # sums, no longer by place
         self.answers.reset_counters()
         self.user.reset_counters()
 
@@ -83,7 +83,7 @@ class Hook:
 
     def decode_counts(self) -> Counts:
         """Those of forwards that carried no token of a prompt or turn."""
-        return self.counts().minus(self._reading)
+        return self.counts().plus(Counts()).minus(self._reading)
 
     # -- on and off ------------------------------------------------------------------------------
 

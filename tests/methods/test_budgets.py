@@ -7,11 +7,16 @@ import dataclasses
 
 import pytest
 import torch
+from tiny_checkpoints import save_checkpoint
 from tiny_models import random_prompt, tiny_model
+from tiny_tokenizers import tiny_tokenizer
 
 from reattention_eval import attach
 from reattention_eval.errors import ConfigError
+from reattention_eval.harness.prompt_runner import PromptRunner
+from reattention_eval.harness.samples import Sample
 from reattention_eval.methods import NativeMethod, build_method, list_methods, method_class, sized
+from reattention_eval.methods.base import EVICTION
 
 BUDGET, PROMPT = 128, 3 * 128
 # settings beside the budget that make a method small enough for it
@@ -53,10 +58,17 @@ def test_keys_attended_beyond_the_budget(name):
             session.reset_stats()
             session.decode(torch.tensor([[token]]))
             attended = session.stats.mean_view  # of this one step, over the layers
+            decoded, length = step + 1, PROMPT + step + 1
+            assert session.stats.decode_view == attended
+            if method.family == EVICTION:  # at the prompt's end; what is decoded stays
+                assert BUDGET // 2 < attended <= method.budget + decoded
+                assert session.stats.keys_kept <= method.budget + decoded
+                continue
+            assert session.stats.keys_kept == length
             if takes_budget(name):
                 assert BUDGET // 2 < attended <= method.budget <= BUDGET
             else:
-                assert attended == PROMPT + step + 1
+                assert attended == length
         session.check_selected()
 
 
@@ -136,3 +148,34 @@ def test_a_models_own_settings_give_way_to_a_budget():
     method = build_method(got)
     assert (method.budget, method.global_size, method.local_size) == (8192, 16, 4112)
     assert sized(dict(type="reattention"), own) == {"type": "reattention", **own}
+
+
+@pytest.mark.parametrize(
+    ("method", "in_prompt", "decoding"),
+    [
+        (dict(type="quest", budget_tokens=32, page_size=8, dense_layers=0), False, True),
+        (dict(type="oracle_topk", budget_tokens=32), True, True),
+        (dict(type="full"), False, False),
+    ],
+    ids=str,
+)
+def test_records_tell_what_was_attended_and_kept(tmp_path, method, in_prompt, decoding):
+    """The first token is of the prompt's own logits: alone it takes no step behind the prompt."""
+    path = str(save_checkpoint(tmp_path / "tiny", tiny_tokenizer()))
+    runner = PromptRunner(path, method, dtype="float32")
+    for asked in (1, 5):
+        (output,) = runner.run([Sample("the dog and the fox " * 30)], asked)
+        record = output.record
+        read, new = record["n_tokens"], record["new_tokens"]
+        assert read > 3 * 32
+        assert new == asked
+        selecting = in_prompt or (decoding and asked > 1)
+        assert record["must_select"] == selecting
+        assert bool(record["layer_steps_selected"]) == selecting
+        if decoding:
+            assert (24 < record["decode_view"] <= 32) if asked > 1 else not record["decode_view"]
+        else:
+            steps = [read + step for step in range(1, asked)]
+            assert record["decode_view"] == (sum(steps) / len(steps) if steps else 0)
+        assert record["keys_kept"] == read + new - 1
+        assert record["cache_bytes"] >= 2 * 2 * 2 * 16 * 4 * record["keys_kept"]
