@@ -150,7 +150,7 @@ def test_first_layers_of_quest_are_full():
 
 @methods
 def test_batch_with_padding(method, choose):
-    model, lengths = tiny_model(), (23, 11, 1)
+    model, lengths = tiny_model(), (23, 23, 9)
     prompts = random_prompt(23, rows=3)
     mask = torch.tensor([[0] * (23 - n) + [1] * n for n in lengths])
     with attach(model, method) as session:
