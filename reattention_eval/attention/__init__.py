@@ -1,6 +1,7 @@
 """The hook on transformers, RoPE of a view, attention over a view."""
 
 from reattention_eval.attention.banded_view import Band, BandedView
+from reattention_eval.attention.chosen_keys import PositionsView, ScoredView
 from reattention_eval.attention.hook import Hook
 from reattention_eval.attention.model_parts import short_prompt, watched
 from reattention_eval.attention.policy import Selection, View, ViewPolicy, ViewsTogether
@@ -11,7 +12,9 @@ __all__ = [
     "Band",
     "BandedView",
     "Hook",
+    "PositionsView",
     "RowStep",
+    "ScoredView",
     "Selection",
     "View",
     "ViewPolicy",

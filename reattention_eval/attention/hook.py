@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from reattention_eval.attention.attend import FLASH_DTYPES
 from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.layer_answers import LayerAnswers
-from reattention_eval.attention.model_parts import find_model_parts
+from reattention_eval.attention.model_parts import AttentionLayer, find_model_parts
 from reattention_eval.attention.model_patch import ModelPatch
 from reattention_eval.attention.policy import ViewPolicy
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
 from reattention_eval.cache import LayerCache, RepeatedStep
-from reattention_eval.errors import SelectionError
+from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.parallel import ranks_of
 
 NAME = "reattention_view"  # must not contain the names transformers treats specially
@@ -51,7 +51,8 @@ class Hook:
         self.cache = HookCache(self.layers)
         self._ropes = list(dict.fromkeys(part.rope for part in self._parts.layers))
         self._answered = sum(part.window is None for part in self._parts.layers)
-        self.rows = RowLengths(lambda length: self.policy.selects(length))
+        self._choosing = _choosing_layers(self._parts.layers, policy)
+        self.rows = RowLengths(lambda: self.policy)
         self.answers = LayerAnswers(policy, self._parts.layers, self.layers, self.rows)
         self.user = UserForwards()
         self._driven = False
@@ -64,6 +65,7 @@ class Hook:
 
     def reset_counters(self) -> None:
         self.expected = 0
+        self._reading = Counts().plus(Counts())  # sums, no longer by place
         self.answers.reset_counters()
         self.user.reset_counters()
 
@@ -78,6 +80,10 @@ class Hook:
     def counts(self) -> Counts:
         """The counters as they are now, without waiting for the device."""
         return self.answers.counts()
+
+    def decode_counts(self) -> Counts:
+        """Those of forwards that carried no token of a prompt or turn."""
+        return self.counts().plus(Counts()).minus(self._reading)
 
     # -- on and off ------------------------------------------------------------------------------
 
@@ -119,7 +125,7 @@ class Hook:
 
     def expect(self, prompts: Sequence[int]) -> None:
         """Say how long each row's prompt is, for RoPE scaling that depends on it."""
-        self.rows.prompts = list(prompts)
+        self.rows.expect(prompts)
 
     def same_rope(self, one: int, other: int) -> bool:
         """Whether prompts of these lengths have the same RoPE where they have the same tokens."""
@@ -193,7 +199,7 @@ class Hook:
         for layer in self.layers:
             layer.advance(0, step)
         layers = len(self.layers)
-        selecting = layers * self.policy.selects(self.rows.tokens[0])
+        selecting = self._choosing * self.rows.chooses(0, self.rows.tokens[0])
         self.expected += selecting
         self.answers.count_repeated(layers, selecting, fixed_view)
 
@@ -216,6 +222,7 @@ class Hook:
         if not self._driven:
             self.rows.plan_prompts([RowStep(*step) for step in plan_forward(self, kwargs)])
         self._driven = False
+        self._before = self.counts() if self.rows.reads else None
         kwargs = {**kwargs, "past_key_values": self.cache, "attention_mask": None}
         return (), {**kwargs, "use_cache": True}
 
@@ -223,7 +230,9 @@ class Hook:
         """Count what had to be selected from the tokens carried, whatever the layers did."""
         if self.layers[0].repeated is not None:
             return  # counted when the step is repeated
-        self.expected += self._answered * self.rows.carry(self.policy.chunk_size)
+        self.expected += self._choosing * self.rows.carry(self.policy.chunk_size)
+        if self._before is not None:
+            self._reading = self._reading.plus(self.counts().minus(self._before))
         missed = [i for i, layer in enumerate(self.layers) if layer.lengths != self.rows.tokens]
         if missed:
             raise SelectionError(
@@ -240,6 +249,22 @@ class Hook:
                 "was computed is not the method asked for. Detach, attach again, and report the "
                 "versions of transformers and torch if it persists."
             )
+
+
+def _choosing_layers(layers: Sequence[AttentionLayer], policy: ViewPolicy) -> int:
+    """How many layers the policy chooses for.
+
+    Raises:
+        ConfigError: none, since it leaves all of the model's layers whole.
+    """
+    answered = [i for i, layer in enumerate(layers) if layer.window is None]
+    choosing = sum(i >= policy.whole_layers for i in answered)
+    if answered and not choosing:
+        raise ConfigError(
+            f"{policy.name} attends in full in the first {policy.whole_layers} layers, which are "
+            f"all that this model of {len(layers)} layers lets it choose for; lower their number."
+        )
+    return choosing
 
 
 def _attention(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from reattention_eval.attention.answer_parts import AnswerParts
+from reattention_eval.attention.chosen_answers import ChosenAnswers
 from reattention_eval.attention.chunk_groups import ChunkGroup, group_chunks
 from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.model_parts import AttentionLayer
@@ -39,6 +40,7 @@ class LayerAnswers:
         self._parts = AnswerParts(layers, caches, rows)
         self._whole = WholeAnswers(self._parts)
         self._views = ViewAnswers(self._parts, self._whole)
+        self._chosen = ChosenAnswers(self._parts)
         self._groups: tuple[object, list[ChunkGroup]] = None, []
 
     # -- counters --------------------------------------------------------------------------------
@@ -114,12 +116,13 @@ class LayerAnswers:
             held = repeated.capacity - step.count
         prompt = self._parts.rows.prompts[step.row]
         whole = prompt if at.window is not None else self._parts.rows.whole(prompt)
-        chosen = at.window is None and self.policy.renumbers
-        what = at.rope, chosen, whole, held, step.count
+        chosen = at.window is None and layer >= self.policy.whole_layers
+        rows = self._parts.rows
+        what = at.rope, chosen, whole, held, step.count, rows.read_until[step.row]
         if self._groups[0] != what:
             self._groups = what, group_chunks(
                 held, step.count, self.policy.chunk_size,
-                self.policy.selects if chosen else lambda length: False,
+                lambda length: chosen and rows.chooses(step.row, length),
                 lambda length: at.rope.regime(max(length, whole)),
             )  # fmt: skip
         return self._groups[1]
@@ -144,6 +147,9 @@ class LayerAnswers:
             else:  # their heads lie apart in `out`
                 answer = self._whole.answer(layer, row, q, k, v, scale, group, self.policy, rows)
                 out.copy_(answer.view(out.shape))
+            return
+        if not self.policy.renumbers:
+            self._chosen.answer(self.policy, layer, row, query, key, value, scale, out, group)
             return
         held = cache.append(row, key.flatten(0, 1), value.flatten(0, 1), rows)
         for i in range(rows):

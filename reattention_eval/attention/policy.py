@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from reattention_eval.attention.banded_view import BandedView
+from reattention_eval.attention.chosen_keys import PositionsView, ScoredView
 from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
 from reattention_kernels.view import view_rows
@@ -117,18 +118,33 @@ class ViewPolicy(Protocol):
 
     @property
     def renumbers(self) -> bool:
-        """False: the view is always the whole cache, so RoPE is applied once, on append."""
+        """False: keys stay at their own positions, so RoPE is applied once, on append, and `view`
+        chooses among rotated ones."""
         ...
 
-    def view(self, row: RowCache, query: Tensor) -> View | Selection | BandedView | None:
+    @property
+    def reads_whole(self) -> bool:
+        """True: prompts and turns attend to the whole cache; tokens behind them are asked for one
+        by one."""
+        ...
+
+    @property
+    def whole_layers(self) -> int:
+        """So many of the first layers attend to the whole cache always."""
+        ...
+
+    def view(
+        self, row: RowCache, query: Tensor
+    ) -> View | Selection | BandedView | PositionsView | ScoredView | None:
         """What the chunk attends to; its own keys are already in the cache.
 
         Asked where `selects` holds; otherwise the view is the whole cache at 0..n-1. None, where
-        it is asked, counts as a step that should have selected and did not.
+        it is asked, counts as a step that should have selected and did not. A policy that does not
+        renumber gives a PositionsView or a ScoredView, others one of the first three.
 
         Args:
-            row: un-rotated keys and values of one row.
-            query: [H, T, D], the chunk's un-rotated queries: the last T of the row's tokens.
+            row: keys and values of one row, un-rotated where the policy renumbers.
+            query: [H, T, D], the chunk's queries, likewise: the last T of the row's tokens.
         """
         ...
 

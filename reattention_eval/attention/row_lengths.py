@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from reattention_eval.attention.policy import ViewPolicy
+
 
 @dataclass(frozen=True)
 class RowStep:
@@ -19,32 +21,56 @@ class RowLengths:
     """What the forwards carried, whatever the layers did with it.
 
     Args:
-        selects: whether a cache of so many tokens must be answered by a part of it.
+        policy: whose rules say what must be answered by a part of the cache.
 
     `plan`: what the forward at hand carries; `tokens`: per row, what all forwards carried;
-    `prompts`: per row, the length its prompt will have (RoPE scaling may depend on it).
+    `prompts`: per row, the length its prompt will have (RoPE scaling may depend on it);
+    `read_until`: per row, up to which token it is given, a prompt or a turn; those behind are
+    decoded.
     """
 
-    def __init__(self, selects: Callable[[int], bool]) -> None:
-        self._selects = selects
+    def __init__(self, policy: Callable[[], ViewPolicy]) -> None:
+        self._policy = policy
         self.plan: Sequence[RowStep] = ()
         self.tokens: list[int] = []
         self.prompts: list[int] = []
+        self.read_until: list[int] = []
 
     def start(self, rows: int) -> None:
         """Empty rows."""
-        self.tokens, self.prompts = [0] * rows, [0] * rows
+        self.tokens = [0] * rows
+        self.expect([0] * rows)
+
+    def expect(self, prompts: Sequence[int]) -> None:
+        """Each row's prompt, or what it holds with a turn, will have so many tokens."""
+        self.prompts, self.read_until = list(prompts), list(prompts)
+
+    def chooses(self, row: int, length: int) -> bool:
+        """Whether a row's chunk that ends at `length` must be answered by a part of the cache."""
+        policy = self._policy()
+        given = policy.reads_whole and length <= self.read_until[row]
+        return policy.selects(length) and not given
 
     def whole(self, prompt: int) -> int:
-        """The prompt's length if all of it is one view, else 0."""
-        return 0 if self._selects(prompt) else prompt
+        """The prompt's length if all of it is at its own positions, else 0."""
+        policy = self._policy()
+        return 0 if policy.renumbers and policy.selects(prompt) else prompt
+
+    @property
+    def reads(self) -> bool:
+        """Whether the forward at hand carries tokens of prompts or turns."""
+        return any(self.tokens[step.row] < self.read_until[step.row] for step in self.plan)
 
     def plan_prompts(self, plan: Sequence[RowStep]) -> None:
-        """A forward that did not come from the engine: what a fresh row gets is its prompt."""
+        """A forward that did not come from the engine: what a fresh row gets is its prompt, several
+        tokens behind it are a turn."""
         self.plan = plan
         for step in plan:
-            if self.tokens[step.row] == 0:
+            held = self.tokens[step.row]
+            if held == 0:
                 self.prompts[step.row] = step.count
+            if held == 0 or step.count > 1:
+                self.read_until[step.row] = held + step.count
 
     def carry(self, chunk_size: int) -> int:
         """The forward's tokens are there; how many of its chunks had to select."""
@@ -53,7 +79,8 @@ class RowLengths:
             length = self.tokens[step.row]
             self.tokens[step.row] = length + step.count
             for done in range(0, step.count, chunk_size):
-                selecting += self._selects(length + min(done + chunk_size, step.count))
+                end = length + min(done + chunk_size, step.count)
+                selecting += self.chooses(step.row, end)
         return selecting
 
     def alike(self, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -68,6 +95,7 @@ class RowLengths:
                 row = one.row + entry - first
                 same = other == RowStep(row, one.start, one.count)
                 same = same and self.prompts[one.row] == self.prompts[row]
+                same = same and self.read_until[one.row] == self.read_until[row]
                 if same and lengths[one.row] == lengths[row]:
                     continue
             yield first, entry

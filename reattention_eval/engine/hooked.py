@@ -46,13 +46,15 @@ class HookedSession(Session):
     def stats(self) -> SessionStats:
         """As said, `model.generate` too."""
         hook, own = self._hook, self._stats
-        users, counts = hook.user, hook.counts()
-        steps = counts.layer_steps
+        users, counts, decoded = hook.user, hook.counts(), hook.decode_counts()
+        steps, decode_steps = counts.layer_steps, decoded.layer_steps
         return replace(
             own,
             layer_steps=steps,
             layer_steps_selected=counts.selected,
             mean_view=counts.view_tokens / steps if steps else 0.0,
+            decode_view=decoded.view_tokens / decode_steps if decode_steps else 0.0,
+            keys_kept=sum(self.lengths) / len(self.lengths) if self.lengths else 0.0,
             prefill_tokens=own.prefill_tokens + users.prefill_tokens,
             decode_tokens=own.decode_tokens + users.decode_tokens,
             prefill_seconds=own.prefill_seconds + users.prefill_seconds,

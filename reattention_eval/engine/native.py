@@ -44,6 +44,8 @@ class NativeSession(Session):
             layer_steps=steps,
             layer_steps_selected=self._partial,
             mean_view=self._attended / steps if steps else 0.0,
+            decode_view=self._decoded / self._decode_steps if self._decode_steps else 0.0,
+            keys_kept=self._held(),
             cache_bytes=sum(part.numel() * part.element_size() for part in self._stored()),
             peak_bytes=peak_bytes(self._device),
         )
@@ -55,6 +57,7 @@ class NativeSession(Session):
     def reset_stats(self) -> None:
         super().reset_stats()
         self._layer_steps = self._partial = self._attended = self._expected = self._kept_part = 0
+        self._decoded = self._decode_steps = 0
 
     def check_selected(self) -> None:
         if self._kept_part < self._expected:
@@ -109,7 +112,11 @@ class NativeSession(Session):
             parts[row] = [token]
         if len(rows) == len(parts):
             self._require_all_rows()
-        return self._forward(parts, set(range(len(parts))) - set(rows))[rows]
+        attended, steps = self._attended, self._layer_steps
+        logits = self._forward(parts, set(range(len(parts))) - set(rows))[rows]
+        self._decoded += self._attended - attended
+        self._decode_steps += self._layer_steps - steps
+        return logits
 
     def _require_all_rows(self) -> None:
         if self._lost_rows:
@@ -166,6 +173,16 @@ class NativeSession(Session):
         """Keys that each layer holds of a row, padding included."""
         keys = [getattr(layer, "keys", None) for layer in self._layers()]
         return [0 if key is None or not key.numel() else key.shape[-2] for key in keys]
+
+    def _held(self) -> float:
+        """Keys that a layer holds of a row, padding not included, on average."""
+        padding = (~self._real).sum(1).tolist()
+        held = [
+            min(kept - pad, length)
+            for kept in self._kept()
+            for pad, length in zip(padding, self._lengths, strict=True)
+        ]
+        return sum(held) / len(held) if held else 0.0
 
     def _dropped(self) -> bool:
         return any(kept != self._real.shape[1] for kept in self._kept())

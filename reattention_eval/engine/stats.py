@@ -20,6 +20,8 @@ class SessionStats:
     layer_steps: int = 0
     layer_steps_selected: int = 0
     mean_view: float = 0.0  # keys attended per layer-step
+    decode_view: float = 0.0  # the same, of the steps behind prompts and turns
+    keys_kept: float = 0.0  # that a layer holds of a row now, on average
     prefill_tokens: int = 0  # computed, without those reused
     reused_tokens: int = 0  # prompt tokens whose KV was still there
     decode_tokens: int = 0

@@ -110,7 +110,8 @@ class PromptRunner(AttachedModel):
         """Text and record of each sample; more than one sample runs as one left-padded batch.
 
         The record: prompt_sha256, n_tokens, n_cut, head_ids, tail_ids, must_select (the prompt is
-        longer than what the method may leave whole), new_tokens, answer_nll (mean per token, None
+        longer than what the method may leave whole; where it reads all prompts whole, tokens were
+        decoded behind such a one), new_tokens, answer_nll (mean per token, None
         without an answer), batch_size, and the session's statistics of this call.
         A sample alone keeps the cache of the prefix it shares with the one before it.
 
@@ -175,7 +176,7 @@ class PromptRunner(AttachedModel):
             "n_cut": len(whole) - len(ids),
             "head_ids": ids[:16],
             "tail_ids": ids[-16:],
-            "must_select": self.method.selects(len(ids)),
+            "must_select": self.method.selects(len(ids)) and not self.method.reads_whole,
             "answer_nll": None,
             "batch_size": 1,
         }
@@ -265,7 +266,7 @@ class PromptRunner(AttachedModel):
             "n_cut": prompt.n_cut,
             "head_ids": prompt.head,
             "tail_ids": prompt.tail,
-            "must_select": self.method.selects(prompt.n_tokens),
+            "must_select": self._must_select(prompt.n_tokens, len(new)),
             "new_tokens": len(new),
             **facts,
             **self._figures(),
@@ -273,6 +274,13 @@ class PromptRunner(AttachedModel):
         if not self.method.selects(prompt.n_tokens + len(tokens)):
             record["layer_steps_selected"] = 0  # of a batch, what selected were other rows
         return Output(text, record)
+
+    def _must_select(self, prompt: int, new: int) -> bool:
+        """Whether the answer of so many tokens took a step that selects: the first token comes from
+        the prompt's own logits."""
+        if self.method.reads_whole:
+            return new > 1 and self.method.selects(prompt + 1)
+        return self.method.selects(prompt)
 
     def _figures(self) -> dict[str, Any]:
         """The session's statistics under the names that records give them.

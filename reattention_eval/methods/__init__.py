@@ -8,12 +8,15 @@ from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.memory import KeepsIndex, forward_tokens, gathers, index_bytes
 from reattention_eval.methods.native_full import NativeFull
+from reattention_eval.methods.oracle import OracleTopK, OracleTopP
+from reattention_eval.methods.quest import Quest
 from reattention_eval.methods.reattention import ReAttention
 from reattention_eval.methods.registry import (
     build_method,
     list_methods,
     method_class,
     method_settings,
+    sized,
 )
 from reattention_eval.methods.repeats import Repeats, fixed_view, repeats_until
 from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
@@ -30,6 +33,9 @@ __all__ = [
     "Method",
     "NativeFull",
     "NativeMethod",
+    "OracleTopK",
+    "OracleTopP",
+    "Quest",
     "ReAttention",
     "Repeats",
     "SelfExtend",
@@ -46,5 +52,6 @@ __all__ = [
     "method_of_text",
     "method_settings",
     "repeats_until",
+    "sized",
     "text_of_method",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from reattention_eval.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from reattention_eval.attention import BandedView, Selection, View
+    from reattention_eval.attention import BandedView, PositionsView, ScoredView, Selection, View
     from reattention_eval.cache import RowCache
 
 KINDS: dict[str, tuple[type, str]] = {
@@ -22,17 +22,31 @@ KINDS: dict[str, tuple[type, str]] = {
     "str": (str, "a word in quotes"),
 }
 MOST = 2**31 - 1  # positions are counted in 32 bits
+BUDGET = "budget_tokens"
+
+# families: methods of different ones answer different questions, and tables name them apart
+FULL = "full attention"
+BEYOND = "beyond the trained window"
+SELECTION = "selection while decoding, all keys kept"
+EVICTION = "eviction, inside the trained window"
+UPPER_BOUND = "upper bound, no method"
 
 
 @dataclasses.dataclass(frozen=True)
 class Method(ABC):
     """A long-context method: settings are its fields. Write a `ViewMethod` or a `NativeMethod`.
 
-    Class attributes: `name`, what tables call it; `source`, where it was published.
+    Class attributes: `name`, what tables call it; `source`, where it was published; `family`, the
+    kind of comparison it belongs to (docs/methods.md); `budget_meaning`, the keys that
+    `budget_tokens` counts, "" for a method that attends to all and takes none; `needs`, beside this
+    package, to run.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
+    family: ClassVar[str] = ""
+    budget_meaning: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -53,7 +67,21 @@ class Method(ABC):
     @property
     @abstractmethod
     def budget(self) -> int | None:
-        """Keys a query attends to at most; None for the whole cache."""
+        """Keys a query attends to at most, wherever the method has its say (not in a prompt or in
+        layers that it reads in full); None for the whole cache."""
+
+    @classmethod
+    def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that make `budget` so many tokens, or just below, beside those `given`.
+
+        Asked by `build_method` for `budget_tokens=...`; a method with a field of that name is not.
+
+        Raises:
+            ConfigError: the method has no budget, or the tokens are too few for what is given.
+        """
+        raise ConfigError(
+            f"{cls.name} attends to all keys, so it has no budget_tokens; leave it out."
+        )
 
     @property
     def whole_until(self) -> int | None:
@@ -64,6 +92,11 @@ class Method(ABC):
     def selects(self, length: int) -> bool:
         """Whether the method does with a cache of `length` tokens what full attention does not."""
         return self.whole_until is not None and length > self.whole_until
+
+    @property
+    def reads_whole(self) -> bool:
+        """True: prompts are read as full attention reads them; the method has its say behind."""
+        return False
 
     @abstractmethod
     def reach(self, window: int) -> int | None:
@@ -80,17 +113,30 @@ class Method(ABC):
             if not field.metadata.get("same_predictions")
         }
 
-    def require(self, condition: bool, problem: str) -> None:
+    @classmethod
+    def require(cls, condition: bool, problem: str) -> None:
         """Raise ConfigError with `problem` unless the condition holds."""
         if not condition:
-            raise ConfigError(f"{self.name}: {problem}.")
+            raise ConfigError(f"{cls.name}: {problem}.")
+
+    @classmethod
+    def given_or_default(cls, given: Mapping[str, Any], name: str, least: int) -> int:
+        """A whole-number setting for `budget_settings`: as given, else the class's default."""
+        default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
+        value = given.get(name, default)
+        cls.require(
+            type(value) is int and value >= least,
+            f"{name} must be a whole number of at least {least}, found {value!r:.80}",
+        )
+        return int(value)
 
 
 @dataclasses.dataclass(frozen=True)
 class ViewMethod(Method):
     """Chooses what each chunk attends to, and at which places RoPE counts it, layer by layer.
 
-    Keys are kept un-rotated, all of them (`reattention_eval.attention.ViewPolicy`).
+    All keys are kept, un-rotated unless `renumbers` is False
+    (`reattention_eval.attention.ViewPolicy`).
     """
 
     chunk_size: int = dataclasses.field(
@@ -103,20 +149,30 @@ class ViewMethod(Method):
 
     @property
     def renumbers(self) -> bool:
-        """False: always the whole cache at its own positions, and `view` is never asked."""
+        """False: keys stay at their own positions, so they are kept rotated, and `view` is asked
+        with them."""
         return True
+
+    @property
+    def whole_layers(self) -> int:
+        """So many of the first layers always attend to the whole cache."""
+        return 0
 
     def reach(self, window: int) -> int | None:
         return None if self.renumbers else window
 
     @abstractmethod
-    def view(self, row: RowCache, query: Tensor) -> View | Selection | BandedView:
+    def view(
+        self, row: RowCache, query: Tensor
+    ) -> View | Selection | BandedView | PositionsView | ScoredView:
         """What a chunk attends to; asked for a cache of more than `whole_until` tokens.
 
+        A method that does not renumber gives one of the last two.
+
         Args:
-            row: the un-rotated keys and values of one row in one layer, the chunk's included, and
-                what the method keeps beside them (`row.state`).
-            query: [H, T, D], the chunk's un-rotated queries: the last T of the row's tokens.
+            row: the keys and values of one row in one layer, the chunk's included, and what the
+                method keeps beside them (`row.state`); keys are un-rotated if it renumbers.
+            query: [H, T, D], the chunk's queries, likewise: the last T of the row's tokens.
         """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
-from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.base import FULL, ViewMethod
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class FullAttention(ViewMethod, Repeats):
 
     name: ClassVar[str] = "full"
     source: ClassVar[str] = "Vaswani et al., 2017, arXiv 1706.03762"
+    family: ClassVar[str] = FULL
 
     @property
     def renumbers(self) -> bool:

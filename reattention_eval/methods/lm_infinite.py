@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.base import BEYOND, ViewMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,8 @@ class LMInfinite(ViewMethod):
 
     name: ClassVar[str] = "lm_infinite"
     source: ClassVar[str] = "Han et al., NAACL 2024, arXiv 2308.16137"
+    family: ClassVar[str] = BEYOND
+    budget_meaning: ClassVar[str] = "global_size + window_size; distance_limit is the budget"
     global_size: int = 32
     window_size: int = 8160
     distance_limit: int = 8192
@@ -51,6 +54,12 @@ class LMInfinite(ViewMethod):
     @property
     def budget(self) -> int:
         return self.global_size + self.window_size
+
+    @classmethod
+    def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        near = tokens - cls.given_or_default(given, "global_size", 0)
+        limit = {} if "distance_limit" in given else {"distance_limit": tokens}
+        return {"window_size": near, **limit}
 
     @property
     def whole_until(self) -> int:

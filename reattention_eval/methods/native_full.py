@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from reattention_eval.methods.base import NativeMethod
+from reattention_eval.methods.base import FULL, NativeMethod
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class NativeFull(NativeMethod):
 
     name: ClassVar[str] = "native_full"
     source: ClassVar[str] = "Vaswani et al., 2017, arXiv 1706.03762"
+    family: ClassVar[str] = FULL
 
     @property
     def budget(self) -> None:

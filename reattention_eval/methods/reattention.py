@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.base import BEYOND, ViewMethod
 from reattention_eval.methods.compiled import CallsKernels
 from reattention_eval.methods.memory import KeepsIndex
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
@@ -48,6 +49,8 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
 
     name: ClassVar[str] = "reattention"
     source: ClassVar[str] = "Liu et al., ICLR 2025, arXiv 2407.15176"
+    family: ClassVar[str] = BEYOND
+    budget_meaning: ClassVar[str] = "global_size + local_size + max_spans x span_size"
     global_size: int = 32
     local_size: int = 4096
     span_size: int = 32
@@ -90,6 +93,22 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
     @property
     def budget(self) -> int:
         return self.global_size + self.local_size + self.max_spans * self.span_size
+
+    @classmethod
+    def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As the paper's scopes of 8,192 and 16,416: half is local, in whole chunks, and the spans
+        take the rest; what is too short for a span is local too."""
+        first = cls.given_or_default(given, "global_size", 0)
+        span = cls.given_or_default(given, "span_size", 1)
+        chunk = cls.given_or_default(given, "chunk_size", 1)
+        local = max(chunk, tokens // 2 // chunk * chunk)
+        spans, rest = divmod(tokens - first - local, span)
+        cls.require(
+            spans >= 1,
+            f"budget_tokens {tokens} leaves no span of {span} tokens beside global_size {first} "
+            f"and a local_size of {local}; raise it, or lower chunk_size {chunk} or global_size",
+        )
+        return {"local_size": local + rest, "max_spans": spans}
 
     @property
     def whole_until(self) -> int:

@@ -14,10 +14,12 @@ from inspect import isabstract
 from typing import Any
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
+from reattention_eval.methods.base import BUDGET, MOST, Method, NativeMethod, ViewMethod
 from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.native_full import NativeFull
+from reattention_eval.methods.oracle import OracleTopK, OracleTopP
+from reattention_eval.methods.quest import Quest
 from reattention_eval.methods.reattention import ReAttention
 from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
 from reattention_eval.methods.self_extend import SelfExtend
@@ -28,7 +30,7 @@ _METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         ReAttention, FullAttention, StreamingLLM, LMInfinite, SelfExtend, DynamicNTK, LinearRope,
-        YarnRope, NativeFull,
+        YarnRope, Quest, OracleTopK, OracleTopP, NativeFull,
     )
 }  # fmt: skip
 
@@ -69,11 +71,12 @@ def method_class(name: str) -> type[Method]:
 def build_method(settings: Mapping[str, Any] | str | Method) -> Method:
     """A method from `dict(type="reattention", local_size=2048, ...)`, or from its name alone.
 
-    The type may be the class itself.
+    The type may be the class itself. `budget_tokens`, the keys that a query attends to, stands
+    for the settings that follow from it (`Method.budget_settings`).
 
     Raises:
         ConfigError: an unknown name or field, naming those that exist; a setting left out that has
-            no default; as `method_class`.
+            no default; as `method_class` and `sized`.
     """
     if isinstance(settings, Method):
         return settings
@@ -89,18 +92,47 @@ def build_method(settings: Mapping[str, Any] | str | Method) -> Method:
             f"a method needs a type, as in dict(type='reattention'); found only "
             f"{sorted(settings)}; there are: {', '.join(list_methods())}."
         )
-    fields = {name: value for name, value in settings.items() if name != "type"}
-    kind = settings["type"]
-    cls = _checked(kind, repr(kind)) if isinstance(kind, type) else method_class(str(kind))
+    cls = _class_of(settings["type"])
     known = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    unknown = sorted(set(fields) - set(known))
+    unknown = sorted(set(settings) - set(known) - {"type", BUDGET})
     if unknown:
-        there = f"there are: {', '.join(known)}" if known else "it has none"
+        names = [*known, *([BUDGET] if cls.budget_meaning and BUDGET not in known else [])]
+        there = f"there are: {', '.join(names)}" if names else "it has none"
         raise ConfigError(f"{cls.name} has no setting {', '.join(unknown)}; {there}.")
+    fields = {name: value for name, value in sized(settings).items() if name != "type"}
     needed = [name for name, field in known.items() if _required(field) and name not in fields]
     if needed:
         raise ConfigError(f"{cls.name} needs the setting {', '.join(needed)}.")
     return cls(**fields)
+
+
+def sized(settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A method's dict with what follows from `budget_tokens` in its place.
+
+    Args:
+        settings: with a type.
+        defaults: count where neither the settings nor their budget say anything.
+
+    Raises:
+        ConfigError: as `Method.budget_settings`; no whole number; a setting that is given beside
+            the budget it follows from.
+    """
+    cls, given = _class_of(settings["type"]), {**(defaults or {}), **settings}
+    if BUDGET not in settings or any(field.name == BUDGET for field in dataclasses.fields(cls)):
+        return given
+    tokens = given.pop(BUDGET)
+    cls.require(
+        type(tokens) is int and 1 <= tokens <= MOST,
+        f"{BUDGET} must be a whole number of at least 1, found {tokens!r:.80}",
+    )
+    own = cls.budget_settings(tokens, {name: given[name] for name in given if name != "type"})
+    twice = sorted(set(own) & set(settings))
+    cls.require(not twice, f"give {BUDGET} or {', '.join(twice)}, which follows from it, not both")
+    return {**given, **own}
+
+
+def _class_of(kind: Any) -> type[Method]:
+    return _checked(kind, repr(kind)) if isinstance(kind, type) else method_class(str(kind))
 
 
 def method_settings(method: Method) -> dict[str, Any]:

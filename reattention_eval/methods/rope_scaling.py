@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from reattention_eval.context_length import known_context_length
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods.base import MOST, NativeMethod
+from reattention_eval.methods.base import BEYOND, MOST, NativeMethod
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,6 +30,7 @@ class RopeScaling(NativeMethod):
             windows that holds them.
     """
 
+    family: ClassVar[str] = BEYOND
     rope_type: ClassVar[str]  # transformers' name
     factor: float | None = None
     length: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.base import BEYOND, ViewMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,7 @@ class SelfExtend(ViewMethod):
 
     name: ClassVar[str] = "self_extend"
     source: ClassVar[str] = "Jin et al., ICML 2024, arXiv 2401.01325"
+    family: ClassVar[str] = BEYOND
     group_size: int = 8
     window_size: int = 1024
 

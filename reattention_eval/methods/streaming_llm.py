@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.base import BEYOND, ViewMethod
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class StreamingLLM(ViewMethod, Repeats):
 
     name: ClassVar[str] = "streaming_llm"
     source: ClassVar[str] = "Xiao et al., 2024, arXiv 2309.17453"
+    family: ClassVar[str] = BEYOND
+    budget_meaning: ClassVar[str] = "sink_size + window_size"
     sink_size: int = 32
     window_size: int = 8160
     allow_beyond_window: bool = False
@@ -40,6 +43,10 @@ class StreamingLLM(ViewMethod, Repeats):
     @property
     def budget(self) -> int:
         return self.sink_size + self.window_size
+
+    @classmethod
+    def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {"window_size": tokens - cls.given_or_default(given, "sink_size", 0)}
 
     def repeats_until(self, length: int) -> int:
         return ANY_LENGTH if self.selects(length) else self.budget

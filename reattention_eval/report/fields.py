@@ -45,7 +45,16 @@ RECORD: Mapping[str, Check] = {
         _number,
     ),
     **dict.fromkeys(
-        ("answer_nll", "mean_view", "prefill_seconds", "decode_tokens_per_second"), _number
+        (
+            "answer_nll",
+            "mean_view",
+            "decode_view",
+            "keys_kept",
+            "cache_bytes",
+            "prefill_seconds",
+            "decode_tokens_per_second",
+        ),
+        _number,
     ),
 }
 DETAIL: Mapping[str, Check] = {

@@ -12,7 +12,7 @@ from reattention_eval.checkpoints.local import is_embedded, model_path
 from reattention_eval.context_length import context_length
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest, plain
-from reattention_eval.methods import Method, build_method
+from reattention_eval.methods import Method, build_method, sized
 
 HASH_LENGTH = 8
 # prompts the paper cuts to, in the model's own tokens: 4K, 8K, 32K, 64K and 128K less the answer
@@ -107,7 +107,7 @@ def all_different(names: Sequence[str], what: str) -> None:
 
 def _on_model(model: Mapping[str, Any], method: Mapping[str, Any]) -> dict[str, Any]:
     own = model.get("method_settings", {}).get(method["type"], {})
-    return {**plain(own), **plain(method)}
+    return sized(plain(method), plain(own))
 
 
 def _cut(model: Mapping[str, Any], method: Method) -> int | None:
