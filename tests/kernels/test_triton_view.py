@@ -139,9 +139,7 @@ def test_what_attends_to_the_whole_cache_elsewhere():
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "t"), [(3, 1, 1), (8, 2, 2), (7, 1, 1)])
-def test_one_half_of_the_tables_is_enough_where_both_are_alike(heads, kv_heads, t, monkeypatch):
-    for name in ("DECODE_SPLITS", "MORE_SPLITS"):
-        monkeypatch.setattr(launch, name, 2)
+def test_one_half_of_the_tables_is_enough_where_both_are_alike(heads, kv_heads, t):
     query, key, value, view, scale = make_view(
         2, heads, kv_heads, t, 150, 32, 4, 64, 40, torch.float32
     )
@@ -164,7 +162,7 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize(("form", "heads", "kv_heads", "t"), ENTRIES)
-def test_chunks_of_one_row_are_entries(form, heads, kv_heads, t, monkeypatch):
+def test_chunks_of_one_row_are_entries(form, heads, kv_heads, t):
     """Each with its own length of the same keys; written where the model wants it; the same bits
     alone."""
     shape = (3, heads, kv_heads, t, ROW, 32, 4, 64, 40)
