@@ -57,6 +57,7 @@ class HookedSession(Session):
             decode_tokens=own.decode_tokens + users.decode_tokens,
             prefill_seconds=own.prefill_seconds + users.prefill_seconds,
             decode_seconds=own.decode_seconds + users.decode_seconds,
+            keys_kept=sum(self.lengths) / max(len(self.lengths), 1),
             cache_bytes=sum(layer.nbytes for layer in hook.layers),
             peak_bytes=peak_bytes(self._device),
             attention=attention_of_device(self._device, next(self.model.parameters()).dtype),
@@ -94,7 +95,7 @@ class HookedSession(Session):
     def _expect(self, lengths: list[int]) -> None:
         self._hook.expect(lengths)
 
-    def _begin(self, kept: int) -> None:
+    def _begin(self, kept: int, document: int | None) -> None:
         self._read_counts.begin(kept)
 
     def _user_forwards(self) -> int:

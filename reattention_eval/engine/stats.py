@@ -26,6 +26,7 @@ class SessionStats:
     forward_tokens: int = 0  # of a row's prompt that one forward of the model carried at most
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    keys_kept: float = 0.0  # keys in the cache, a mean over rows and layers that attend in full
     cache_bytes: int = 0
     peak_bytes: int = 0  # CUDA memory allocated at most; on a CPU the process's resident memory
     attention: str = ""  # what computes the attention of chunks and of their views

@@ -4,10 +4,27 @@ To list them costs no import of torch: a method's file imports what computes whe
 """
 
 from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
+from reattention_eval.methods.eviction import (
+    H2O,
+    TOVA,
+    ExpectedAttention,
+    KeyDiff,
+    KVPress,
+    PyramidKV,
+    SnapKV,
+)
 from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.lm_infinite import LMInfinite
-from reattention_eval.methods.memory import KeepsIndex, forward_tokens, gathers, index_bytes
+from reattention_eval.methods.memory import (
+    KeepsIndex,
+    KeepsScores,
+    forward_tokens,
+    gathers,
+    index_bytes,
+    score_bytes,
+)
 from reattention_eval.methods.native_full import NativeFull
+from reattention_eval.methods.prompt_reader import PromptReader
 from reattention_eval.methods.reattention import ReAttention
 from reattention_eval.methods.registry import (
     build_method,
@@ -22,17 +39,26 @@ from reattention_eval.methods.streaming_llm import StreamingLLM
 from reattention_eval.methods.text import method_of_text, text_of_method
 
 __all__ = [
+    "H2O",
+    "TOVA",
     "DynamicNTK",
+    "ExpectedAttention",
     "FullAttention",
+    "KVPress",
     "KeepsIndex",
+    "KeepsScores",
+    "KeyDiff",
     "LMInfinite",
     "LinearRope",
     "Method",
     "NativeFull",
     "NativeMethod",
+    "PromptReader",
+    "PyramidKV",
     "ReAttention",
     "Repeats",
     "SelfExtend",
+    "SnapKV",
     "StreamingLLM",
     "ViewMethod",
     "YarnRope",
@@ -46,5 +72,6 @@ __all__ = [
     "method_of_text",
     "method_settings",
     "repeats_until",
+    "score_bytes",
     "text_of_method",
 ]

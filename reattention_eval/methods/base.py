@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from reattention_eval.attention import BandedView, Selection, View
     from reattention_eval.cache import RowCache
+    from reattention_eval.methods.prompt_reader import PromptReader
 
 KINDS: dict[str, tuple[type, str]] = {
     "int": (int, "a whole number"),
@@ -68,6 +69,15 @@ class Method(ABC):
     @abstractmethod
     def reach(self, window: int) -> int | None:
         """Tokens it may read on a model trained to `window` tokens; None for any number."""
+
+    def check_machine(self) -> None:  # noqa: B027  (most methods need nothing more)
+        """Raise ConfigError where this machine lacks what the method needs; asked before a model
+        is loaded."""
+
+    @property
+    def needs_document_end(self) -> bool:
+        """Whether predictions depend on where a prompt's document ends and its question begins."""
+        return False
 
     def check(self, context_length: int) -> None:  # noqa: B027  (most methods fit any model)
         """Raise ConfigError where the method cannot serve a model trained to so many tokens."""
@@ -135,6 +145,9 @@ class NativeMethod(Method):
         return config
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model under the method inside the block; as it was behind it."""
-        yield
+    def applied(self, model: nn.Module) -> Iterator[PromptReader | None]:
+        """The model under the method inside the block; as it was behind it.
+
+        Yields who says how prompts are read, where that is not all rows in one forward.
+        """
+        yield None
