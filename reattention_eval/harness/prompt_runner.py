@@ -109,9 +109,10 @@ class PromptRunner(AttachedModel):
     ) -> list[Output]:
         """Text and record of each sample; more than one sample runs as one left-padded batch.
 
-        The record: prompt_sha256, n_tokens, n_cut, head_ids, tail_ids, must_select (the prompt is
-        longer than what the method may leave whole), new_tokens, answer_nll (mean per token, None
-        without an answer), batch_size, and the session's statistics of this call.
+        The record: prompt_sha256, n_tokens, n_cut, document_tokens (before the question; None where
+        that is not known), head_ids, tail_ids, must_select (the prompt is longer than what the
+        method may leave whole), new_tokens, answer_nll (mean per token, None without an answer),
+        batch_size, and the session's statistics of this call.
         A sample alone keeps the cache of the prefix it shares with the one before it.
 
         Raises:
@@ -203,6 +204,7 @@ class PromptRunner(AttachedModel):
             answer_prefix=sample.answer_prefix,
             max_tokens=limit,
             shared=self._shared_tokens,
+            question=sample.question,
         )
 
     def _run_one(
@@ -216,7 +218,12 @@ class PromptRunner(AttachedModel):
             else []
         )
         ids = torch.tensor([prompt.input_ids], device=self.model.device)
-        session.prefill(ids, reuse_prefix=True, max_new_tokens=max(max_out_len, len(answer_ids)))
+        session.prefill(
+            ids,
+            reuse_prefix=True,
+            max_new_tokens=max(max_out_len, len(answer_ids)),
+            document_tokens=prompt.document_tokens,
+        )
         nll = session.answer_nll(answer_ids) if answer_ids else None
         tokens = session.generate(
             max_new_tokens=max_out_len,
@@ -259,6 +266,7 @@ class PromptRunner(AttachedModel):
             "prompt_sha256": prompt.sha256,
             "n_tokens": prompt.n_tokens,
             "n_cut": prompt.n_cut,
+            "document_tokens": prompt.document_tokens,
             "head_ids": prompt.head,
             "tail_ids": prompt.tail,
             "must_select": self.method.selects(prompt.n_tokens),

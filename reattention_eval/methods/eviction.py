@@ -107,14 +107,16 @@ class Eviction(NativeMethod, KeepsScores):
 
 
 @contextmanager
-def _eager(model: Any) -> Iterator[None]:
+def _eager(model: nn.Module) -> Iterator[None]:
     """Eager attention, which gives its weights away."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    from reattention_eval.attention.model_patch import exchange_configs
+
+    originals = exchange_configs(model, "eager")
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        for module, config in originals:
+            module.config = config
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 _ABOVE = 1e-6
 
 
+def compression_ratio(keep: int, tokens: int) -> float:
+    """The share to drop so that kvpress keeps exactly `keep` of `tokens` keys."""
+    return 1 - (keep + _ABOVE) / tokens if keep < tokens else 0.0
+
+
 class PromptCompression(PromptReader):
     """Tells the press, prompt by prompt, the compression ratio that keeps `budget` keys a layer.
 
@@ -141,8 +146,7 @@ class PromptCompression(PromptReader):
             self.forwards([0] * rows, [tokens] * rows, None)
         assert self._plan is not None
         keep, self._plan = self._plan[1], None
-        ratio = 1 - (keep + _ABOVE) / tokens if keep < tokens else 0.0
-        self._press.compression_ratio = ratio
+        self._press.compression_ratio = compression_ratio(keep, tokens)
 
     def _refused(self, error: BaseException) -> ConfigError:
         return ConfigError(
