@@ -51,7 +51,8 @@ class NativeSession(Session):
             layer_steps=steps,
             layer_steps_selected=self._partial,
             mean_view=self._attended / steps if steps else 0.0,
-            keys_kept=self._keys_kept(),
+            decode_view=self._decoded / self._decode_steps if self._decode_steps else 0.0,
+            keys_kept=self._held(),
             cache_bytes=sum(part.numel() * part.element_size() for part in self._stored()),
             peak_bytes=peak_bytes(self._device),
         )
@@ -63,6 +64,7 @@ class NativeSession(Session):
     def reset_stats(self) -> None:
         super().reset_stats()
         self._layer_steps = self._partial = self._attended = self._expected = self._kept_part = 0
+        self._decoded = self._decode_steps = 0
 
     def check_selected(self) -> None:
         if self._kept_part < self._expected:
@@ -146,7 +148,11 @@ class NativeSession(Session):
             parts[row] = [token]
         if len(rows) == len(parts):
             self._require_all_rows()
-        return self._forward(parts, set(range(len(parts))) - set(rows))[rows]
+        attended, steps = self._attended, self._layer_steps
+        logits = self._forward(parts, set(range(len(parts))) - set(rows))[rows]
+        self._decoded += self._attended - attended
+        self._decode_steps += self._layer_steps - steps
+        return logits
 
     def _require_all_rows(self) -> None:
         if self._lost_rows:
@@ -210,19 +216,22 @@ class NativeSession(Session):
         keys = [getattr(layer, "keys", None) for layer in self._layers()]
         return [0 if key is None or not key.numel() else key.shape[-2] for key in keys]
 
+    def _held(self) -> float:
+        """Keys that a layer holds of a row, padding not included, on average."""
+        padding = (~self._real).sum(1).tolist()
+        held = [
+            min(kept - pad, length)
+            for kept in self._kept()
+            for pad, length in zip(padding, self._lengths, strict=True)
+        ]
+        return sum(held) / len(held) if held else 0.0
+
     def _dropped(self) -> bool:
         return any(kept != self._real.shape[1] for kept in self._kept())
 
     def _masked(self) -> list[float]:
         """Keys that each layer holds and nothing attends to."""
         return [0.0] * len(self._kept()) if self._reader is None else self._reader.masked()
-
-    def _keys_kept(self) -> float:
-        kept, columns = self._kept(), self._real.shape[1]
-        if not kept or not self._lengths:
-            return 0.0
-        padding: float = columns - sum(self._real.sum(1).tolist()) / len(self._lengths)
-        return sum(kept) / len(kept) - padding
 
     def _stored(self) -> list[Tensor]:
         parts = [getattr(x, name, None) for x in self._cache.layers for name in ("keys", "values")]

@@ -20,13 +20,14 @@ class SessionStats:
     layer_steps: int = 0
     layer_steps_selected: int = 0
     mean_view: float = 0.0  # keys attended per layer-step
+    decode_view: float = 0.0  # the same, of the steps behind prompts and turns
+    keys_kept: float = 0.0  # that a layer holds of a row now, on average
     prefill_tokens: int = 0  # computed, without those reused
     reused_tokens: int = 0  # prompt tokens whose KV was still there
     decode_tokens: int = 0
     forward_tokens: int = 0  # of a row's prompt that one forward of the model carried at most
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
-    keys_kept: float = 0.0  # keys in the cache, a mean over rows and layers that attend in full
     cache_bytes: int = 0
     peak_bytes: int = 0  # CUDA memory allocated at most; on a CPU the process's resident memory
     attention: str = ""  # what computes the attention of chunks and of their views

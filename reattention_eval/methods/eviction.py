@@ -255,7 +255,7 @@ class KVPress(Eviction):
     """
 
     name: ClassVar[str] = "kvpress"
-    source: ClassVar[str] = "Jegou et al., NVIDIA, github.com/NVIDIA/kvpress; arXiv 2510.00636"
+    source: ClassVar[str] = "github.com/NVIDIA/kvpress; arXiv 2510.00636"
     press: str = "KnormPress"
     press_settings: Mapping[str, Any] = field(default_factory=dict)
 
