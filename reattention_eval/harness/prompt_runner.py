@@ -269,7 +269,7 @@ class PromptRunner(AttachedModel):
             "document_tokens": prompt.document_tokens,
             "head_ids": prompt.head,
             "tail_ids": prompt.tail,
-            "must_select": self.method.selects(prompt.n_tokens),
+            "must_select": self.method.must_select(prompt.n_tokens, len(new)),
             "new_tokens": len(new),
             **facts,
             **self._figures(),

@@ -66,6 +66,10 @@ class Method(ABC):
         """Whether the method does with a cache of `length` tokens what full attention does not."""
         return self.whole_until is not None and length > self.whole_until
 
+    def must_select(self, prompt: int, new: int) -> bool:
+        """Whether an answer of `new` tokens behind a prompt of so many took a step that selects."""
+        return self.selects(prompt)
+
     @abstractmethod
     def reach(self, window: int) -> int | None:
         """Tokens it may read on a model trained to `window` tokens; None for any number."""

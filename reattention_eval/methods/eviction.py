@@ -70,6 +70,14 @@ class Eviction(NativeMethod, KeepsScores):
         return self.budget_tokens
 
     @property
+    def reads_whole(self) -> bool:
+        """A prompt is attended to in full, and only what comes behind it to a part."""
+        return True
+
+    def must_select(self, prompt: int, new: int) -> bool:
+        return prompt > self.budget_tokens and new > 1  # the first is of the prompt's own logits
+
+    @property
     def needs_document_end(self) -> bool:
         return not self.query_aware
 

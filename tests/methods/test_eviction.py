@@ -407,6 +407,8 @@ def test_the_question_reaches_the_method_from_a_sample(tmp_path):
         (output,) = runner.run([sample], 4)
         record = found[aware] = output.record
         assert record["must_select"]
+        (first,) = runner.run([sample], 1)
+        assert not first.record["must_select"]
         behind = record["n_tokens"] - record["document_tokens"]
         whole = runner.tokenizer(document + question + " it is", add_special_tokens=False)
         edges = [whole.token_to_chars(i)[1] for i in range(len(whole["input_ids"]))]
