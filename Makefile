@@ -60,7 +60,9 @@ docs: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH) -c constraints/transformers-4.txt
-	$(BIN)/pip install --quiet -e '.[demo,opencompass,scoring,report,dev,docs]' -c constraints/transformers-4.txt
+	$(BIN)/pip install --quiet -e '.[demo,opencompass,scoring,report,baselines,dev,docs]' -c constraints/transformers-4.txt
+	# it asks for numpy 2, which OpenCompass refuses; all else that it needs is in [baselines]
+	$(BIN)/pip install --quiet --no-deps kvpress -c constraints/transformers-4.txt
 	# only its LongBench metrics are read, by a test
 	$(BIN)/pip install --quiet --no-deps lm_eval -c constraints/transformers-4.txt
 	touch $@

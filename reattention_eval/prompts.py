@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Stands for the user's text while the template is rendered; private-use characters, so that no
 # template trims or escapes it.
 _PLACE = "\ue000\ue001\ue002"
+_BEFORE = 2000  # characters before a question that are tokenised with it, to find where it begins
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class PreparedPrompt:
     """The ids of one prompt and what was done to get them.
 
     `sha256` is taken over the ids as little-endian 32-bit integers; `n_cut` counts the tokens
-    removed from the middle of the user's text.
+    removed from the middle of the user's text; `document_tokens` those that stand before the
+    question, where it is known.
     """
 
     input_ids: list[int]
     n_cut: int
     sha256: str
+    document_tokens: int | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -71,6 +74,7 @@ def prepare_prompt(
     answer_prefix: str = "",
     max_tokens: int | None = None,
     shared: SharedTokens | None = None,
+    question: str | None = None,
 ) -> PreparedPrompt:
     """Token ids of `prompt`, at most `max_tokens` of them.
 
@@ -81,18 +85,26 @@ def prepare_prompt(
         max_tokens: cut the middle of the user's text until exactly this many tokens are left;
             template and `answer_prefix` stay whole.
         shared: tokenises in the tokenizer's place where nothing is to be cut.
+        question: the end of `prompt`, behind the document that it asks about; "" where the
+            document is all of it. A token that holds of both is the question's.
 
     The tokens that the tokenizer itself puts in front of a text (BOS, where it has that rule) stand
     there once, whether the tokenizer or the template brings them.
 
     Raises:
-        ConfigError: empty prompt, no chat template to use, a template that refuses the turns,
-            `max_tokens` too small for the template, or a slow tokenizer where a cut is needed.
+        ConfigError: empty prompt, a question that is not its end, no chat template to use, a
+            template that refuses the turns, `max_tokens` too small for the template, or a slow
+            tokenizer where a cut is needed.
     """
     if not prompt.strip():
         raise ConfigError(
             "the prompt is empty, so there is nothing to answer; "
             "check the column of the dataset that the prompt is made from."
+        )
+    if question is not None and not prompt.endswith(question):
+        raise ConfigError(
+            f"the prompt does not end with its question {question[-80:]!r}; a row's `question` is "
+            "the end of its `prompt`, behind the document."
         )
     if max_tokens is not None and max_tokens < 1:
         raise ConfigError(f"max_tokens is {max_tokens}; give a positive number of tokens, or None.")
@@ -117,6 +129,7 @@ def prepare_prompt(
         prefix = []
     n_total = len(prefix) + len(ids)
     n_cut = 0
+    document = None if question is None else _document_tokens(tokenizer, rendered, question, ids)
     if max_tokens is not None and n_total > max_tokens:
         n_cut = n_total - max_tokens
         first, last = _user_tokens(tokenizer, encoding, rendered, len(ids))
@@ -129,8 +142,37 @@ def prepare_prompt(
             )
         head = first + (kept + 1) // 2
         ids = ids[:head] + ids[head + n_cut :]
+        if document is not None:
+            document = max(min(document, head), document - n_cut)
     ids = prefix + ids
-    return PreparedPrompt(ids, n_cut, _digest(ids))
+    document = None if document is None else len(prefix) + document
+    return PreparedPrompt(ids, n_cut, _digest(ids), document)
+
+
+def _document_tokens(
+    tokenizer: PreTrainedTokenizerBase, rendered: _Rendered, question: str, ids: list[int]
+) -> int | None:
+    """How many of `ids` lie wholly before the question; None where that cannot be told.
+
+    The end of the text is tokenised by itself, from further and further before the question until
+    its tokens are those of the whole.
+    """
+    shown = rendered.text[: rendered.end]
+    asked = next((q for q in (question, question.rstrip()) if shown.endswith(q)), None)
+    if asked is None or not tokenizer.is_fast:
+        return None
+    at, reach = len(shown) - len(asked), _BEFORE
+    while True:
+        begin = max(0, at - reach)
+        text = rendered.text[begin:]
+        found = tokenizer(text, add_special_tokens=False, verbose=False)
+        own = list(found["input_ids"])
+        behind = len(own) - bisect_right(_Edges(found, len(own), 1), at - begin)
+        # one token more than are the question's has to be the same, so that the seam is none
+        same = behind + 1
+        if begin == 0 or (same <= len(own) and own[-same:] == ids[-same:]):
+            return len(ids) - behind
+        reach *= 8
 
 
 def _render_chat(

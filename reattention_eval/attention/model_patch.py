@@ -31,6 +31,23 @@ class OwnForward:
     function: Callable[..., Any]
 
 
+def exchange_configs(model: nn.Module, attention: str) -> list[tuple[nn.Module, Any]]:
+    """Every layer calls the attention of this name, by copies of the configurations; modules with
+    those that they had."""
+    originals: list[tuple[nn.Module, Any]] = []
+    copies: dict[int, Any] = {}
+    for module in model.modules():
+        config = module.__dict__.get("config")
+        if config is None or not hasattr(config, "_attn_implementation"):
+            continue
+        if id(config) not in copies:
+            copies[id(config)] = copy.deepcopy(config)
+            copies[id(config)]._attn_implementation = attention
+        originals.append((module, config))
+        module.config = copies[id(config)]
+    return originals
+
+
 class ModelPatch:
     """Leaves queries and keys un-rotated and has every layer call the attention of this name.
 
@@ -54,17 +71,7 @@ class ModelPatch:
         direct: Mapping[nn.Module, int] | None = None,
     ) -> None:
         AttentionInterface.register(name, attend)
-        self._configs: list[tuple[nn.Module, Any]] = []
-        copies: dict[int, Any] = {}
-        for module in model.modules():
-            config = module.__dict__.get("config")
-            if config is None or not hasattr(config, "_attn_implementation"):
-                continue
-            if id(config) not in copies:
-                copies[id(config)] = copy.deepcopy(config)
-                copies[id(config)]._attn_implementation = name
-            self._configs.append((module, config))
-            module.config = copies[id(config)]
+        self._configs = exchange_configs(model, name)
         self._originals = [(e.parent, e.name, getattr(e.parent, e.name)) for e in exchanges]
         for exchange in exchanges:
             setattr(exchange.parent, exchange.name, exchange.stand_in)

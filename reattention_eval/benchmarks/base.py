@@ -17,8 +17,9 @@ from reattention_eval.evaluators.rules import TaskRule
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# prompt and reference; system, answer_prefix and continuation where there are such; and what
-# `result` wants to see again
+# prompt and reference; system, answer_prefix and continuation where there are such; `question`, the
+# end of the prompt behind the document that it asks about, where that is known; and what `result`
+# wants to see again
 Row = dict[str, Any]
 
 

@@ -103,7 +103,11 @@ class Mrcr(RawBenchmark):
                     continue
                 (question,) = self.read(row, task, prompts)
                 turns = parse(row["prompt"])
-            yield replace(question, asks=(Ask(render(turns)),)) if render else question
+            if render:
+                text = render(turns)
+                asked = text[max(text.rfind(turns[-1]["content"].strip()), 0) :]
+                question = replace(question, asks=(Ask(text, question=asked),))
+            yield question
 
 
 def _check_bin(length: int) -> int:
@@ -139,7 +143,7 @@ def _plain(row: Mapping[str, Any], task: Task, prompts: str) -> Sequence[Questio
     form = _FORMS[prompts]
     turns = [form[t["role"]].format(content=t["content"]) for t in parse(row["prompt"])]
     reference = {key: row[key] for key in ("answer", "random_string_to_prepend")}
-    ask = Ask("".join(turns) + form["begun"])
+    ask = Ask("".join(turns) + form["begun"], question=turns[-1] + form["begun"])
     return [Question((ask,), reference, row["prompt"], ("official",))]
 
 

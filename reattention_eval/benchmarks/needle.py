@@ -185,7 +185,9 @@ def check_needles(
 
 
 def _parallel_row(sample: ParallelSample) -> Row:
-    row = {"prompt": sample.prompt, "reference": sample.reference}
+    row = {
+        "prompt": sample.prompt, "reference": sample.reference, "question": sample.question,
+    }  # fmt: skip
     return {**row, "length": sample.length, "repeat": sample.repeat}
 
 

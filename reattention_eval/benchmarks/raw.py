@@ -24,11 +24,22 @@ from reattention_eval.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Ask:
-    """One prompt: the user's text, the system's words if any, and how the answer begins."""
+    """One prompt: the user's text, the system's words if any, and how the answer begins.
+
+    `question`, the end of the text behind its document, is found where the document stands in it.
+    """
 
     prompt: str
     system: str = ""
     answer_prefix: str = ""
+    question: str | None = None
+
+    def asked(self, document: str) -> str | None:
+        """The question; None where the document does not stand in the prompt."""
+        at = self.prompt.rfind(document.strip())
+        if self.question is not None or not document.strip() or at < 0:
+            return self.question
+        return self.prompt[at + len(document.strip()) :]
 
 
 @dataclass(frozen=True)
@@ -157,8 +168,8 @@ class RawBenchmark(Benchmark):
         seed: int | None = None,
         **recipe: Any,
     ) -> list[Row]:
-        """A row a prompt: prompt, system, answer_prefix, sample, part, document, reference,
-        scorings.
+        """A row a prompt: prompt, question, system, answer_prefix, sample, part, document,
+        reference, scorings.
 
         Rows of one document follow each other, so that each can keep what it shares with the one
         before it. `sample` numbers the questions in the file's order; `part` is 0 but where a
@@ -271,6 +282,7 @@ def _in_order(questions: Sequence[Question]) -> list[Row]:
                     "prompt": ask.prompt,
                     "system": ask.system,
                     "answer_prefix": ask.answer_prefix,
+                    "question": ask.asked(question.document),
                     "sample": sample,
                     "part": part,
                     "document": document,

@@ -105,6 +105,7 @@ class RulerBenchmark(Benchmark):
                 "prompt": sample.prompt,
                 "answer_prefix": sample.answer_prefix,
                 "continuation": continuation(sample),
+                "question": sample.question,
                 "reference": sample.answers,
                 "length": sample.length,
                 "index": sample.index,

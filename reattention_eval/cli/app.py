@@ -255,7 +255,8 @@ def plan(
 
     placement = Placement(gpus, tensor_parallel, dtype)
     chosen = method or list_methods()
-    if not show_plan(
+    fits = show_plan(
         model, length, chosen, placement=placement, memory_gib=gpu_memory, rows=batch_size
-    ):
+    )
+    if not (all(fits) if method else any(fits)):  # those asked for, or of all of them any
         raise typer.Exit(FAILED)

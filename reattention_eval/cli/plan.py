@@ -32,8 +32,8 @@ def show_plan(
     placement: Placement,
     memory_gib: float | None,
     rows: int = 1,
-) -> bool:
-    """Print the plan of every method; False where the length does not fit.
+) -> list[bool]:
+    """Print the plan of every method; for each, whether the length fits (or is not known).
 
     Args:
         length: tokens of a prompt and its answer.
@@ -47,19 +47,19 @@ def show_plan(
     table = Table(title=_title(model, shape.parameters, length, rows, placement))
     for column in (*COLUMNS, "", "longest", "forward"):
         table.add_column(column, justify="left" if column == "method" else "right")
-    whole = True
+    found = []
     for method in map(build_method, methods):
         plan = plan_memory(shape, method, length, placement, rows)
         cells = [f"{part / GIB:.1f}" for part in (plan.weights, plan.cache, plan.workspace)]
-        verdict, longest, forward = "", "", ""
+        verdict, longest, forward, fits = "", "", "", True
         if memory is not None:
             fits = plan.total <= memory
-            whole &= fits
             verdict = "fits" if fits else "too much"
             longest = f"{largest_length(shape, method, placement, memory, rows):,}"
             if fits:
                 tokens = prompt_forward(shape, method, length, placement, memory, rows)
                 forward = f"{tokens:,}"
+        found.append(fits)
         name = f"{method.name} {method.budget:,}" if method.budget else method.name
         table.add_row(name, *cells, f"{plan.total / GIB:.1f}", verdict, longest, forward)
     out.print(table)
@@ -70,7 +70,7 @@ def show_plan(
         _say("forward: tokens of a prompt that one call of the model carries (session.stats too).")
     if shape.window and length > shape.window:
         _say(f"The trained window is {shape.window:,} tokens; full attention fails beyond it.")
-    return whole
+    return found
 
 
 def _memory(memory_gib: float | None) -> tuple[int | None, str]:

@@ -39,6 +39,7 @@ class NeedleSample:
     key: str
     style: str
     reference: str
+    question: str  # the end of the prompt, behind the haystack
 
     @property
     def continuation(self) -> str:
@@ -104,6 +105,7 @@ def needle_samples(
                     key=needle.key,
                     style=style,
                     reference=needle.reference,
+                    question=needle.question,
                 )
             )
     return samples

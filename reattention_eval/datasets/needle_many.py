@@ -79,6 +79,7 @@ def many_depths_samples(
                 key=needle.key,
                 style=MANY_DEPTHS,
                 reference=needle.reference,
+                question=needle.question,
             )
             for depth, needle in zip(depths, needles, strict=True)
         ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ParallelSample:
     """One prompt of exactly `length` tokens, with a needle at each of `depths` (percent).
 
-    `phrases[i]` is what the needle at `depths[i]` hides.
+    `phrases[i]` is what the needle at `depths[i]` hides; `question` is the end of the prompt.
     """
 
     prompt: str
@@ -30,6 +30,7 @@ class ParallelSample:
     depths: list[float]
     length: int
     repeat: int
+    question: str
 
     @property
     def reference(self) -> str:
@@ -78,6 +79,8 @@ def parallel_samples(
         layout = Layout(INTRO, start, inserts, question)
         prompt, _ = fit_end(tokenizer, index, layout, end, length, count)
         samples.append(
-            ParallelSample(prompt, [fact.phrase for fact in facts], depths, length, repeat)
+            ParallelSample(
+                prompt, [fact.phrase for fact in facts], depths, length, repeat, question
+            )
         )
     return samples

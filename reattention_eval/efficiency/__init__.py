@@ -1,6 +1,5 @@
 """What long prompts cost: memory before anything is loaded."""
 
-from reattention_eval.efficiency.memory import accelerator_memory, main_memory, usable
 from reattention_eval.efficiency.plan import (
     MemoryPlan,
     Placement,
@@ -9,6 +8,7 @@ from reattention_eval.efficiency.plan import (
     prompt_forward,
 )
 from reattention_eval.efficiency.shape import ModelShape, read_shape, shape_of
+from reattention_eval.machine_memory import accelerator_memory, main_memory, usable
 
 __all__ = [
     "MemoryPlan",

@@ -1,7 +1,8 @@
 """Memory of a prompt before anything is loaded: weights, KV cache and workspace of one GPU.
 
-Every method of this package keeps the keys and values of all tokens, so the cache depends on the
-length alone; what differs is the view, the part that is gathered, turned and attended at once.
+The cache is planned with the keys and values of all tokens, which is the most there are of them:
+eviction drops them layer by layer behind the prompt. What differs is the view, the part that is
+gathered, turned and attended at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from math import ceil
 
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import Method, ViewMethod, forward_tokens, gathers, index_bytes
+from reattention_eval.methods import (
+    Method,
+    ViewMethod,
+    forward_tokens,
+    gathers,
+    index_bytes,
+    score_bytes,
+)
 from reattention_eval.methods.forward_size import forward_size, token_values
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
@@ -152,4 +160,5 @@ def _workspace(
     candidates = top_k * chunk * heads * _CANDIDATE_BYTES
     logits = rows * shape.vocabulary * _LOGIT_BYTES
     libraries = _LIBRARIES if placement.on_gpu else 0
-    return libraries + (chunk * per_token + gathered + mask) * size + candidates + logits
+    scores = rows * score_bytes(method, forward_tokens(method, tokens), heads, size)
+    return libraries + (chunk * per_token + gathered + mask) * size + candidates + logits + scores

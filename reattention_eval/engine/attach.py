@@ -36,11 +36,11 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
         the session that prefills, decodes and counts.
 
     Raises:
-        ConfigError: the method does not exist or does not fit the model (a scope beyond its
-            trained window, one that already carries a method, a native method whose configuration
-            the model was not loaded with), or the model is no decoder that can be hooked: every
-            layer must attend causally, in full or within a sliding window, by RoPE or no position
-            at all (`reattention_eval.attention.model_parts`).
+        ConfigError: the method does not exist, cannot run on this machine or does not fit the
+            model (a scope beyond its trained window, one that already carries a method, a native
+            method whose configuration the model was not loaded with), or the model is no decoder
+            that can be hooked: every layer must attend causally, in full or within a sliding
+            window, by RoPE or no position at all (`reattention_eval.attention.model_parts`).
         SelectionError: on leaving the block, a run that had to select did not.
     """
     method = build_method(method)
@@ -50,11 +50,13 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
             f"this {type(model).__name__} already has a method attached; leave that "
             "`with attach(...)` block before attaching another."
         )
+    method.check_machine()
     check_rope_is_read(model.config)
     method.check(known_context_length(model.config))
     with _session(model, method) as session:
         with watched(type(model).__name__):
-            session.prefill(short_prompt(model))
+            prompt = short_prompt(model)
+            session.prefill(prompt, document_tokens=prompt.shape[1])
         session.reset()
         session.reset_stats()
         yield session
@@ -94,7 +96,10 @@ def _native(model: Any, method: NativeMethod) -> Iterator[Session]:
         )
     _NATIVE.add(model)
     try:
-        with method.applied(model), closing(NativeSession(model, method)) as session:
+        with (
+            method.applied(model) as reader,
+            closing(NativeSession(model, method, reader)) as session,
+        ):
             yield session
     finally:
         _NATIVE.discard(model)

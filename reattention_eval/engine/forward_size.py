@@ -34,7 +34,7 @@ class ForwardSize:
         """Tokens of each of `rows` rows."""
         if not self._devices or self._shrunk:
             return self._chunk
-        free = min(map(_free, self._devices))
+        free = min(map(free_bytes, self._devices))
         tokens = forward_size(self._chunk, rows, self._token_bytes, free)
         if self._ranks is not None and self._ranks.size > 1:
             own = torch.tensor([tokens], device=self._ranks.device)
@@ -64,7 +64,7 @@ class ForwardSize:
         return self._chunk
 
 
-def _free(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
     """Bytes that the driver has left, and those that PyTorch holds and nobody uses."""
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + held

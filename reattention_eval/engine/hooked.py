@@ -96,7 +96,7 @@ class HookedSession(Session):
     def _expect(self, lengths: list[int]) -> None:
         self._hook.expect(lengths)
 
-    def _begin(self, kept: int) -> None:
+    def _begin(self, kept: int, document: int | None) -> None:
         self._read_counts.begin(kept)
 
     def _user_forwards(self) -> int:

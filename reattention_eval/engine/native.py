@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from reattention_eval.engine.forward_size import free_bytes
 from reattention_eval.engine.progress import OnProgress
 from reattention_eval.engine.session import Session
 from reattention_eval.engine.stats import SessionStats, peak_bytes
 from reattention_eval.errors import ConfigError, SelectionError
-from reattention_eval.methods import NativeMethod
+from reattention_eval.machine_memory import main_memory
+from reattention_eval.methods import NativeMethod, PromptReader
 
 
 class NativeSession(Session):
@@ -24,7 +26,8 @@ class NativeSession(Session):
     A method may drop keys from the cache after any forward. What then stands in a column of the
     cache is no longer known, so that nothing in it can be masked: rows of one length alone make a
     batch, and rows that ended early cannot be continued. A turn behind dropped keys is read token
-    by token: layers may hold unequally many.
+    by token: layers may hold unequally many, and may drop again; at once, where a `PromptReader`
+    drops once, its layers hold equally many and mask none of them.
 
     A layer-step is one layer carrying one row through one forward. Those are counted whose layers
     attend to all of their cache, not within a sliding window.
@@ -32,8 +35,12 @@ class NativeSession(Session):
 
     method: NativeMethod
 
-    def __init__(self, model: nn.Module, method: NativeMethod) -> None:
+    def __init__(
+        self, model: nn.Module, method: NativeMethod, reader: PromptReader | None = None
+    ) -> None:
         super().__init__(model, method)
+        self._reader = reader
+        self._document: int | None = None
         self._start(0, 0)
 
     @property
@@ -89,12 +96,27 @@ class NativeSession(Session):
         finally:
             self._cache, self._lengths, self._real, self._lost_rows = before
 
+    def _begin(self, kept: int, document: int | None) -> None:
+        self._document = document
+
     def _read(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
-        if not self._dropped():
-            logits = self._forward(rows)
-            if progress is not None:
-                progress(self._lengths[0])
-            return logits
+        sizes, document = [max(map(len, rows))], self._document
+        self._document = None
+        if self._reader is not None:
+            sizes = self._reader.forwards(self._lengths, [len(row) for row in rows], document)
+            self._require_room(sizes)
+        at = 0
+        for size in sizes:
+            logits = self._read_part([row[at : at + size] for row in rows])
+            at += size
+            if progress is not None and progress(self._lengths[0]):
+                break
+        return logits
+
+    def _read_part(self, rows: list[list[int]]) -> Tensor:
+        even = self._reader is not None and len(set(self._kept())) == 1
+        if (even or not self._dropped()) and not any(self._masked()):
+            return self._forward(rows)
         self._require_all_rows()
         if len(set(map(len, rows))) > 1:
             raise ConfigError(
@@ -104,6 +126,20 @@ class NativeSession(Session):
         for tokens in zip(*rows, strict=True):
             logits = self._forward([[token] for token in tokens])
         return logits
+
+    def _require_room(self, sizes: list[int]) -> None:
+        """Before a forward that a CPU would be killed in."""
+        assert self._reader is not None
+        tokens = max(sizes)
+        needed = self._reader.forward_bytes(tokens)
+        cuda = self._device.type == "cuda"
+        free = free_bytes(self._device) if cuda else main_memory()
+        if needed and free is not None and needed > free:
+            raise ConfigError(
+                f"{self.method.name} computes the attention of each layer as a whole: "
+                f"{needed / 2**30:.1f} GiB for {tokens:,} tokens, and {free / 2**30:.1f} are free; "
+                "give it shorter prompts, or more memory."
+            )
 
     def _next(self, tokens: list[int], rows: list[int]) -> Tensor:
         padding = getattr(self.model.config, "pad_token_id", None) or 0
@@ -144,7 +180,7 @@ class NativeSession(Session):
                 "different length as one batch (padding could no longer be told from keys); use "
                 "batch_size=1."
             )
-        before = self._kept()
+        before = [keys - masked for keys, masked in zip(self._kept(), self._masked(), strict=True)]
         logits = self.model(
             input_ids=ids.to(self._device),
             position_ids=positions.to(self._device),
@@ -161,6 +197,12 @@ class NativeSession(Session):
         return logits[:, -1]
 
     def _read_all(self, tokens: list[int]) -> Iterator[Tensor]:
+        if self._reader is not None and self.method.selects(len(tokens)):
+            raise ConfigError(
+                f"{self.method.name} reads a prompt with full attention and drops keys behind it, "
+                "so that the likelihood of a text would be full attention's; score an answer "
+                "behind a prompt (answer_nll), or the text under another method."
+            )
         ids = torch.tensor([tokens], device=self._device)
         yield self.model(input_ids=ids, use_cache=True, past_key_values=self._cache).logits[0]
 
@@ -187,19 +229,29 @@ class NativeSession(Session):
     def _dropped(self) -> bool:
         return any(kept != self._real.shape[1] for kept in self._kept())
 
+    def _masked(self) -> list[float]:
+        """Keys that each layer holds and nothing attends to."""
+        return [0.0] * len(self._kept()) if self._reader is None else self._reader.masked()
+
     def _stored(self) -> list[Tensor]:
         parts = [getattr(x, name, None) for x in self._cache.layers for name in ("keys", "values")]
         return [part for part in parts if part is not None]
 
-    def _count(self, row: int, before: list[int], new: int) -> None:
+    def _count(self, row: int, before: list[float], new: int) -> None:
         length, after = self._lengths[row], self._kept()
-        before = before or [0] * len(after)  # the first forward makes the layers
+        before = before or [0.0] * len(after)  # the first forward makes the layers
         padding = int((~self._real[row]).sum())
-        attended = [kept + new - padding for kept in before]
-        kept = [min(held - padding, length) for held in after]
+        attended = [keys + new - padding for keys in before]
+        held = zip(after, self._masked(), strict=True)
+        kept = [min(keys - masked - padding, length) for keys, masked in held]
         self._layer_steps += len(after)
-        self._attended += sum(attended)
+        self._attended += round(sum(attended))
         self._partial += sum(keys < length for keys in attended)
-        if self.method.selects(length):
+        if self._must_drop(length):
             self._expected += len(after)
             self._kept_part += sum(keys < length for keys in kept)
+
+    def _must_drop(self, length: int) -> bool:
+        if self._reader is not None:
+            return self._reader.compresses
+        return self.method.selects(length)

@@ -36,6 +36,7 @@ class Session(SessionState):
         *,
         reuse_prefix: bool = False,
         max_new_tokens: int = 0,
+        document_tokens: int | None = None,
         progress: OnProgress | None = None,
     ) -> Tensor:
         """Read prompts from their beginning, chunk by chunk.
@@ -46,6 +47,8 @@ class Session(SessionState):
             reuse_prefix: a single prompt keeps the KV of what it shares with the previous one,
                 cut at a chunk boundary: the same bits as without.
             max_new_tokens: room to reserve behind the prompt.
+            document_tokens: of a single prompt, how many of its tokens stand before its question:
+                for methods that treat the two differently; others read the prompt as one.
             progress: of a single prompt: told after each forward how many of its tokens are read.
                 A true answer ends the reading there: the session then holds so much of the prompt
                 (`lengths`), and the same prompt with `reuse_prefix` goes on from it.
@@ -54,14 +57,22 @@ class Session(SessionState):
             logits [B, vocab] of each row's last token; of the last one read.
 
         Raises:
-            ConfigError: no tokens or unknown ones, a mask that is not left padding.
+            ConfigError: no tokens or unknown ones, a mask that is not left padding; a method that
+                cannot read this prompt.
         """
         self._require_open()
         rows = token_rows(input_ids, attention_mask, self._vocabulary)
         room = whole_number(max_new_tokens, "max_new_tokens", 0)
-        if progress is not None and len(rows) != 1:
-            raise ConfigError(f"progress is of a single prompt; found {len(rows)} of them.")
-        return self._prefill(rows, reuse_prefix, room, progress)
+        for name, given in (("progress", progress), ("document_tokens", document_tokens)):
+            if given is not None and len(rows) != 1:
+                raise ConfigError(f"{name} is of a single prompt; found {len(rows)} of them.")
+        if document_tokens is not None:
+            document_tokens = whole_number(document_tokens, "document_tokens", 0)
+            if document_tokens > len(rows[0]):
+                raise ConfigError(
+                    f"document_tokens are {document_tokens}, of a prompt of {len(rows[0])} tokens."
+                )
+        return self._prefill(rows, reuse_prefix, room, progress, document_tokens)
 
     @torch.inference_mode()
     def extend(
@@ -247,13 +258,14 @@ class Session(SessionState):
         reuse_prefix: bool,
         room: int,
         progress: OnProgress | None = None,
+        document: int | None = None,
     ) -> Tensor:
         kept = self._keep_prefix(rows, room) if reuse_prefix else 0
         if not kept:
             self._start(len(rows), max(map(len, rows)) + room)
         self._expect([len(row) for row in rows])
         self._forget()  # a prefill that is cut short leaves nothing to reuse
-        self._begin(kept)
+        self._begin(kept, document)
         self._logits = self._prefilled(rows, kept, progress)
         self._stats.reused_tokens += kept
         if len(rows) == 1:

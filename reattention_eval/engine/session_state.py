@@ -189,8 +189,9 @@ class SessionState(ABC):
     def _expect(self, lengths: list[int]) -> None:  # noqa: B027
         """Each row's prompt will have so many tokens."""
 
-    def _begin(self, kept: int) -> None:  # noqa: B027
-        """A prompt is going to be read of which `kept` tokens are there already."""
+    def _begin(self, kept: int, document: int | None) -> None:  # noqa: B027
+        """A prompt is going to be read of which `kept` tokens are there already; `document` of a
+        single one are its document, where that is known."""
 
     def _user_forwards(self) -> int:
         """How many forwards of the user's own took the cache."""

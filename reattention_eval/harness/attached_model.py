@@ -53,6 +53,7 @@ class AttachedModel:
         self.trained_window: int | None = None
         configure: Callable[[Any], Any] = self._configure
         if not tokenizer_only:
+            self.method.check_machine()
             configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel)
         if tensor_parallel > 1 and not tokenizer_only:
             loaded, self.tokenizer = load_split_model(

@@ -16,7 +16,7 @@ from reattention_eval.errors import ConfigError
 from reattention_eval.harness.arrow import long_texts
 
 # what an inferencer asks for; all else of a row stands in the column `facts`
-_ASKED = {"prompt": "", "system": "", "answer_prefix": "", "continuation": None}
+_ASKED = {"prompt": "", "system": "", "answer_prefix": "", "continuation": None, "question": None}
 
 
 class BenchmarkDataset(BaseDataset):

@@ -31,6 +31,7 @@ class LongContextGenInferencer(GenInferencer):
         chat_template: on or off for this dataset; None leaves it to the model.
         system: system turn for this dataset; without a chat template it opens the prompt.
         system_column: the same, sample by sample; an empty text is none.
+        question_column: the end of each prompt, behind its document.
         max_prompt_tokens: cut prompts to this many tokens, from the middle, as well as to the
             model's own max_seq_len.
         json_references: the references are JSON texts; predictions files hold what they say.
@@ -50,6 +51,7 @@ class LongContextGenInferencer(GenInferencer):
         chat_template: bool | None = None,
         system: str | None = None,
         system_column: str | None = None,
+        question_column: str | None = None,
         max_prompt_tokens: int | None = None,
         json_references: bool = False,
         dataset_facts: dict[str, Any] | None = None,
@@ -74,6 +76,7 @@ class LongContextGenInferencer(GenInferencer):
         self.chat_template = chat_template
         self.system = system
         self.system_column = system_column
+        self.question_column = question_column
         self.max_prompt_tokens = max_prompt_tokens
         self.json_references = json_references
         self.dataset_facts = plain(dataset_facts or {})
@@ -120,6 +123,7 @@ class LongContextGenInferencer(GenInferencer):
     ) -> list[Sample]:
         named = (
             self.prompt_column, self.system_column, self.answer_prefix_column, self.answer_column,
+            self.question_column,
         )  # fmt: skip
         for column in named:
             if column is not None and column not in rows.column_names:
@@ -141,12 +145,14 @@ class LongContextGenInferencer(GenInferencer):
                 answer=None if answer is None else str(answer),
                 chat_template=self.chat_template,
                 system=system or self.system,
+                question=question,
             )
-            for prompt, system, prefix, answer in zip(
+            for prompt, system, prefix, answer, question in zip(
                 prompts,
                 texts(self.system_column),
                 texts(self.answer_prefix_column),
                 texts(self.answer_column),
+                texts(self.question_column),
                 strict=True,
             )
         ]

@@ -88,7 +88,7 @@ def _check_method(method: Any) -> None:
     if not isinstance(method, Mapping):
         raise ConfigError(f"a method is {method!r:.60}; give a dictionary with its type.")
     try:
-        build_method(plain(method))
+        build_method(plain(method)).check_machine()
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, ReAttentionError):
             raise

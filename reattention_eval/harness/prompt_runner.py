@@ -109,10 +109,11 @@ class PromptRunner(AttachedModel):
     ) -> list[Output]:
         """Text and record of each sample; more than one sample runs as one left-padded batch.
 
-        The record: prompt_sha256, n_tokens, n_cut, head_ids, tail_ids, must_select (the prompt is
-        longer than what the method may leave whole; where it reads all prompts whole, tokens were
-        decoded behind such a one), new_tokens, answer_nll (mean per token, None
-        without an answer), batch_size, and the session's statistics of this call.
+        The record: prompt_sha256, n_tokens, n_cut, document_tokens (before the question; None where
+        that is not known), head_ids, tail_ids, must_select (the prompt is longer than what the
+        method may leave whole; where it reads all prompts whole, tokens were decoded behind such a
+        one), new_tokens, answer_nll (mean per token, None without an answer), batch_size, and the
+        session's statistics of this call.
         A sample alone keeps the cache of the prefix it shares with the one before it.
 
         Raises:
@@ -208,6 +209,7 @@ class PromptRunner(AttachedModel):
             answer_prefix=sample.answer_prefix,
             max_tokens=limit,
             shared=self._shared_tokens,
+            question=sample.question,
         )
 
     def _run_one(
@@ -221,7 +223,12 @@ class PromptRunner(AttachedModel):
             else []
         )
         ids = torch.tensor([prompt.input_ids], device=self.model.device)
-        session.prefill(ids, reuse_prefix=True, max_new_tokens=max(max_out_len, len(answer_ids)))
+        session.prefill(
+            ids,
+            reuse_prefix=True,
+            max_new_tokens=max(max_out_len, len(answer_ids)),
+            document_tokens=prompt.document_tokens,
+        )
         nll = session.answer_nll(answer_ids) if answer_ids else None
         tokens = session.generate(
             max_new_tokens=max_out_len,
@@ -264,9 +271,10 @@ class PromptRunner(AttachedModel):
             "prompt_sha256": prompt.sha256,
             "n_tokens": prompt.n_tokens,
             "n_cut": prompt.n_cut,
+            "document_tokens": prompt.document_tokens,
             "head_ids": prompt.head,
             "tail_ids": prompt.tail,
-            "must_select": self._must_select(prompt.n_tokens, len(new)),
+            "must_select": self.method.must_select(prompt.n_tokens, len(new)),
             "new_tokens": len(new),
             **facts,
             **self._figures(),
@@ -274,13 +282,6 @@ class PromptRunner(AttachedModel):
         if not self.method.selects(prompt.n_tokens + len(tokens)):
             record["layer_steps_selected"] = 0  # of a batch, what selected were other rows
         return Output(text, record)
-
-    def _must_select(self, prompt: int, new: int) -> bool:
-        """Whether the answer of so many tokens took a step that selects: the first token comes from
-        the prompt's own logits."""
-        if self.method.reads_whole:
-            return new > 1 and self.method.selects(prompt + 1)
-        return self.method.selects(prompt)
 
     def _figures(self) -> dict[str, Any]:
         """The session's statistics under the names that records give them.

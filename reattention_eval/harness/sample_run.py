@@ -125,8 +125,12 @@ class SampleRun:
             self.runner.fingerprint(), self.max_out_len, self.max_prompt_tokens,
             list(self.stop_words),
         ]  # fmt: skip
+        splits = self.runner.method.needs_document_end
         return [
-            digest([common, s.prompt, s.answer_prefix, s.answer, s.chat_template, s.system])
+            digest(
+                [common, s.prompt, s.answer_prefix, s.answer, s.chat_template, s.system]
+                + ([s.question] if splits else [])
+            )
             for s in samples
         ]
 

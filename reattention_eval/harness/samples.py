@@ -12,6 +12,7 @@ class Sample:
 
     Without a chat template its own `system` text stands in front of the prompt.
     `answer`, if given, is scored teacher forced before anything is generated.
+    `question` is the end of the prompt, behind the document that it asks about, where known.
     """
 
     prompt: str
@@ -19,6 +20,7 @@ class Sample:
     answer: str | None = None
     chat_template: bool | None = None
     system: str | None = None
+    question: str | None = None
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def _sample(row: Row, chat_template: bool) -> Sample:
         answer=row.get("continuation"),
         chat_template=chat_template,
         system=row.get("system") or None,
+        question=row.get("question"),
     )
 
 

@@ -4,11 +4,28 @@ To list them costs no import of torch: a method's file imports what computes whe
 """
 
 from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
+from reattention_eval.methods.eviction import (
+    H2O,
+    TOVA,
+    ExpectedAttention,
+    KeyDiff,
+    KVPress,
+    PyramidKV,
+    SnapKV,
+)
 from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.lm_infinite import LMInfinite
-from reattention_eval.methods.memory import KeepsIndex, forward_tokens, gathers, index_bytes
+from reattention_eval.methods.memory import (
+    KeepsIndex,
+    KeepsScores,
+    forward_tokens,
+    gathers,
+    index_bytes,
+    score_bytes,
+)
 from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.oracle import OracleTopK, OracleTopP
+from reattention_eval.methods.prompt_reader import PromptReader
 from reattention_eval.methods.quest import Quest
 from reattention_eval.methods.reattention import ReAttention
 from reattention_eval.methods.registry import (
@@ -25,9 +42,15 @@ from reattention_eval.methods.streaming_llm import StreamingLLM
 from reattention_eval.methods.text import method_of_text, text_of_method
 
 __all__ = [
+    "H2O",
+    "TOVA",
     "DynamicNTK",
+    "ExpectedAttention",
     "FullAttention",
+    "KVPress",
     "KeepsIndex",
+    "KeepsScores",
+    "KeyDiff",
     "LMInfinite",
     "LinearRope",
     "Method",
@@ -35,10 +58,13 @@ __all__ = [
     "NativeMethod",
     "OracleTopK",
     "OracleTopP",
+    "PromptReader",
+    "PyramidKV",
     "Quest",
     "ReAttention",
     "Repeats",
     "SelfExtend",
+    "SnapKV",
     "StreamingLLM",
     "ViewMethod",
     "YarnRope",
@@ -52,6 +78,7 @@ __all__ = [
     "method_of_text",
     "method_settings",
     "repeats_until",
+    "score_bytes",
     "sized",
     "text_of_method",
 ]

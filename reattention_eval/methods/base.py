@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from reattention_eval.attention import BandedView, PositionsView, ScoredView, Selection, View
     from reattention_eval.cache import RowCache
+    from reattention_eval.methods.prompt_reader import PromptReader
 
 KINDS: dict[str, tuple[type, str]] = {
     "int": (int, "a whole number"),
@@ -98,9 +99,25 @@ class Method(ABC):
         """True: prompts are read as full attention reads them; the method has its say behind."""
         return False
 
+    def must_select(self, prompt: int, new: int) -> bool:
+        """Whether an answer of `new` tokens behind a prompt of so many took a step that selects: its
+        first token comes from the prompt's own logits."""
+        if self.reads_whole:
+            return new > 1 and self.selects(prompt + 1)
+        return self.selects(prompt)
+
     @abstractmethod
     def reach(self, window: int) -> int | None:
         """Tokens it may read on a model trained to `window` tokens; None for any number."""
+
+    def check_machine(self) -> None:  # noqa: B027  (most methods need nothing more)
+        """Raise ConfigError where this machine lacks what the method needs; asked before a model
+        is loaded."""
+
+    @property
+    def needs_document_end(self) -> bool:
+        """Whether predictions depend on where a prompt's document ends and its question begins."""
+        return False
 
     def check(self, context_length: int) -> None:  # noqa: B027  (most methods fit any model)
         """Raise ConfigError where the method cannot serve a model trained to so many tokens."""
@@ -191,6 +208,9 @@ class NativeMethod(Method):
         return config
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model under the method inside the block; as it was behind it."""
-        yield
+    def applied(self, model: nn.Module) -> Iterator[PromptReader | None]:
+        """The model under the method inside the block; as it was behind it.
+
+        Yields who says how prompts are read, where that is not all rows in one forward.
+        """
+        yield None

@@ -15,6 +15,22 @@ class KeepsIndex(ABC):
         """Bytes kept beside the keys of one KV head, for a cache of `tokens` tokens."""
 
 
+class KeepsScores(ABC):
+    """Inherited by a method that may compute a forward's whole attention, every token's to every
+    other."""
+
+    @abstractmethod
+    def score_bytes(self, tokens: int, heads: int, itemsize: int) -> int:
+        """Bytes that takes of a layer, for a forward of `tokens` tokens; 0 where it does not."""
+
+
+def score_bytes(method: Method, tokens: int, heads: int, itemsize: int) -> int:
+    """See `KeepsScores.score_bytes`; 0 for a method that never does."""
+    if not isinstance(method, KeepsScores):
+        return 0
+    return method.score_bytes(tokens, heads, itemsize)
+
+
 def index_bytes(method: Method, tokens: int, head_dim: int) -> int:
     """See `KeepsIndex.index_bytes`; 0 for a method that keeps none."""
     return method.index_bytes(tokens, head_dim) if isinstance(method, KeepsIndex) else 0

@@ -15,6 +15,15 @@ from typing import Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods.base import BUDGET, MOST, Method, NativeMethod, ViewMethod
+from reattention_eval.methods.eviction import (
+    H2O,
+    TOVA,
+    ExpectedAttention,
+    KeyDiff,
+    KVPress,
+    PyramidKV,
+    SnapKV,
+)
 from reattention_eval.methods.full import FullAttention
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.native_full import NativeFull
@@ -30,7 +39,8 @@ _METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         ReAttention, FullAttention, StreamingLLM, LMInfinite, SelfExtend, DynamicNTK, LinearRope,
-        YarnRope, Quest, OracleTopK, OracleTopP, NativeFull,
+        YarnRope, Quest, OracleTopK, OracleTopP, NativeFull, SnapKV, H2O, PyramidKV, TOVA,
+        ExpectedAttention, KeyDiff, KVPress,
     )
 }  # fmt: skip
 

@@ -42,11 +42,16 @@ def test_plan_prints_every_method_and_the_longest_prompt() -> None:
         method = build_method(name)
         longest = largest_length(shape, method, Placement(), usable(80 * 2**30))
         (line,) = (row for row in result.output.splitlines() if f" {name} " in row)
-        assert f" {longest:,} " in line and " 16.0 " in line and "fits" in line
+        assert f" {longest:,} " in line and " 16.0 " in line
+        assert ("too much" if name == "h2o" else "fits") in line
     assert "8.03 billion parameters in bfloat16" in result.output
 
 
 def test_plan_ends_with_1_where_the_length_does_not_fit() -> None:
+    own = invoke(
+        "plan", "--model", MODEL, "--length", "131072", "--gpu-memory", "80", "--method", "h2o"
+    )
+    assert own.exit_code == 1
     words = ("plan", "--model", MODEL, "--length", "1048576", "--method", "reattention")
     result = invoke(*words, "--gpu-memory", "80")
     assert result.exit_code == 1

@@ -197,7 +197,7 @@ def test_the_forward_is_the_one_that_a_session_takes(rows: int, monkeypatch) -> 
         planned = prompt_forward(shape, method, 5000, place, memory, rows)
         size = ForwardSize(model, method.chunk_size)
         size._devices = {torch.device("cuda")}
-        monkeypatch.setattr(forward_size_module, "_free", lambda device, free=free: free)
+        monkeypatch.setattr(forward_size_module, "free_bytes", lambda device, free=free: free)
         assert size.choose(rows) == planned
         found.append(planned)
     assert found[0] == 32 < found[1] < found[3]

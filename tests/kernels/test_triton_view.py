@@ -17,7 +17,6 @@ from reattention_kernels.view import (
 
 pytest.importorskip("triton")
 from reattention_kernels.topk_keys.triton import interpreted
-from reattention_kernels.view import launch
 from reattention_kernels.view.launch import attend_view_triton, attend_whole_triton
 
 pytestmark = [

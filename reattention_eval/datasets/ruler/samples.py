@@ -39,6 +39,7 @@ class RulerSample:
     length: int
     index: int
     n_tokens: int
+    question: str  # the end of the prompt, behind the context
 
 
 def ruler_samples(
@@ -104,7 +105,10 @@ def ruler_samples(
         prompt, prefix, answers = shown(question)
         exact = asked.settings.get("haystack") == "essay"
         tokens = budget if exact else count(question)
-        out.append(RulerSample(prompt, prefix, answers, task, length, index, tokens))
+        made = RulerSample(
+            prompt, prefix, answers, task, length, index, tokens, asked.question(prompt)
+        )
+        out.append(made)
     return out
 
 

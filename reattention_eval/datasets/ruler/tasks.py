@@ -25,6 +25,11 @@ class RulerTask:
     max_out_len: int
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def question(self, prompt: str) -> str:
+        """The end of one of its prompts, behind the context."""
+        begins = self.template.partition("{context}")[2].partition("{")[0]
+        return prompt[prompt.rindex(begins) :]
+
 
 def _needles(
     name: str, haystack: str, keys: str, values: str, k: int = 1, v: int = 1, q: int = 1

@@ -33,6 +33,7 @@ def opencompass_dataset(job: Job) -> dict[str, Any]:
                 "system_column": "system",
                 "answer_prefix_column": "answer_prefix",
                 "answer_column": "continuation",
+                "question_column": "question",
                 "json_references": True,
                 "chat_template": asked.chat_template,
                 "max_out_len": asked.max_out_len,
