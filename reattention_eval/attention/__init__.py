@@ -3,7 +3,13 @@
 from reattention_eval.attention.banded_view import Band, BandedView
 from reattention_eval.attention.hook import Hook
 from reattention_eval.attention.model_parts import short_prompt, watched
-from reattention_eval.attention.policy import Selection, View, ViewPolicy, ViewsTogether
+from reattention_eval.attention.policy import (
+    ReadsQueries,
+    Selection,
+    View,
+    ViewPolicy,
+    ViewsTogether,
+)
 from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.row_lengths import RowStep
 
@@ -11,6 +17,7 @@ __all__ = [
     "Band",
     "BandedView",
     "Hook",
+    "ReadsQueries",
     "RowStep",
     "Selection",
     "View",

@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from reattention_eval.attention import Hook
+from reattention_eval.attention import Hook, ReadsQueries
 from reattention_eval.cache import LayerCache
 from reattention_eval.engine.fingerprint import model_fingerprint, same_rope
 from reattention_eval.engine.saved import SavedPrompt, read_about, read_file, write_folder
@@ -33,6 +33,11 @@ def save_hooked(
 ) -> None:
     """See `Session.save`."""
     _require_whole(model)
+    if isinstance(method, ReadsQueries):
+        raise ConfigError(
+            f"what {method.name} keeps beside the keys comes from the queries, which no cache "
+            "holds, and is not kept on disk; read the text again where it is needed."
+        )
     rows = [layer.row(0) for layer in hook.layers]
     length, like = rows[0].length, rows[0].key
     about = {

@@ -4,7 +4,9 @@ To list them costs no import of torch: a method's file imports what computes whe
 """
 
 from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
+from reattention_eval.methods.dca import DualChunkAttention
 from reattention_eval.methods.full import FullAttention
+from reattention_eval.methods.infllm import InfLLM
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.memory import KeepsIndex, forward_tokens, gathers, index_bytes
 from reattention_eval.methods.native_full import NativeFull
@@ -22,8 +24,10 @@ from reattention_eval.methods.streaming_llm import StreamingLLM
 from reattention_eval.methods.text import method_of_text, text_of_method
 
 __all__ = [
+    "DualChunkAttention",
     "DynamicNTK",
     "FullAttention",
+    "InfLLM",
     "KeepsIndex",
     "LMInfinite",
     "LinearRope",

@@ -15,7 +15,9 @@ from typing import Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
+from reattention_eval.methods.dca import DualChunkAttention
 from reattention_eval.methods.full import FullAttention
+from reattention_eval.methods.infllm import InfLLM
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.reattention import ReAttention
@@ -27,8 +29,8 @@ GROUP = "reattention_eval.methods"
 _METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        ReAttention, FullAttention, StreamingLLM, LMInfinite, SelfExtend, DynamicNTK, LinearRope,
-        YarnRope, NativeFull,
+        ReAttention, FullAttention, StreamingLLM, InfLLM, LMInfinite, SelfExtend,
+        DualChunkAttention, DynamicNTK, LinearRope, YarnRope, NativeFull,
     )
 }  # fmt: skip
 
