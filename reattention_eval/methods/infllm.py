@@ -73,20 +73,17 @@ class InfLLM(ViewMethod, KeepsIndex):
             f"a block of {self.block_size} tokens has no {self.representatives} representatives; "
             "lower representatives or raise block_size",
         )
-        if self.budget_tokens is not None:
-            self._check_kind("budget_tokens", "int")
-        if self.top_k is None:
-            least_budget = self._fixed + self.block_size
-            self.require(
-                self._tokens >= least_budget,
-                f"{self._tokens} tokens hold no block beside global_size {self.global_size}, "
-                f"local_size {self.local_size} and a block that is not whole yet; raise "
-                f"budget_tokens to at least {least_budget}, or lower local_size",
-            )
-
-    @property
-    def _tokens(self) -> int:
-        return BUDGET if self.budget_tokens is None else self.budget_tokens
+        if self.top_k is not None:
+            return
+        if self.budget_tokens is None:
+            object.__setattr__(self, "budget_tokens", BUDGET)  # one setting, however it is said
+        self._check_kind("budget_tokens", "int")
+        self.require(
+            self.blocks >= 1,
+            f"{self.budget_tokens} tokens hold no block beside global_size {self.global_size}, "
+            f"local_size {self.local_size} and a block that is not whole yet; raise budget_tokens "
+            f"to at least {self._fixed + self.block_size}, or lower local_size",
+        )
 
     @property
     def _fixed(self) -> int:
@@ -96,11 +93,13 @@ class InfLLM(ViewMethod, KeepsIndex):
     @property
     def blocks(self) -> int:
         """Blocks attended at most."""
-        return (self._tokens - self._fixed) // self.block_size if self.top_k is None else self.top_k
+        if self.top_k is not None:
+            return self.top_k
+        return ((self.budget_tokens or 0) - self._fixed) // self.block_size
 
     @property
     def budget(self) -> int:
-        return self._tokens if self.top_k is None else self._fixed + self.top_k * self.block_size
+        return self.budget_tokens or self._fixed + self.blocks * self.block_size
 
     @property
     def whole_until(self) -> int:
