@@ -15,6 +15,7 @@ from reattention_eval import attach
 from reattention_eval.attention.banded_view import attend_banded
 from reattention_eval.attention.rope import ViewRope, rotate_half_split
 from reattention_eval.cache import LayerCache, RowCache
+from reattention_eval.cli.ask import Wishes, ask
 from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.methods import InfLLM, build_method, index_bytes, method_of_text
 
@@ -207,7 +208,14 @@ def test_a_session_is_not_kept_on_disk(tmp_path):
         session.prefill(random_prompt(20))
         with pytest.raises(ConfigError, match=r"infllm keeps beside the keys .* not kept on disk"):
             session.save(tmp_path / "kept")
-        assert not (tmp_path / "kept").exists()
+    text = tmp_path / "text.txt"
+    text.write_text("a b c")
+    wishes = Wishes(
+        text, None, None, "infllm", 8, tmp_path / "kept", None, "auto", "cpu", "utf-8"
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="is not kept on disk"):  # before a model is loaded
+        ask(wishes)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_papers_settings_and_budgets():
