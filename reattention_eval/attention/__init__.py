@@ -4,7 +4,13 @@ from reattention_eval.attention.banded_view import Band, BandedView
 from reattention_eval.attention.chosen_keys import PositionsView, ScoredView
 from reattention_eval.attention.hook import Hook
 from reattention_eval.attention.model_parts import short_prompt, watched
-from reattention_eval.attention.policy import Selection, View, ViewPolicy, ViewsTogether
+from reattention_eval.attention.policy import (
+    ReadsQueries,
+    Selection,
+    View,
+    ViewPolicy,
+    ViewsTogether,
+)
 from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.row_lengths import RowStep
 
@@ -13,6 +19,7 @@ __all__ = [
     "BandedView",
     "Hook",
     "PositionsView",
+    "ReadsQueries",
     "RowStep",
     "ScoredView",
     "Selection",

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from reattention_eval.attention.attend_parts import JoinedParts
 from reattention_eval.attention.rope import ViewRope
-from reattention_eval.attention.sliding_attention import attend_masked
 from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
+
+PART = 32_768  # keys of a band attended in one call
 
 
 class Band(NamedTuple):
@@ -98,31 +99,20 @@ def attend_banded(
 
     The frequencies are those of max(view.extent, length) tokens.
 
-    Every band has dimensions of its own: queries are as wide as all bands side by side, a key is 0
-    outside of its band's, so that one fused attention makes the scores and their one softmax. A KV
-    head at a time, so that the copies of a long cache stay small.
+    Each band, up to PART keys of it at a time, is an attention of its own, and they are joined by
+    the logarithms of their sums: no copy of keys, no mask and no score outgrows a part.
     """
-    (h, _, d), kv_heads, bands = query.shape, row.key.shape[0], view.bands
-    group, wide = h // kv_heads, len(bands) * d
-    mask = torch.cat([_seen(band) for band in bands], 1)
-    out = torch.empty_like(query)
-    for head in range(kv_heads):
-        part, one = slice(head * group, (head + 1) * group), slice(head, head + 1)
-        held = RowCache(row.key[one], row.value[one])
-        queries, keys, values = [], [], []
-        for i, band in enumerate(bands):
-            key, value = held.gather(band.positions)
+    joined = JoinedParts(query)
+    for band in view.bands:
+        for start in range(0, len(band.positions), PART):
+            keys = slice(start, start + PART)
+            part = band._replace(positions=band.positions[keys], places=band.places[keys])
+            key, value = row.gather(part.positions)
             q, key = rope.rotate_places(
-                query[part], key, band.places, band.query_places, view.extent, length
+                query, key, part.places, part.query_places, view.extent, length
             )
-            queries.append(q)
-            keys.append(F.pad(key, (i * d, wide - d - i * d)))
-            values.append(value)
-        # values as wide as keys: what fused kernels take
-        value = F.pad(torch.cat(values, 1), (0, wide - d))
-        answer = attend_masked(torch.cat(queries, -1), torch.cat(keys, 1), value, scale, mask)
-        out[part] = answer[..., :d]
-    return out
+            joined.add(q, key, value, scale, _seen(part))
+    return joined.answer().to(query.dtype)
 
 
 def _seen(band: Band) -> Tensor:

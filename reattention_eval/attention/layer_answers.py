@@ -12,7 +12,7 @@ from reattention_eval.attention.chosen_answers import ChosenAnswers
 from reattention_eval.attention.chunk_groups import ChunkGroup, group_chunks
 from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.model_parts import AttentionLayer
-from reattention_eval.attention.policy import ViewPolicy
+from reattention_eval.attention.policy import ReadsQueries, ViewPolicy
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.view_answers import ViewAnswers
 from reattention_eval.attention.whole_answers import WholeAnswers
@@ -147,13 +147,24 @@ class LayerAnswers:
             else:  # their heads lie apart in `out`
                 answer = self._whole.answer(layer, row, q, k, v, scale, group, self.policy, rows)
                 out.copy_(answer.view(out.shape))
+            self._show(layer, row, query, group)
             return
         if not self.policy.renumbers:
             self._chosen.answer(self.policy, layer, row, query, key, value, scale, out, group)
             return
         held = cache.append(row, key.flatten(0, 1), value.flatten(0, 1), rows)
+        self._show(layer, row, query, group)
         for i in range(rows):
             if cache.repeated is not None:
                 self._views.one(self.policy, layer, row, held, query[i], scale, group.place, out[i])
             else:
                 self._views.answer(self.policy, layer, row + i, query[i], scale, out[i], group)
+
+    def _show(self, layer: int, row: int, query: Tensor, group: ChunkGroup) -> None:
+        """The chunks to a policy that reads queries; their keys are in the cache."""
+        if not isinstance(self.policy, ReadsQueries) or self._parts.layers[layer].window:
+            return
+        for i, rows_query in enumerate(query):
+            for _, part, n in group.chunks(self.policy.chunk_size):
+                held = self._parts.caches[layer].beginning(row + i, n)
+                self.policy.read_queries(held, rows_query[:, part])

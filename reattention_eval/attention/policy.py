@@ -171,3 +171,13 @@ class ViewsTogether(Protocol):
             query: [C, H, T, D], un-rotated.
         """
         ...
+
+
+@runtime_checkable
+class ReadsQueries(Protocol):
+    """What a policy may offer besides: it is shown every chunk that it answers, whether or not it
+    has a view of its own of it, once and in order, before it is asked for the view."""
+
+    def read_queries(self, row: RowCache, query: Tensor) -> None:
+        """As for `view`."""
+        ...

@@ -1,5 +1,5 @@
-"""Attention under a mask: of layers that see a sliding window, the model's own whatever the
-method, and of views that no triangle describes."""
+"""Attention under a mask, of layers that see a sliding window: the model's own whatever the
+method."""
 
 from __future__ import annotations
 

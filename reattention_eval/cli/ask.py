@@ -21,7 +21,7 @@ from reattention_eval.cli.reading import Reading
 from reattention_eval.cli.text_file import read_text
 from reattention_eval.document_prompt import DocumentPrompt
 from reattention_eval.engine import Session, attach
-from reattention_eval.engine.save_hooked import check_method, read_prompt
+from reattention_eval.engine.save_hooked import check_method, check_savable, read_prompt
 from reattention_eval.engine.saved import check_target
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method, ReAttention, ViewMethod, build_method, method_of_text
@@ -65,6 +65,8 @@ def ask(wishes: Wishes) -> int:
     if wishes.save:
         check_target(wishes.save.expanduser())
     method = _method(wishes, saved)
+    if wishes.save:
+        check_savable(method)
     if wishes.load:
         check_method(wishes.load, saved, method)
     name = wishes.model or saved.get("model") or DEFAULT_MODEL

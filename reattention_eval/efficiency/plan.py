@@ -20,6 +20,7 @@ from reattention_eval.methods import (
     index_bytes,
     score_bytes,
 )
+from reattention_eval.methods.compiled import kernel_settings
 from reattention_eval.methods.forward_size import forward_size, token_values
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
@@ -156,7 +157,7 @@ def _workspace(
     view = min(method.budget or tokens, tokens)
     gathered = view * kv_heads * shape.head_dim * _VIEW_COPIES if gathers(method) else 0
     mask = 0 if placement.on_gpu else chunk * (view + view // 4)
-    top_k = int(method.settings().get("top_k", 0))
+    top_k = int((kernel_settings(method) or {}).get("top_k", 0))  # keys that every query names
     candidates = top_k * chunk * heads * _CANDIDATE_BYTES
     logits = rows * shape.vocabulary * _LOGIT_BYTES
     libraries = _LIBRARIES if placement.on_gpu else 0

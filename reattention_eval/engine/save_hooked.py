@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from reattention_eval.attention import Hook
+from reattention_eval.attention import Hook, ReadsQueries
 from reattention_eval.cache import LayerCache
 from reattention_eval.engine.fingerprint import model_fingerprint, same_rope
 from reattention_eval.engine.saved import SavedPrompt, read_about, read_file, write_folder
@@ -33,6 +33,7 @@ def save_hooked(
 ) -> None:
     """See `Session.save`."""
     _require_whole(model)
+    check_savable(method)
     rows = [layer.row(0) for layer in hook.layers]
     length, like = rows[0].length, rows[0].key
     about = {
@@ -54,6 +55,15 @@ def save_hooked(
 
     size = sum(2 * row.key.numel() * row.key.element_size() for row in rows)
     write_folder(folder, about, parts(), size + 8 * len(kept.prompt))
+
+
+def check_savable(method: Method) -> None:
+    """Raise ConfigError for a method of which no cache holds all that it keeps; needs no model."""
+    if isinstance(method, ReadsQueries):
+        raise ConfigError(
+            f"what {method.name} keeps beside the keys comes from the queries, which no cache "
+            "holds, and is not kept on disk; read the text again where it is needed."
+        )
 
 
 def check_saved(folder: Path, model: nn.Module, hook: Hook, method: Method) -> dict[str, Any]:

@@ -214,7 +214,8 @@ class Session(SessionState):
 
         Raises:
             ConfigError: nothing was read, several rows, a native method (its cache is the model's
-                own), a model spread over processes, a folder that holds something else.
+                own), one that keeps what comes from the queries (infllm), a model spread over
+                processes, a folder that holds something else.
             DataError: too little room on the disk, or it does not take the files.
         """
         self._require_open()

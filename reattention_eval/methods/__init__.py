@@ -4,6 +4,7 @@ To list them costs no import of torch: a method's file imports what computes whe
 """
 
 from reattention_eval.methods.base import Method, NativeMethod, ViewMethod
+from reattention_eval.methods.dca import DualChunkAttention
 from reattention_eval.methods.eviction import (
     H2O,
     TOVA,
@@ -14,6 +15,7 @@ from reattention_eval.methods.eviction import (
     SnapKV,
 )
 from reattention_eval.methods.full import FullAttention
+from reattention_eval.methods.infllm import InfLLM
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.memory import (
     KeepsIndex,
@@ -44,9 +46,11 @@ from reattention_eval.methods.text import method_of_text, text_of_method
 __all__ = [
     "H2O",
     "TOVA",
+    "DualChunkAttention",
     "DynamicNTK",
     "ExpectedAttention",
     "FullAttention",
+    "InfLLM",
     "KVPress",
     "KeepsIndex",
     "KeepsScores",

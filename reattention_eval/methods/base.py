@@ -100,8 +100,8 @@ class Method(ABC):
         return False
 
     def must_select(self, prompt: int, new: int) -> bool:
-        """Whether an answer of `new` tokens behind a prompt of so many took a step that selects: its
-        first token comes from the prompt's own logits."""
+        """Whether an answer of `new` tokens behind a prompt of so many took a step that selects:
+        the first token comes from the prompt's own logits."""
         if self.reads_whole:
             return new > 1 and self.selects(prompt + 1)
         return self.selects(prompt)

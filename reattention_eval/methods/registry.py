@@ -15,6 +15,7 @@ from typing import Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods.base import BUDGET, MOST, Method, NativeMethod, ViewMethod
+from reattention_eval.methods.dca import DualChunkAttention
 from reattention_eval.methods.eviction import (
     H2O,
     TOVA,
@@ -25,6 +26,7 @@ from reattention_eval.methods.eviction import (
     SnapKV,
 )
 from reattention_eval.methods.full import FullAttention
+from reattention_eval.methods.infllm import InfLLM
 from reattention_eval.methods.lm_infinite import LMInfinite
 from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.oracle import OracleTopK, OracleTopP
@@ -38,9 +40,9 @@ GROUP = "reattention_eval.methods"
 _METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        ReAttention, FullAttention, StreamingLLM, LMInfinite, SelfExtend, DynamicNTK, LinearRope,
-        YarnRope, Quest, OracleTopK, OracleTopP, NativeFull, SnapKV, H2O, PyramidKV, TOVA,
-        ExpectedAttention, KeyDiff, KVPress,
+        ReAttention, FullAttention, StreamingLLM, InfLLM, LMInfinite, SelfExtend,
+        DualChunkAttention, DynamicNTK, LinearRope, YarnRope, Quest, OracleTopK, OracleTopP,
+        NativeFull, SnapKV, H2O, PyramidKV, TOVA, ExpectedAttention, KeyDiff, KVPress,
     )
 }  # fmt: skip
 

@@ -42,7 +42,8 @@ def test_plan_prints_every_method_and_the_longest_prompt() -> None:
         method = build_method(name)
         longest = largest_length(shape, method, Placement(), usable(80 * 2**30))
         (line,) = (row for row in result.output.splitlines() if f" {name} " in row)
-        assert f" {longest:,} " in line and " 16.0 " in line
+        cache = " 16.9 " if name == "infllm" else " 16.0 "  # which keeps sums beside the keys
+        assert f" {longest:,} " in line and cache in line
         assert ("too much" if name == "h2o" else "fits") in line
     assert "8.03 billion parameters in bfloat16" in result.output
 

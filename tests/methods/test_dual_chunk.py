@@ -1,0 +1,138 @@
+"""Dual chunk attention against a loop over pairs of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from naive_distances import NaiveDistances, attend_pairs
+from test_distance_rules import ExactRotary, close
+from tiny_models import random_prompt, tiny_model
+
+from reattention_eval import attach
+from reattention_eval.attention.banded_view import attend_banded
+from reattention_eval.attention.rope import ViewRope, rotate_half_split
+from reattention_eval.cache import RowCache
+from reattention_eval.errors import ConfigError
+from reattention_eval.methods import DualChunkAttention, build_method
+
+# (segment, window): three quarters, one token between, half and more, segments of one token
+CASES = [(6, 8), (7, 8), (4, 11), (9, 14), (1, 4)]
+RATIOS = [(2, 2), (6, 2), (4, 1), (7, 1)]
+
+
+def dual_chunk(size, window):
+    def distance(i, j):
+        between = i // size - j // size
+        if between == 0:
+            place = i % size
+        elif between == 1:
+            place = min(size + i % size, window - 1)
+        else:
+            place = window - 1
+        return place - j % size
+
+    return distance
+
+
+PAIRED = [(case, RATIOS[i % len(RATIOS)]) for i, case in enumerate(CASES)]
+REST = [(case, ratio) for case in CASES for ratio in RATIOS if (case, ratio) not in PAIRED]
+
+
+@pytest.mark.parametrize(
+    ("case", "ratio"), [*PAIRED, *(pytest.param(*one, marks=pytest.mark.slow) for one in REST)],
+    ids=str,
+)  # fmt: skip
+def test_random_tensors_against_pairs(case, ratio):
+    heads, kv_heads = ratio
+    dim, rotary, rule = 8, ExactRotary(8), dual_chunk(*case)
+    rope, scale = ViewRope(rotary, rotate_half_split), 0.7
+    generator = torch.Generator().manual_seed(heads)
+    method = DualChunkAttention(*case, chunk_size=5)
+    for n, t in ((9, 2), (15, 5), (31, 5), (33, 3), (37, 1)):
+        if not method.selects(n):
+            continue
+        query, key, value = (
+            torch.randn(h, m, dim, dtype=torch.float64, generator=generator)
+            for h, m in ((heads, t), (kv_heads, n), (kv_heads, n))
+        )
+        row = RowCache(key, value)
+        view = method.view(row, query)
+        view.check(method.name, row, query)
+        found = attend_banded(rope, view, row, query, scale)
+        for h in range(heads):
+            kv = h // (heads // kv_heads)
+            for s in range(t):
+                expected = attend_pairs(
+                    query[h, s], key[kv], value[kv], n - t + s, rule, rotary.turn, scale
+                )
+                torch.testing.assert_close(found[h, s], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("case", "heads", "kv_heads"), [(CASES[0], 6, 2), (CASES[2], 7, 1)], ids=str
+)
+def test_models_against_pairs(case, heads, kv_heads):
+    """The prompt in chunks of any size and two decoded tokens; all keys are counted as read."""
+    model = tiny_model(heads=heads, kv_heads=kv_heads)
+    prompt = random_prompt(33)
+    naive = NaiveDistances(model, dual_chunk(*case))
+    expected = [naive.chunk([token]) for token in [*prompt[0].tolist(), 5, 71]][32:]
+    method = DualChunkAttention(*case)
+    for size in (5, 33):
+        with attach(model, replace(method, chunk_size=size)) as session:
+            close(session.prefill(prompt)[0], expected[0])
+            for token, wanted in zip((5, 71), expected[1:], strict=True):
+                close(session.decode(torch.tensor([[token]]))[0], wanted)
+            ends = [*range(size, 33, size), 33, 34, 35]
+            stats = session.stats
+            assert stats.layer_steps_selected == 2 * sum(method.selects(n) for n in ends)
+            assert stats.mean_view == pytest.approx(sum(ends) / len(ends))
+
+
+def test_batch_with_padding_and_another_method_between():
+    model, method = tiny_model(), DualChunkAttention(6, 8, chunk_size=5)
+    lengths, prompts = (28, 11, 1), random_prompt(28, rows=3)
+    mask = torch.tensor([[0] * (28 - n) + [1] * n for n in lengths])
+
+    def logits(one):
+        with attach(model, one) as session:
+            return session.prefill(prompts, attention_mask=mask)
+
+    found = logits(method)
+    for row, n in enumerate(lengths):
+        naive = NaiveDistances(model, dual_chunk(6, 8))
+        for token in prompts[row, 28 - n :].tolist():
+            expected = naive.chunk([token])
+        close(found[row], expected)
+    assert not torch.equal(logits(DualChunkAttention(4, 11, chunk_size=5)), found)
+    assert torch.equal(logits(method), found)
+
+
+@pytest.mark.parametrize(("case", "n"), [((40, 50), 39), ((30, 40), 40), ((20, 60), 40)], ids=str)
+def test_full_attention_up_to_the_window(case, n):
+    """Within a segment, and as far as the next one counts true distances."""
+    model, prompt = tiny_model(), random_prompt(n)
+    method = DualChunkAttention(*case, chunk_size=7)
+    assert not method.selects(n)
+    with attach(model, method) as session:
+        close(session.prefill(prompt)[0], model(prompt).logits[0, -1])
+    distance = dual_chunk(*case)
+    pairs = [(i, j) for i in range(method.whole_until + 1) for j in range(i + 1)]
+    assert {i for i, j in pairs if distance(i, j) != i - j} == {method.whole_until}
+
+
+def test_refusals():
+    assert DualChunkAttention().reach(8192) is None
+    DualChunkAttention().check(8192)
+    with pytest.raises(ConfigError, match=r"window_size 8192 is larger than .* 4096; lower it"):
+        DualChunkAttention().check(4096)
+    for settings, message in [
+        (dict(segment_size=0), "segment_size must be at least 1, found 0"),
+        (dict(segment_size=8192), "8192 must be below window_size 8192.*lower segment_size"),
+        (dict(segment_size=6144.0), "segment_size must be a whole number"),
+        (dict(chunks=3), "dca has no setting chunks; there are: chunk_size, segment_size"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            build_method(dict(type="dca", **settings))
