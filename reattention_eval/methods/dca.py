@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.base import BEYOND, ViewMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,7 @@ class DualChunkAttention(ViewMethod):
 
     name: ClassVar[str] = "dca"
     source: ClassVar[str] = "An et al., ICML 2024, arXiv 2402.17463"
+    family: ClassVar[str] = BEYOND
     segment_size: int = 6144
     window_size: int = 8192
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods.base import NativeMethod
+from reattention_eval.methods.base import EVICTION, NativeMethod
 from reattention_eval.methods.kvpress_library import check_kvpress, make_press
 from reattention_eval.methods.memory import KeepsScores
 
@@ -39,7 +39,7 @@ class Eviction(NativeMethod, KeepsScores):
             by default, so that prompts must say where their document ends.
     """
 
-    family: ClassVar[str] = "eviction, inside the trained window"
+    family: ClassVar[str] = EVICTION
     budget_meaning: ClassVar[str] = "keys kept behind the prompt, a mean over layers"
     needs: ClassVar[str] = "kvpress 0.5.5, transformers 4.57"
     budget_tokens: int = 8192

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from reattention_eval.methods.base import ViewMethod
+from reattention_eval.methods.base import BEYOND, ViewMethod
 from reattention_eval.methods.memory import KeepsIndex
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class InfLLM(ViewMethod, KeepsIndex):
 
     name: ClassVar[str] = "infllm"
     source: ClassVar[str] = "Xiao et al., NeurIPS 2024, arXiv 2402.04617"
+    family: ClassVar[str] = BEYOND
+    budget_meaning: ClassVar[str] = (
+        "global_size + local_size + top_k x block_size, and a block that is not whole"
+    )
     global_size: int = 32
     local_size: int = 4096
     block_size: int = 32

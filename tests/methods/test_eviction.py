@@ -229,7 +229,7 @@ def test_full_attention_before_and_after_is_the_same():
             assert not torch.equal(ours(session, prompt, 2)[-1], before[2])
         assert held(model) == there
         assert all(map(torch.equal, full(), before))
-        assert dict(ALL_ATTENTION_FUNCTIONS) == FUNCTIONS
+        assert {name: ALL_ATTENTION_FUNCTIONS[name] for name in FUNCTIONS} == FUNCTIONS
     with (
         pytest.raises(ConfigError, match=r"SnapKVPress cannot do this .AssertionError: Query leng"),
         attach(model, dict(type="kvpress", press="SnapKVPress", budget_tokens=20)) as session,
