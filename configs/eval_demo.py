@@ -21,8 +21,8 @@ with read_base():
 
 plan = dict(
     benchmark="needle",
-    lengths=[6144, 12288],
-    depths=[10, 30, 50, 70, 90],
+    lengths=[4096, 10240],
+    depths=[10, 50, 90],
     repeats=1,
 )
 
