@@ -11,6 +11,7 @@ from reattention_eval.attention.answer_parts import AnswerParts
 from reattention_eval.attention.chosen_answers import ChosenAnswers
 from reattention_eval.attention.chunk_groups import ChunkGroup, group_chunks
 from reattention_eval.attention.counts import Counts
+from reattention_eval.attention.last_views import LastViews
 from reattention_eval.attention.model_parts import AttentionLayer
 from reattention_eval.attention.policy import ReadsQueries, ViewPolicy
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
@@ -56,6 +57,11 @@ class LayerAnswers:
         """Go back to an earlier moment's counters."""
         self._parts.counter.set(counts.host)
         self._parts.fused.set_counts(counts.on_devices)
+
+    @property
+    def views(self) -> LastViews:
+        """What each layer attended to at last."""
+        return self._parts.views
 
     @property
     def layer_steps(self) -> int:

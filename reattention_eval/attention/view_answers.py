@@ -71,6 +71,7 @@ class ViewAnswers:
             q, into = (x[:, part].unflatten(1, (-1, size)).transpose(0, 1) for x in (query, out))
             held = cache.beginning(row, ends[-1], self._on_device(ends, query.device))
             view = policy.views(held, q)
+            self._parts.views.note(layer, row, view, ends[-1])
             place = group.place + first
             rope = self._parts.layers[layer].rope
             if self._parts.fused.attend(rope, view, held, q, scale, place, into) is None:
@@ -108,6 +109,7 @@ class ViewAnswers:
             self._parts.counter.add(place, 1, view_tokens=held.capacity)
             self._whole.of_all(layer, held, query, scale, whole, policy.chunk_size, out)
             return
+        self._parts.views.note(layer, row, view, held.length)
         if isinstance(view, BandedView):
             view.check(policy.name, held, query)
             self._parts.counter.add(place, 1, 1, view.keys)

@@ -146,14 +146,24 @@ def doctor() -> None:
 @app.command()
 @readable_errors
 def report(
-    work_dir: Annotated[
-        Path, typer.Argument(help="A run's directory, or the one that holds runs.")
+    runs: Annotated[
+        list[Path], typer.Argument(help="A run's directory, or the one that holds runs; several.")
     ],
+    html: Annotated[
+        bool, typer.Option("--html", help="Also report.html: one file, opens from disk.")
+    ] = False,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the report, RUN/report if left out, report of several runs."),
+    ] = None,
 ) -> None:
-    """Make a run's tables and heat map again, from its files."""
-    from reattention_eval.report import build_report, latest_work_dir
+    """Make tables and pictures again from the files of one run, or of several side by side."""
+    from reattention_eval.report import build_joint_report, build_report, latest_work_dir
 
-    made = build_report(latest_work_dir(work_dir))
+    if len(runs) == 1 and into is None:
+        made = build_report(latest_work_dir(runs[0]), page=html)
+    else:
+        made = build_joint_report(runs, into or Path("report"), page=html)
     show_report(made)
     if made.problems:
         raise typer.Exit(FAILED)

@@ -11,9 +11,11 @@ from typing import ParamSpec, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from reattention_eval.errors import ReAttentionError
 from reattention_eval.report import Report
+from reattention_eval.report.shown import Shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,9 +59,9 @@ def show_report(report: Report) -> None:
         out.print(heading, style="bold", markup=False)
         table = Table()
         for i, column in enumerate(header):
-            table.add_column(column, justify="right" if i else "left", overflow="fold")
+            table.add_column(Text(column), justify="right" if i else "left", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(_cell, row))
         out.print(table)
     out.print(report.sentence, soft_wrap=True, markup=False)
     for note in report.notes:
@@ -69,3 +71,14 @@ def show_report(report: Report) -> None:
         out.print(str(path.resolve()), soft_wrap=True, markup=False)
     for problem in report.problems:
         err.print(f"problem: {problem}", style="red", soft_wrap=True, markup=False)
+
+
+# what stands in the place of a figure
+_STYLES = {"failed": "bold red", "missing": "dim", "unfinished": "dim"}
+
+
+def _cell(word: str) -> Text:
+    """Text, never markup: a name may hold anything."""
+    if not isinstance(word, Shown):
+        return Text(word)
+    return Text(word, style="bold" if word.best else _STYLES.get(word.state, ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +83,12 @@ class HookedSession(Session):
 
     def check_selected(self) -> None:
         self._hook.check_selected()
+
+    @contextmanager
+    def watching_views(self) -> Iterator[Callable[[], list[list[int]]]]:
+        """As said."""
+        with self._hook.answers.views.watching() as views:
+            yield lambda: views.spans(len(self._hook.layers))
 
     def _empty(self) -> None:
         self._hook.rewind([0] * len(self.lengths))

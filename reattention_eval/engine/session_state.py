@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -81,6 +81,13 @@ class SessionState(ABC):
     @abstractmethod
     def check_selected(self) -> None:
         """Raise SelectionError if a step that had to select keys did not."""
+
+    @contextmanager
+    def watching_views(self) -> Iterator[Callable[[], list[list[int]]]]:
+        """What is yielded tells, for each layer, the positions that the last chunk read inside
+        attended to, as [start, end, start, end, ...] without the ends; empty for a layer that
+        attended to all there was, and where the method has no views. Of a single prompt."""
+        yield list
 
     def _require_open(self) -> None:
         if self._closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -113,7 +114,8 @@ class PromptRunner(AttachedModel):
         that is not known), head_ids, tail_ids, must_select (the prompt is longer than what the
         method may leave whole; where it reads all prompts whole, tokens were decoded behind such a
         one), new_tokens, answer_nll (mean per token, None without an answer), batch_size, and the
-        session's statistics of this call.
+        session's statistics of this call; with `keep_views`, `attended`
+        (`Session.watching_views`).
         A sample alone keeps the cache of the prefix it shares with the one before it.
 
         Raises:
@@ -223,12 +225,13 @@ class PromptRunner(AttachedModel):
             else []
         )
         ids = torch.tensor([prompt.input_ids], device=self.model.device)
-        session.prefill(
-            ids,
-            reuse_prefix=True,
-            max_new_tokens=max(max_out_len, len(answer_ids)),
-            document_tokens=prompt.document_tokens,
-        )
+        with session.watching_views() if sample.keep_views else nullcontext(list) as views:
+            session.prefill(
+                ids,
+                reuse_prefix=True,
+                max_new_tokens=max(max_out_len, len(answer_ids)),
+                document_tokens=prompt.document_tokens,
+            )
         nll = session.answer_nll(answer_ids) if answer_ids else None
         tokens = session.generate(
             max_new_tokens=max_out_len,
@@ -236,7 +239,10 @@ class PromptRunner(AttachedModel):
             stop=stop_rule(self.tokenizer, words),
         )
         session.check_selected()
-        return self._output(prompt, tokens[0].tolist(), words, answer_nll=nll, batch_size=1)
+        facts: dict[str, Any] = {"attended": kept} if any(kept := views()) else {}
+        return self._output(
+            prompt, tokens[0].tolist(), words, answer_nll=nll, batch_size=1, **facts
+        )
 
     def _run_batch(
         self, prompts: Sequence[PreparedPrompt], max_out_len: int, words: list[str]

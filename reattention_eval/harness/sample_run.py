@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,12 @@ class SampleRun:
     ) -> Iterator[tuple[int, Output | str]]:
         """Outputs of a batch, or reasons."""
 
+        # needles go through the depths: one at neither end
+        middle = len(self.facts.get("depths") or samples) // 2
+
         def run(some: Sequence[int]) -> list[Output]:
             return self.runner.run(
-                [samples[i] for i in some],
+                [replace(samples[i], keep_views=i == middle) for i in some],
                 self.max_out_len,
                 stop_words=self.stop_words,
                 max_prompt_tokens=self.max_prompt_tokens,

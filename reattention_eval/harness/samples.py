@@ -13,6 +13,8 @@ class Sample:
     Without a chat template its own `system` text stands in front of the prompt.
     `answer`, if given, is scored teacher forced before anything is generated.
     `question` is the end of the prompt, behind the document that it asks about, where known.
+    `keep_views`: the record keeps what the prompt's last chunk attended to, layer by layer; not for
+    samples that run together.
     """
 
     prompt: str
@@ -21,6 +23,7 @@ class Sample:
     chat_template: bool | None = None
     system: str | None = None
     question: str | None = None
+    keep_views: bool = False
 
 
 @dataclass(frozen=True)

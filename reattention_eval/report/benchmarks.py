@@ -2,259 +2,215 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from reattention_eval.report.labels import method_labels, model_name
-from reattention_eval.report.records import failed
-from reattention_eval.report.run import Cell
-from reattention_eval.report.tables import (
-    Grid,
-    absent_words,
+from reattention_eval.report.frame import (
+    FIGURES,
+    GROUPS,
+    TASKS,
+    Figure,
+    Frame,
+    Row,
+    tasks_of,
+)
+from reattention_eval.report.measures import (
     count_words,
+    figures_of,
     metrics,
-    selection,
     selection_words,
 )
+from reattention_eval.report.places import Place, places
+from reattention_eval.report.records import failed
+from reattention_eval.report.run import Cell
+from reattention_eval.report.samples import PART, figure_interval
+from reattention_eval.report.shown import Shown
+from reattention_eval.report.tables import (
+    INTERVAL,
+    Grid,
+    csv_text,
+    interval_columns,
+    interval_words,
+    shown_absent,
+    shown_figure,
+    titled,
+)
 
-# the figures that stand for a task, and what a reader calls them
-FIGURES = {
-    "score": "official score",
-    "opencompass_score": "OpenCompass's score",
-    "answer_nll": "answer NLL per token (lower is better)",
-}
 COLUMNS = ("model", "method", "benchmark", "length", "figure", "average of", "tasks", "value",
            "n_selected", "selected_share")  # fmt: skip
 # a benchmark with more tasks gets its averages in a table of their own
 _FEW = 6
-TASKS, GROUPS = "all tasks", "all groups"
-# a task's official score on a part of its samples: score_easy
-PART = "score_"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a dataset stands: its benchmark, prompt length, task and the task's group."""
-
-    benchmark: str
-    length: int
-    task: str
-    group: str
-
-
-def places(cells: Sequence[Cell]) -> dict[str, Place]:
-    """The place of each dataset of a benchmark with tasks in groups, by its abbreviation."""
-    found = {}
-    for cell in cells:
-        facts = cell.manifest.get("dataset", {})
-        if all(facts.get(key) for key in ("benchmark", "task", "group", "length")):
-            found[cell.dataset] = Place(
-                str(facts["benchmark"]),
-                int(facts["length"]),
-                str(facts["task"]),
-                str(facts["group"]),
-            )
-    return found
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model and method on the tasks of a benchmark at one length; None: no figure."""
-
-    model: str
-    method: str
-    values: dict[str, float | None]  # by task
-    cells: dict[str, Cell | None]
-
-    def title(self, with_model: bool) -> str:
-        return f"{self.model}: {self.method}" if with_model else self.method
 
 
 @dataclass(frozen=True)
 class Sheet:
     """All rows of a benchmark at one length under one figure; `groups`: the tasks of each."""
 
+    frame: Frame
     benchmark: str
     length: int
-    figure: str
+    metric: str
     groups: dict[str, list[str]]
-    rows: list[Row]
+    datasets: dict[str, list[str]]  # of each task, one for each way in which it was asked
+    rows: list[tuple[Row, str]]  # with what each is called
 
     @property
     def tasks(self) -> list[str]:
         return [task for tasks in self.groups.values() for task in tasks]
 
-    def averages(self, row: Row) -> dict[str, float | None]:
-        """Means of each group, of all tasks, and of the groups; None where a task is missing."""
-        out = {group: _mean([row.values[t] for t in tasks]) for group, tasks in self.groups.items()}
-        each, between = _mean([row.values[t] for t in self.tasks]), _mean(list(out.values()))
-        return {**out, TASKS: each, GROUPS: between}
+    @property
+    def head(self) -> list[str]:
+        """Of the averages: what each is of, and of how many tasks."""
+        groups = [f"{group} ({len(own)})" for group, own in self.groups.items()]
+        return [*groups, f"{TASKS} ({len(self.tasks)})", f"{GROUPS} ({len(self.groups)})"]
 
+    def cell(self, row: Row, task: str) -> Cell | None:
+        """The row's, whichever way it was asked."""
+        own = (row.cells.get(dataset) for dataset in self.datasets[task])
+        return next((cell for cell in own if cell is not None), None)
 
-def sheets(cells: Sequence[Cell]) -> Iterator[Sheet]:
-    """Benchmark by benchmark, length by length, figure by figure."""
-    where, labels = places(cells), method_labels(cells)
-    by_key = {(cell.model, cell.dataset): cell for cell in cells}
-    own = [cell for cell in cells if cell.dataset in where]
-    for benchmark, length in dict.fromkeys(
-        (where[cell.dataset].benchmark, where[cell.dataset].length) for cell in own
-    ):
-        datasets = {
-            where[cell.dataset].task: cell.dataset
-            for cell in own
-            if (where[cell.dataset].benchmark, where[cell.dataset].length) == (benchmark, length)
+    def title(self, row: Row, title: str) -> str:
+        """Says so where the model itself may read less than the datasets give."""
+        cells = (self.cell(row, task) for task in self.datasets)
+        first = next(cell for cell in cells if cell is not None)
+        cut = first.manifest.get("model", {}).get("settings", {}).get("max_prompt_tokens")
+        return f"{title} (prompts cut to {cut:,})" if cut and cut < self.length else title
+
+    def averages(self, row: Row) -> dict[str, Figure | None]:
+        """Of each group, of all tasks, and of the groups; None where a task is missing."""
+        return {
+            name: self.frame.average(row, (self.benchmark, self.length), name, self.metric)
+            for name in (*self.groups, TASKS, GROUPS)
         }
-        models = [m for m in dict.fromkeys(c.model for c in own) if _any(by_key, m, datasets)]
-        for figure in FIGURES:
-            groups: dict[str, list[str]] = {}
-            for task, dataset in datasets.items():
-                if _belongs([c for c in own if c.dataset == dataset], figure):
-                    groups.setdefault(where[dataset].group, []).append(task)
-            rows = []
-            for model in models:
-                found = {task: by_key.get((model, name)) for task, name in datasets.items()}
-                first = next(cell for cell in found.values() if cell is not None)
-                rows.append(
-                    Row(
-                        model_name(first),
-                        labels[model] + _cut(first, length),
-                        {
-                            t: None if c is None else metrics(c).get(figure)
-                            for t, c in found.items()
-                        },
-                        found,
-                    )
-                )
-            if any(value is not None for row in rows for value in row.values.values()):
-                yield Sheet(benchmark, length, figure, groups, rows)
+
+    def shown(self, row: Row, task: str) -> Shown:
+        """A task's column."""
+        cell = self.cell(row, task)
+        if cell is None:
+            return Shown("-")
+        figure = self.frame.figure(cell, self.metric)
+        if figure is not None and not math.isnan(figure.value):
+            return shown_figure(figure, 2, count_words(cell))
+        unfinished = not metrics(cell) and (failed(cell.records) or not figures_of(cell))
+        return shown_absent(cell) if unfinished else Shown("-")
 
 
-def benchmark_grids(cells: Sequence[Cell]) -> dict[str, Grid]:
+def sheets(frame: Frame) -> Iterator[Sheet]:
+    """Benchmark by benchmark, length by length, figure by figure."""
+    where = places(frame.cells)
+    for benchmark, length in dict.fromkeys(place.sheet for place in where.values()):
+        datasets: dict[str, list[str]] = {}
+        for name, place in where.items():
+            if place.sheet == (benchmark, length):
+                datasets.setdefault(place.task, []).append(name)
+        rows = titled(frame.rows, [name for own in datasets.values() for name in own])
+        for metric in FIGURES:
+            groups = tasks_of([row for row, _ in rows], where, (benchmark, length), metric)
+            sheet = Sheet(frame, benchmark, length, metric, groups, datasets, rows)
+            if _has_any(sheet, where):
+                yield sheet
+
+
+def benchmark_grids(frame: Frame) -> dict[str, Grid]:
     """Tables by heading; `-` for what is missing, and for an average that would lack a task."""
-    made = list(sheets(cells))
-    several = len({model_name(cell) for cell in cells}) > 1
-    out = _by_length(made, several) | _parts(cells, several)
+    made = list(sheets(frame))
+    out = _by_length(made) | _parts(frame)
     for sheet in made:
-        name = f"{sheet.benchmark}, {sheet.length:,} tokens, {FIGURES[sheet.figure]}"
+        name = f"{sheet.benchmark}, {sheet.length:,} tokens, {FIGURES[sheet.metric]}"
         tasks, averages = [], []
-        for row in sheet.rows:
-            title = row.title(several)
-            tasks.append([title, *(_shown(row.values[t], row.cells[t]) for t in sheet.tasks)])
-            averages.append([title, *_shown_averages(sheet, row)])
-        head = [f"{group} ({len(own)})" for group, own in sheet.groups.items()]
-        head += [f"{TASKS} ({len(sheet.tasks)})", f"{GROUPS} ({len(sheet.groups)})"]
+        for row, words in sheet.rows:
+            title = sheet.title(row, words)
+            tasks.append([title, *(sheet.shown(row, task) for task in sheet.tasks)])
+            averages.append([title, *map(_shown_average, sheet.averages(row).values())])
         if len(sheet.tasks) > _FEW:
-            out[f"{name}: averages (of so many tasks)"] = (["method", *head], averages)
+            out[f"{name}: averages (of so many tasks)"] = (["method", *sheet.head], averages)
             out[f"{name}: tasks"] = (["method", *sheet.tasks], tasks)
             continue
         # few tasks stand beside their one average
         whole = [[*row, mean[-2]] for row, mean in zip(tasks, averages, strict=True)]
-        out[name] = (["method", *sheet.tasks, head[-2]], whole)
+        out[name] = (["method", *sheet.tasks, sheet.head[-2]], whole)
     return out
 
 
-def _by_length(made: Sequence[Sheet], with_model: bool) -> dict[str, Grid]:
+def averages_csv(frame: Frame) -> str:
+    """One line an average; an average that would lack a task is left out."""
+
+    def lines() -> Iterator[Sequence[object]]:
+        for sheet in sheets(frame):
+            for row, _ in sheet.rows:
+                title = sheet.title(row, row.method)
+                for name, figure in sheet.averages(row).items():
+                    if figure is not None:
+                        about = figure.as_dict()
+                        chosen, share = about["n_selected"], about["selected_share"]
+                        yield [
+                            row.model, title, sheet.benchmark, sheet.length, sheet.metric, name,
+                            len(figure.cells), figure.value, chosen, share,
+                            *interval_columns(figure),
+                        ]  # fmt: skip
+
+    return csv_text([*COLUMNS, *INTERVAL], lines())
+
+
+def _has_any(sheet: Sheet, where: Mapping[str, Place]) -> bool:
+    return any(
+        sheet.frame.figure(cell, sheet.metric) is not None
+        for row, _ in sheet.rows
+        for name, cell in row.cells.items()
+        if name in where and where[name].sheet == (sheet.benchmark, sheet.length)
+    )
+
+
+def _by_length(made: Sequence[Sheet]) -> dict[str, Grid]:
     """For a benchmark at several lengths: the average of all tasks, a column a length."""
     out: dict[str, Grid] = {}
-    for benchmark, figure in dict.fromkeys((sheet.benchmark, sheet.figure) for sheet in made):
-        own = [s for s in made if (s.benchmark, s.figure) == (benchmark, figure)]
+    for benchmark, metric in dict.fromkeys((sheet.benchmark, sheet.metric) for sheet in made):
+        own = [s for s in made if (s.benchmark, s.metric) == (benchmark, metric)]
         if len(own) < 2:
             continue
-        rows: dict[str, dict[int, str]] = {}
+        rows: dict[str, dict[int, Shown]] = {}
         for sheet in own:
-            for row in sheet.rows:
+            for row, words in sheet.rows:
                 mean = sheet.averages(row)[TASKS]
-                words = [str(len(sheet.tasks)), selection_words(_of(row, sheet.tasks))]
-                shown = "-" if mean is None else f"{mean:.2f} ({', '.join(filter(None, words))})"
-                rows.setdefault(row.title(with_model), {})[sheet.length] = shown
+                title = sheet.title(row, words)
+                rows.setdefault(title, {})[sheet.length] = _shown_average(mean, len(sheet.tasks))
         lengths = sorted({sheet.length for sheet in own})
-        out[f"{benchmark}, {FIGURES[figure]}: average (of so many tasks) by tokens"] = (
+        out[f"{benchmark}, {FIGURES[metric]}: average (of so many tasks) by tokens"] = (
             ["method", *(f"{length:,}" for length in lengths)],
-            [[title, *(cells.get(n, "-") for n in lengths)] for title, cells in rows.items()],
+            [
+                [title, *(cells.get(n, Shown("-")) for n in lengths)]
+                for title, cells in rows.items()
+            ],
         )
     return out
 
 
-def _parts(cells: Sequence[Cell], with_model: bool) -> dict[str, Grid]:
+def _parts(frame: Frame) -> dict[str, Grid]:
     """For a task that is scored by parts of its samples: a column a part."""
-    where, labels = places(cells), method_labels(cells)
+    where = places(frame.cells)
     out: dict[str, Grid] = {}
-    for cell in cells:
-        own = {k.removeprefix(PART): v for k, v in metrics(cell).items() if k.startswith(PART)}
-        if cell.dataset in where and own:
-            place = where[cell.dataset]
-            name = f"{place.benchmark}, {place.length:,} tokens, {FIGURES['score']}: parts"
-            header, rows = out.setdefault(name, (["method", *own], []))
-            label = labels[cell.model] + _cut(cell, place.length)
-            title = f"{model_name(cell)}: {label}" if with_model else label
-            figures = [own.get(part) for part in header[1:]]
-            rows.append([title, *("-" if v is None else f"{v:.2f}" for v in figures)])
+    for name, place in where.items():
+        for row, title in titled(frame.rows, [name]):
+            cell = row.cells[name]
+            own = {k.removeprefix(PART): v for k, v in metrics(cell).items() if k.startswith(PART)}
+            if not own:
+                continue
+            heading = f"{place.benchmark}, {place.length:,} tokens, {FIGURES['score']}: parts"
+            header, rows = out.setdefault(heading, (["method", *own], []))
+            shown = []
+            for part in header[1:]:
+                interval = figure_interval(cell, PART + part)
+                words = interval_words(interval, 1)
+                shown.append(Shown(f"{own[part]:.2f}{words}", own[part]) if part in own else "-")
+            assert isinstance(rows, list)
+            rows.append([title, *shown])
     return out
 
 
-def averages_csv(cells: Sequence[Cell]) -> str:
-    """One line an average; an average that would lack a task is left out."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for sheet in sheets(cells):
-        sizes = {group: len(tasks) for group, tasks in sheet.groups.items()}
-        sizes |= {TASKS: len(sheet.tasks), GROUPS: len(sheet.tasks)}
-        for row in sheet.rows:
-            for name, value in sheet.averages(row).items():
-                if value is not None:
-                    own = _of(row, sheet.groups.get(name, sheet.tasks))
-                    counts = [selection(cell) for cell in own if cell is not None]
-                    chosen, known = sum(c for c, _ in counts), sum(n for _, n in counts)
-                    share = f"{chosen / known:.6g}" if known else ""
-                    writer.writerow(
-                        [row.model, row.method, sheet.benchmark, sheet.length, sheet.figure,
-                         name, sizes[name], f"{value:.6g}", chosen if known else "", share]
-                    )  # fmt: skip
-    return out.getvalue()
-
-
-def _belongs(cells: Sequence[Cell], figure: str) -> bool:
-    """Whether a task has the figure anywhere, or none at all: then it is missing, not scored
-    otherwise."""
-    known = [metrics(cell) for cell in cells]
-    return any(figure in found for found in known) or not any(known)
-
-
-def _any(cells: dict[tuple[str, str], Cell], model: str, datasets: dict[str, str]) -> bool:
-    return any((model, dataset) in cells for dataset in datasets.values())
-
-
-def _cut(cell: Cell, length: int) -> str:
-    """Says so where the model itself may read less than the datasets give."""
-    cut = cell.manifest.get("model", {}).get("settings", {}).get("max_prompt_tokens")
-    return f" (prompts cut to {cut:,})" if cut and cut < length else ""
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known and len(known) == len(values) else None
-
-
-def _of(row: Row, tasks: Sequence[str]) -> list[Cell | None]:
-    return [row.cells[task] for task in tasks]
-
-
-def _shown(value: float | None, cell: Cell | None) -> str:
-    if cell is None:
-        return "-"
-    if value is not None:
-        return f"{value:.2f} ({count_words(cell)})"
-    return absent_words(cell) if not metrics(cell) and failed(cell.records) else "-"
-
-
-def _shown_averages(sheet: Sheet, row: Row) -> list[str]:
-    shown = []
-    for name, value in sheet.averages(row).items():
-        words = selection_words(_of(row, sheet.groups.get(name, sheet.tasks)))
-        text = "-" if value is None else f"{value:.2f}"
-        shown.append(f"{text} ({words})" if words and value is not None else text)
-    return shown
+def _shown_average(figure: Figure | None, tasks: int = 0) -> Shown:
+    """With how many tasks it is of, where no heading says so, and how often the method selected."""
+    if figure is None:
+        return Shown("-")
+    words = [str(tasks) if tasks else "", selection_words(figure.cells)]
+    return shown_figure(figure, 2, ", ".join(filter(None, words)))

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.report.benchmarks import averages_csv, benchmark_grids, places
+from reattention_eval.report.benchmarks import averages_csv, benchmark_grids
+from reattention_eval.report.frame import Frame, make_frame
 from reattention_eval.report.heatmap import draw_heatmap, needle_grid, trained_window
+from reattention_eval.report.joined import read_runs
 from reattention_eval.report.labels import model_name
+from reattention_eval.report.measures import NEVER, cell_length, sample_count, selection_words
 from reattention_eval.report.needles import COSTS, MANY_DEPTHS, by_form, form, form_title
+from reattention_eval.report.page import write_page
+from reattention_eval.report.paper import beside_paper
+from reattention_eval.report.places import places
 from reattention_eval.report.problems import find_problems
-from reattention_eval.report.run import EXPECTED_FILE, Cell, read_run
-from reattention_eval.report.tables import (
-    NEVER,
-    Grid,
-    cell_length,
-    csv_table,
-    grid_of,
-    grids,
-    markdown,
-    sample_count,
-    selection_words,
-)
+from reattention_eval.report.run import EXPECTED_FILE, Cell, latest_work_dir, read_run
+from reattention_eval.report.shown import visible
+from reattention_eval.report.tables import Grid, csv_table, grid_of, grids, markdown, plain
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,55 @@ class Report:
     problems: list[str]
     files: list[Path]
     notes: list[str]
+    figures: Frame = field(repr=False)
+
+    @property
+    def frame(self) -> pandas.DataFrame:
+        """Every figure, a row each: n, value, interval and what it is of (`Figure.as_dict`).
+
+        Raises:
+            ImportError: pandas is absent (`pip install "reattention-eval[report]"`).
+        """
+        import pandas
+
+        return pandas.DataFrame([figure.as_dict() for figure in self.figures.figures])
 
 
-def build_report(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) -> Report:
+def build_report(
+    work_dir: Path, expected: Iterable[tuple[str, str]] | None = None, *, page: bool = False
+) -> Report:
     """Read `work_dir` (one run of opencompass), write `work_dir/report/`, return what it says.
 
     Args:
         work_dir: holds predictions/, results/ and records/.
         expected: (model, dataset) abbreviations that must be there; noted for later calls.
+        page: write report.html too.
 
     Raises:
-        ConfigError: the report cannot be written there.
+        ConfigError: the report cannot be written there, or the page without `[report]`.
         DataError: a file of the run is damaged.
     """
     folder = work_dir / "report"
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if expected is not None:
+            expected = list(expected)
+            _write(folder / EXPECTED_FILE, json.dumps({"cells": expected}, indent=1) + "\n")
+        return _build([work_dir], read_run(work_dir, expected), folder, page)
+
+
+def build_joint_report(work_dirs: Sequence[Path], folder: Path, *, page: bool = False) -> Report:
+    """The same of several runs read together (`read_runs`), into `folder`."""
+    cells = read_runs(work_dirs)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return _build(work_dirs, cells, folder, page)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     try:
-        return _build(work_dir, folder, expected)
+        yield
     except OSError as error:
         raise ConfigError(
             f"the report cannot be written to {folder} ({error.strerror or error}); make the "
@@ -60,45 +94,56 @@ def build_report(work_dir: Path, expected: Iterable[tuple[str, str]] | None = No
         ) from error
 
 
-def _build(work_dir: Path, folder: Path, expected: Iterable[tuple[str, str]] | None) -> Report:
-    folder.mkdir(parents=True, exist_ok=True)
-    if expected is not None:
-        expected = list(expected)
-        _write(folder / EXPECTED_FILE, json.dumps({"cells": expected}, indent=1) + "\n")
-    cells = read_run(work_dir, expected)
+def _build(work_dirs: Sequence[Path], cells: list[Cell], folder: Path, page: bool) -> Report:
+    frame = make_frame(cells)
     grouped = places(cells)
     others = [cell for cell in cells if cell.dataset not in grouped]
     forms = by_form(others)
-    tables = {**_tables_by_form(forms), **benchmark_grids(cells)}
-    problems, said = find_problems(cells), [sentence(own) for own in forms.values()]
+    tables = {**_tables_by_form(frame, forms), **benchmark_grids(frame), **beside_paper(frame)}
+    tables = {visible(heading): plain(grid) for heading, grid in tables.items()}
+    problems = list(map(visible, find_problems(cells)))
+    said = [sentence(own) for own in forms.values()]
     if grouped or not cells:
         inside = [cell for cell in cells if cell.dataset in grouped]
         said.append(group_sentence(inside) if inside else sentence(cells))
-    words = " ".join(said)
-    notes = [*cut_note(cells), *never_note(cells)]
+    words = visible(" ".join(said))
+    notes = [*interval_note(frame), *cut_note(cells), *never_note(cells)]
     files = [
-        _write(folder / "table.csv", csv_table(cells)),
+        _write(folder / "table.csv", csv_table(frame)),
         _write(folder / "table.md", _page(tables, [words, *notes], problems)),
         _write(folder / "manifest.json", json.dumps(_manifest(cells), indent=1) + "\n"),
     ]
     if grouped:
-        files.append(_write(folder / "averages.csv", averages_csv(cells)))
+        files.append(_write(folder / "averages.csv", averages_csv(frame)))
     drawn = {name: own for name, own in forms.items() if needle_grid(own, "accuracy")}
     try:
         for name, own in drawn.items():
             picture = f"heatmap-{name}.png" if len(drawn) > 1 else "heatmap.png"
-            files += filter(None, [draw_heatmap(own, folder / picture)])
+            files += filter(None, [draw_heatmap(frame, names_of(own), folder / picture)])
     except ImportError:
         notes.append('No heat map: matplotlib is absent, `pip install "reattention-eval[report]"`.')
-    return Report(tables, words, problems, files, notes)
+    if page:
+        names = [latest_work_dir(path).resolve().name for path in work_dirs]
+        written = write_page(
+            folder / "report.html", names, frame, forms, tables, [words, *notes], problems
+        )
+        files.append(written)
+    return Report(tables, words, problems, files, notes, frame)
 
 
-def _tables_by_form(forms: Mapping[str, Sequence[Cell]]) -> dict[str, Grid]:
+def names_of(cells: Sequence[Cell]) -> list[str]:
+    """Their datasets, each once."""
+    return list(dict.fromkeys(cell.dataset for cell in cells))
+
+
+def _tables_by_form(frame: Frame, forms: Mapping[str, Sequence[Cell]]) -> dict[str, Grid]:
     out: dict[str, Grid] = {}
     for name, own in forms.items():
-        tables = grids(own)
+        tables = grids(frame, names_of(own))
         if name:
-            tables |= {heading: grid_of(own, shown) for heading, shown in COSTS.items()}
+            tables |= {
+                heading: grid_of(frame, names_of(own), shown) for heading, shown in COSTS.items()
+            }
         title = f"{form_title(name)}: " if name and (len(forms) > 1 or name == MANY_DEPTHS) else ""
         out |= {f"{title}{heading}": grid for heading, grid in tables.items()}
     return out
@@ -143,6 +188,17 @@ def group_sentence(cells: Sequence[Cell]) -> str:
         f"In a benchmark's tables each row is {names} under one long-context method, each column a "
         "task, with n samples; an average that would lack a task is left out."
     )
+
+
+def interval_note(frame: Frame) -> list[str]:
+    """What brackets and bold type mean; nothing where there are none."""
+    if not any(figure.interval for figure in frame.figures):
+        return []
+    return [
+        "In brackets 95 % intervals: Wilson's for samples that are right or wrong, else the "
+        "bootstrap's over samples; of averages, those that follow from their tasks'. Bold: the "
+        "best of one model and the same prompts, with all that its interval does not tell from it."
+    ]
 
 
 def cut_note(cells: Sequence[Cell]) -> list[str]:

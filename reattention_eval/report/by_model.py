@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.measures import count_words, metrics
 from reattention_eval.report.run import Cell
-from reattention_eval.report.tables import Grid, count_words, metrics
+from reattention_eval.report.samples import figure_interval
+from reattention_eval.report.tables import Grid, interval_words
 
 
 def model_grid(cells: Sequence[Cell], metric: str, digits: int = 1) -> Grid:
-    """`metric`, n and the share of samples that selected, of every model under every method; a
-    missing cell shows as `-`."""
+    """`metric` with its interval, n and the share of samples that selected, of every model under
+    every method; a missing cell shows as `-`."""
 
     def figure(cell: Cell) -> str:
         value = metrics(cell).get(metric)
-        return "-" if value is None else f"{value:.{digits}f} ({count_words(cell)})"
+        if value is None:
+            return "-"
+        interval = interval_words(figure_interval(cell, metric), digits)
+        return f"{value:.{digits}f}{interval} ({count_words(cell)})"
 
     return _grid(cells, figure)
 

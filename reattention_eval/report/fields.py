@@ -35,11 +35,19 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def _are_spans(value: Any) -> bool:
+    """Of each layer [start, end, start, end, ...]."""
+    if not isinstance(value, list) or not all(isinstance(layer, list) for layer in value):
+        return False
+    return all(len(layer) % 2 == 0 and all(map(is_count, layer)) for layer in value)
+
+
 _count, _number, _text = _optional(is_count), _optional(is_number), _optional(_is_text)
 RECORD: Mapping[str, Check] = {
     "index": is_count,
     "prediction": _text,
     "must_select": _optional(lambda value: isinstance(value, bool)),
+    "attended": _optional(_are_spans),
     **dict.fromkeys(
         ("n_tokens", "n_cut", "layer_steps", "layer_steps_selected", "reused_tokens", "peak_bytes"),
         _number,

@@ -6,11 +6,16 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.apart import apart
+from reattention_eval.report.frame import Frame
+from reattention_eval.report.labels import model_name
+from reattention_eval.report.measures import cell_length
 from reattention_eval.report.needles import MANY_DEPTHS, form, form_title
 from reattention_eval.report.run import Cell
+from reattention_eval.report.tables import titled
 
 # cividis reads the same with and without colour vision; its reverse keeps "bright is better"
 ROWS = (
@@ -33,20 +38,27 @@ def needle_grid(cells: Sequence[Cell], metric: str) -> dict[tuple[float, int], t
     return {key: (sum(found) / len(found), len(found)) for key, found in values.items()}
 
 
-def draw_heatmap(cells: Sequence[Cell], path: Path) -> Path | None:
-    """Write the heat map of one form's cells as PNG; None where no cell keeps depths.
+def panels(frame: Frame, datasets: Sequence[str]) -> dict[str, list[Cell]]:
+    """Cells that keep depths by what tables call their row; cells that were asked differently are
+    in panels of their own."""
+    out: dict[str, list[Cell]] = {}
+    for row, title in titled(frame.rows, datasets):
+        own = [row.cells[name] for name in datasets if name in row.cells]
+        kept = [cell for cell in own if needle_grid([cell], "accuracy")]
+        for words, alike in apart(kept, cell_length) if kept else []:
+            out[f"{title} ({words})" if words else title] = alike
+    return out
+
+
+def heatmap(frame: Frame, datasets: Sequence[str]) -> Any | None:
+    """The heat map of one form's datasets, a matplotlib figure; None where no cell keeps depths.
 
     Raises:
         ImportError: matplotlib is absent (`pip install "reattention-eval[report]"`).
     """
-    methods = {
-        model: [c for c in cells if c.model == model and needle_grid([c], "accuracy")]
-        for model in dict.fromkeys(c.model for c in cells)
-    }
-    methods = {model: own for model, own in methods.items() if own}
+    methods = panels(frame, datasets)
     if not methods:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = [r for r in ROWS if any(needle_grid(own, r[0]) for own in methods.values())]
@@ -58,18 +70,14 @@ def draw_heatmap(cells: Sequence[Cell], path: Path) -> Path | None:
     width = max(2.4, 0.55 * len(lengths) + 0.8) * across + 1.6
     height = max(2.0, 0.3 * len(depths) + 0.8) * down + 1.0
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(down, across, squeeze=False)
-    labels = method_labels(cells)
-    several = len({model_name(own[0]) for own in methods.values()}) > 1
-    for place, (model, own) in enumerate(methods.items()):
+    for place, (title, own) in enumerate(methods.items()):
         block, column = len(rows) * (place // across), place % across
-        title = labels[model].replace(" (", "\n(").replace(", ", ",\n")
-        title = f"{model_name(own[0])}\n{title}" if several else title
-        axes[block][column].set_title(title, fontsize=9, parse_math=False)
+        words = title.replace(": ", "\n", 1).replace(" (", "\n(").replace(", ", ",\n")
+        axes[block][column].set_title(words, fontsize=9, parse_math=False)
         for row, spec in enumerate(rows):
             axis = axes[block + row][column]
-            image = _panel(axis, grids[model][row], depths, lengths, spec)
+            image = _panel(axis, grids[title][row], depths, lengths, spec)
             _mark_window(axis, lengths, trained_window(own))
             if column == 0:
                 axis.set_ylabel("needle depth, %")
@@ -78,7 +86,21 @@ def draw_heatmap(cells: Sequence[Cell], path: Path) -> Path | None:
                 axis.set_xlabel("prompt length, tokens")
     for axis in axes.flat:
         axis.set_visible(axis.has_data())
-    figure.suptitle(_title(cells, grids), fontsize=11, parse_math=False)
+    cells = [cell for own in methods.values() for cell in own]
+    words = "\n".join(wrap(_title(cells, grids), int(12 * width)))
+    figure.suptitle(words, fontsize=11, parse_math=False)
+    return figure
+
+
+def draw_heatmap(frame: Frame, datasets: Sequence[str], path: Path) -> Path | None:
+    """Write `heatmap` as PNG; None where there is none.
+
+    Raises:
+        ImportError: matplotlib is absent.
+    """
+    figure = heatmap(frame, datasets)
+    if figure is None:
+        return None
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
@@ -102,7 +124,8 @@ def _panel(
 ) -> Any:
     _, _, colours, low, high, text = spec
     matrix = [[grid.get((d, n), (math.nan, 0))[0] for n in lengths] for d in depths]
-    image = axis.imshow(matrix, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    image = axis.pcolormesh(matrix, cmap=colours, vmin=low, vmax=high)
+    axis.invert_yaxis()
     for i, line in enumerate(matrix):
         for j, value in enumerate(line):
             if math.isnan(value):
@@ -110,11 +133,11 @@ def _panel(
             red, green, blue, _ = image.cmap(image.norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             axis.text(
-                j, i, text.format(value), ha="center", va="center", fontsize=8,
+                j + 0.5, i + 0.5, text.format(value), ha="center", va="center", fontsize=8,
                 color="white" if dark else "black",
             )  # fmt: skip
-    axis.set_xticks(range(len(lengths)), [_thousands(n) for n in lengths], rotation=45)
-    axis.set_yticks(range(len(depths)), [f"{d:g}" for d in depths])
+    axis.set_xticks([i + 0.5 for i in range(len(lengths))], map(thousands, lengths), rotation=45)
+    axis.set_yticks([i + 0.5 for i in range(len(depths))], [f"{d:g}" for d in depths])
     return image
 
 
@@ -122,10 +145,11 @@ def _mark_window(axis: Any, lengths: list[int], window: int | None) -> None:
     """A dashed line between the lengths inside the trained window and those beyond it."""
     inside = sum(1 for length in lengths if window and length <= window)
     if window and 0 < inside < len(lengths):
-        axis.axvline(inside - 0.5, color="black", linewidth=1.2, linestyle=(0, (3, 2)))
+        axis.axvline(inside, color="black", linewidth=1.2, linestyle=(0, (3, 2)))
 
 
-def _thousands(tokens: int) -> str:
+def thousands(tokens: int) -> str:
+    """Tokens as an axis names them: 128K, 2M."""
     for unit, name in ((1024**2, "M"), (1024, "K")):
         if tokens % unit == 0:
             return f"{tokens // unit}{name}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
+from reattention_eval.report.intervals import median_interval
 from reattention_eval.report.run import Cell
+from reattention_eval.report.shown import Shown
 
 NEEDLE, MANY_DEPTHS = "needle", "many_depths"
 # a prompt of which more was in the cache already does not tell the time to its first token
@@ -19,7 +22,7 @@ def form(cell: Cell) -> str:
 
 
 def by_form(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """The cells of each form, which no table or picture mixes.
+    """The cells of each form, which no table or picture mixes, in the order of the cells.
 
     A cell without a manifest goes with those of its dataset that have one, or where all others go.
     """
@@ -50,18 +53,39 @@ def first_token_seconds(cell: Cell) -> list[float]:
     ]
 
 
-def _first_token_words(cell: Cell | None) -> str:
-    seconds = first_token_seconds(cell) if cell else []
-    return f"{median(seconds):,.1f} (n={len(seconds)})" if seconds else "-"
+def token_seconds(cell: Cell) -> list[float]:
+    """Seconds a decoded token of each prompt."""
+    speeds = (r.get("decode_tokens_per_second") for r in cell.records.values())
+    return [1 / float(speed) for speed in speeds if speed and speed > 0]
 
 
-def _peak_words(cell: Cell | None) -> str:
-    peaks = [r.get("peak_bytes") or 0 for r in cell.records.values()] if cell else []
-    return f"{max(peaks) / 2**30:.1f}" if any(peaks) else "-"
+def peaks(cell: Cell) -> list[float]:
+    """GiB that each prompt took at most."""
+    found = (r.get("peak_bytes") for r in cell.records.values() if not r.get("error"))
+    return [float(peak) / 2**30 for peak in found if peak and peak > 0]
+
+
+def _median_words(values: Callable[[Cell], list[float]], digits: int, cell: Cell | None) -> Shown:
+    found = values(cell) if cell else []
+    if not found:
+        return Shown("-")
+    middle, ends = median(found), median_interval(found)
+    words = f" [{ends[0]:,.{digits}f}, {ends[1]:,.{digits}f}]" if ends else ""
+    return Shown(f"{middle:,.{digits}f}{words} (n={len(found)})", middle)
+
+
+def _peak_words(cell: Cell | None) -> Shown:
+    found = peaks(cell) if cell else []
+    return Shown(f"{max(found):.1f} (n={len(found)})", max(found)) if found else Shown("-")
 
 
 # what a length took: what stands in a cell, by heading
-COSTS: dict[str, Callable[[Cell | None], str]] = {
-    "time to the first token, seconds (median of n prompts read whole)": _first_token_words,
-    "peak memory, GiB": _peak_words,
+COSTS: dict[str, Callable[[Cell | None], Shown]] = {
+    "time to the first token, seconds (median of n prompts read whole)": partial(
+        _median_words, first_token_seconds, 1
+    ),
+    "time per output token, seconds (median of n prompts)": partial(
+        _median_words, token_seconds, 3
+    ),
+    "peak memory, GiB (the most of n prompts)": _peak_words,
 }

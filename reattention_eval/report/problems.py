@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reattention_eval.report.measures import no_numbers
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
-from reattention_eval.report.tables import no_numbers
 
 
 def find_problems(cells: Sequence[Cell]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,17 @@ class Cell:
     manifest: dict[str, Any] = field(repr=False)
     records: dict[int, dict[str, Any]] = field(repr=False)
     n_predictions: int = 0  # read only where there are no records
+    run: str = ""  # the folder it was read from, where several runs are read together
 
-    @property
+    @cached_property
     def details(self) -> list[dict[str, Any]]:
-        """The evaluator's per-sample entries; empty when they were not kept."""
+        """The evaluator's per-sample entries; empty when they were not kept.
+
+        OpenCompass's own evaluators number them: {"type": ..., "0": {...}, "1": {...}}.
+        """
         details = self.result.get("details")
+        if isinstance(details, dict):
+            details = [entry for key, entry in details.items() if key.isdigit()]
         listed = details if isinstance(details, list) else []
         return [detail for detail in listed if isinstance(detail, dict)]
 

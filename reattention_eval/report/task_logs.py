@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from reattention_eval.errors import ReAttentionError
+from reattention_eval.report.shown import visible
 
 MARK = "error: "
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning)(: .*)?$")
@@ -46,4 +47,4 @@ def _lines(log: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [visible(line.strip()) for line in text.splitlines() if line.strip()]

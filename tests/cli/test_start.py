@@ -38,7 +38,7 @@ def started(*words: str) -> tuple[list[object], str]:
         (["--help"], "report"),
         (["methods", "--help"], "methods"),
         (["methods"], "streaming_llm"),
-        (["report", "--help"], "work_dir"),
+        (["report", "--help"], "--html"),
         (["plan", "--help"], "--gpu-memory"),
         (["slurm", "--help"], "--partition"),
         (["bench", "e2e", "--help"], "--only"),

@@ -18,6 +18,7 @@ from reattention_eval.errors import ConfigError, NonFiniteLogitsError
 from reattention_eval.harness import LongContextLM, Sample
 from reattention_eval.harness.record_file import records_path
 from reattention_eval.harness.tasks import LongContextEvalTask, LongContextInferTask
+from reattention_eval.report.frame import make_frame
 from reattention_eval.report.records import read_records
 from reattention_eval.report.run import read_run
 from reattention_eval.report.tables import csv_table, grids
@@ -197,9 +198,9 @@ def test_any_generative_dataset_leaves_records_and_counts(task_config: Callable[
     kept = read_records(records)
     assert [kept[i]["prediction"] for i in range(3)] == [saved[str(i)]["prediction"] for i in "012"]
     assert all(record["n_tokens"] > 0 and record["layer_steps"] > 0 for record in kept.values())
-    cells = read_run(Path(config.work_dir), [("tiny", "rows")])
-    assert grids(cells)["accuracy, %"][1] == [["reattention 68", "0.0 (n=3, never selected)"]]
-    assert csv_table(cells).splitlines()[1].split(",")[5:7] == ["3", "0"]
+    frame = make_frame(read_run(Path(config.work_dir), [("tiny", "rows")]))
+    assert grids(frame)["accuracy, %"][1] == [["reattention 68", "0.0 (n=3, never selected)"]]
+    assert csv_table(frame).splitlines()[1].split(",")[5:7] == ["3", "0"]
 
 
 def test_a_resumed_generative_dataset_runs_nothing_twice(
@@ -245,7 +246,7 @@ def test_samples_without_numbers_fail_and_the_others_are_kept(
         assert "prediction" in kept[2]
         assert not predictions.exists()
         cells = read_run(Path(config.work_dir), [("tiny", "rows")])
-        assert grids(cells)["score, 0-100"][1] == [["full", "failed (1 of 3 samples)"]]
+        assert grids(make_frame(cells))["score, 0-100"][1] == [["full", "failed (1 of 3 samples)"]]
         records.unlink()
 
 
@@ -269,7 +270,7 @@ def test_a_multiple_choice_dataset_is_answered_as_by_opencompass(
     assert len(read_records(records)) == 4 * len(QUESTIONS)  # a record a text
     right = sum(saved[str(i)]["prediction"] == q["answer"] for i, q in enumerate(QUESTIONS))
     cells = read_run(Path(config.work_dir), [("tiny", "rows")])
-    ((_, figure),) = grids(cells)["accuracy, %"][1]
+    ((_, figure),) = grids(make_frame(cells))["accuracy, %"][1]
     assert figure.startswith(f"{100 * right / 5:.1f} (n=5")
 
 

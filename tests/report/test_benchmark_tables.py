@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from reattention_eval.report.benchmarks import averages_csv, benchmark_grids
+from reattention_eval.report.frame import make_frame
 from reattention_eval.report.run import Cell
 
 GROUPS = {"qa": ["a", "b"], "code": ["c"]}
@@ -33,7 +34,7 @@ def test_averages_by_hand() -> None:
         cell("m-other", "a", {"score": 1.0, "n": 2}),
         cell("m-other", "c", {"score": 3.0, "n": 3}),
     ]
-    grids = benchmark_grids(cells)
+    grids = benchmark_grids(make_frame(cells))
     assert grids == {
         "bench, 31,500 tokens, official score": (
             ["method", "a", "b", "c", "all tasks (3)"],
@@ -44,7 +45,7 @@ def test_averages_by_hand() -> None:
             ],
         )
     }  # fmt: skip
-    lines = [line.rsplit(",", 5)[1:4] for line in averages_csv(cells).splitlines()[1:]]
+    lines = [line.rsplit(",", 9)[1:4] for line in averages_csv(make_frame(cells)).splitlines()[1:]]
     assert lines == [
         ["qa", "2", "15"], ["code", "1", "60"], ["all tasks", "3", "30"],
         ["all groups", "3", "37.5"],
@@ -55,7 +56,7 @@ def test_averages_by_hand() -> None:
 def test_many_tasks_have_their_averages_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reattention_eval.report.benchmarks._FEW", 2)
     cells = [cell("m-full", task, {"score": 8.0, "n": 1}) for task in "abc"]
-    heads = {heading: grid[0] for heading, grid in benchmark_grids(cells).items()}
+    heads = {heading: grid[0] for heading, grid in benchmark_grids(make_frame(cells)).items()}
     assert heads == {
         "bench, 31,500 tokens, official score: averages (of so many tasks)": [
             "method", "qa (2)", "code (1)", "all tasks (3)", "all groups (2)",
@@ -70,7 +71,7 @@ def test_two_scorings_have_a_table_each() -> None:
         cell("m-full", "b", {"score": 7.0, "n": 1}),  # OpenCompass has no rule for it
         cell("m-full", "c", {}),
     ]
-    grids = benchmark_grids(cells)
+    grids = benchmark_grids(make_frame(cells))
     assert {heading: grid[0][1:-1] for heading, grid in grids.items()} == {
         "bench, 31,500 tokens, official score": ["b", "c"],
         "bench, 31,500 tokens, OpenCompass's score": ["a", "c"],
@@ -86,7 +87,8 @@ def test_several_lengths_side_by_side() -> None:
             ("m-other", "a", 8192, 7.0),
         )
     ]  # fmt: skip
-    grid = benchmark_grids(cells)["bench, official score: average (of so many tasks) by tokens"]
+    made = benchmark_grids(make_frame(cells))
+    grid = made["bench, official score: average (of so many tasks) by tokens"]
     assert grid == (
         ["method", "4,096", "8,192"],
         [["full", "20.00 (2)", "5.00 (1)"], ["other", "-", "7.00 (1)"]],

@@ -12,6 +12,7 @@ import pytest
 
 from reattention_eval.errors import DataError
 from reattention_eval.report import build_report, latest_work_dir
+from reattention_eval.report.frame import make_frame
 from reattention_eval.report.heatmap import draw_heatmap, needle_grid
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.progress import progress_line
@@ -19,7 +20,8 @@ from reattention_eval.report.records import read_records
 from reattention_eval.report.run import read_run
 from reattention_eval.report.tables import csv_table, grids
 
-ACCURACY = "accuracy, % [95 % interval] / answer NLL per token (lower is better)"
+ACCURACY = "accuracy, %"
+NLL = "answer NLL per token (lower is better)"
 SETTINGS = {"full": (None, {}), "reattention": (4096, {"local_size": 1024})}
 
 
@@ -93,19 +95,30 @@ def expected(run: Run) -> list[tuple[str, str]]:
 
 
 def test_the_readers_table(whole: Run) -> None:
-    tables = grids(read_run(whole.folder, expected(whole)))
+    tables = grids(make_frame(read_run(whole.folder, expected(whole))))
     assert tables == {
         ACCURACY: (
             ["method", "4,096", "12,288"],
             [
-                ["full", "100.0 [44, 100] / 1.00 (n=3)", "0.0 [0, 56] / 2.00 (n=3)"],
+                ["full", "100.0 [44, 100] (n=3)", "0.0 [0, 56] (n=3)"],
                 [
                     "reattention 4,096",
-                    "100.0 [44, 100] / 1.00 (n=3, never selected)",
-                    "50.0 / 1.50 (n=3, selected 100%)",
+                    "100.0 [44, 100] (n=3, never selected)",
+                    "50.0 [0, 100] (n=3, selected 100%)",
                 ],
             ],
-        )
+        ),
+        NLL: (
+            ["method", "4,096", "12,288"],
+            [
+                ["full", "1.00 (n=3)", "2.00 (n=3)"],
+                [
+                    "reattention 4,096",
+                    "1.00 (n=3, never selected)",
+                    "1.50 [1.00, 2.00] (n=3, selected 100%)",
+                ],
+            ],
+        ),
     }
 
 
@@ -117,9 +130,9 @@ def test_cells_in_which_no_sample_selected_are_marked_and_explained(whole: Run) 
     records.write_text("".join(json.dumps(line) + "\n" for line in lines))
     report = build_report(whole.folder, expected(whole))
     page = whole.path("report", "table.md").read_text()
-    assert "100.0 [44, 100] / 1.00 (n=3, never selected) | 50.0 / 1.50 (n=3, selected 66%)" in page
+    assert "100.0 [44, 100] (n=3, never selected) | 50.0 [0, 100] (n=3, selected 66%)" in page
     assert any("full attention in effect" in note for note in report.notes)
-    rows = list(csv.DictReader(io.StringIO(csv_table(read_run(whole.folder)))))
+    rows = list(csv.DictReader(io.StringIO(csv_table(make_frame(read_run(whole.folder))))))
     shares = {(r["method"], r["length"]): (r["n_selected"], r["selected_share"]) for r in rows}
     assert shares == {
         ("full", "4096"): ("0", "0"), ("full", "12288"): ("0", "0"),
@@ -137,7 +150,7 @@ def test_failed_samples_are_counted_in_the_table(whole: Run) -> None:
     report = build_report(whole.folder, expected(whole))
     assert report.grids[ACCURACY][1][0][1] == "failed (1 of 3 samples)"
     assert "1 of 3 samples failed (sample 2: NonFiniteLogitsError" in report.problems[0]
-    rows = list(csv.DictReader(io.StringIO(csv_table(read_run(whole.folder)))))
+    rows = list(csv.DictReader(io.StringIO(csv_table(make_frame(read_run(whole.folder))))))
     assert [(r["metric"], r["n_failed"]) for r in rows if r["n_failed"] != "0"] == [("failed", "1")]
 
 
@@ -145,7 +158,7 @@ def test_a_figure_that_is_not_a_number_stays_and_is_a_problem(whole: Run) -> Non
     path = whole.path("results", "m-full", "needle-4096.json")
     write(path, {**json.loads(path.read_text()), "answer_nll": float("nan")})
     report = build_report(whole.folder, expected(whole))
-    assert report.grids[ACCURACY][1][0][1] == "100.0 [44, 100] / nan (n=3)"
+    assert report.grids[NLL][1][0][1] == "nan (n=3)"
     assert report.problems == [
         "m-full on needle-4096: the figure answer_nll is not a number (NaN); look at the samples' "
         "records."
@@ -153,15 +166,17 @@ def test_a_figure_that_is_not_a_number_stays_and_is_a_problem(whole: Run) -> Non
 
 
 def test_the_csv_holds_every_figure(whole: Run) -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_table(read_run(whole.folder, expected(whole))))))
+    frame = make_frame(read_run(whole.folder, expected(whole)))
+    rows = list(csv.DictReader(io.StringIO(csv_table(frame))))
     assert len(rows) == 4 * 2
     cell = next(r for r in rows if r["method"].startswith("re") and r["length"] == "12288")
     assert (cell["metric"], cell["value"], cell["n"]) == ("accuracy", "50", "3")
     assert cell["prefill_seconds"] == "2"
     assert cell["first_token_seconds"] == "2"  # the median of 1, 2 and 3
-    assert (cell["low"], cell["high"]) == ("", "")  # a sample that is half right
+    # a sample that is half right
+    assert (cell["low"], cell["high"], cell["interval"]) == ("0", "100", "bootstrap")
     right = next(r for r in rows if r["method"] == "full" and r["metric"] == "accuracy")
-    assert (right["low"], right["high"]) == ("43.8503", "100")
+    assert (right["low"], right["high"], right["interval"]) == ("43.8503", "100", "wilson")
     assert cell["budget"] == "4096"
 
 
@@ -187,7 +202,7 @@ def test_the_sentence_says_what_lies_beyond_the_window(whole: Run) -> None:
 
 
 def test_columns_go_by_length_also_without_an_order(whole: Run) -> None:
-    header, _ = grids(read_run(whole.folder))[ACCURACY]
+    header, _ = grids(make_frame(read_run(whole.folder)))[ACCURACY]
     assert header == ["method", "4,096", "12,288"]
 
 
@@ -197,7 +212,7 @@ def test_cut_prompts_are_counted(whole: Run) -> None:
     records.write_text(records.read_text() + json.dumps(line) + "\n")
     report = build_report(whole.folder, expected(whole))
     note = "1 of 12 prompts were longer than allowed and lost their middle."
-    assert report.notes[0] == note
+    assert report.notes[1] == note
     assert note in whole.path("report", "table.md").read_text()
 
 
@@ -208,7 +223,8 @@ def test_means_of_the_heat_map(whole: Run, tmp_path: Path) -> None:
     assert grid[0.0, 12288] == (100.0, 1)
     assert grid[50.0, 12288] == (0.0, 1)
     assert len(grid) == 6
-    picture = draw_heatmap(cells, tmp_path / "a" / "h.png")
+    names = list(dict.fromkeys(cell.dataset for cell in cells))
+    picture = draw_heatmap(make_frame(cells), names, tmp_path / "a" / "h.png")
     assert picture is not None
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -238,7 +254,7 @@ def test_two_settings_of_a_method_are_told_apart(run: Run) -> None:
             "reattention", 12288, [100.0] * 3, abbr=f"m-{local}",
             settings={"local_size": local, "top_k": 4},
         )  # fmt: skip
-    rows = grids(read_run(run.folder))[ACCURACY][1]
+    rows = grids(make_frame(read_run(run.folder)))[ACCURACY][1]
     assert sorted(row[0] for row in rows) == [
         "reattention 4,096 (local_size=1024)", "reattention 4,096 (local_size=512)",
     ]  # fmt: skip
@@ -253,7 +269,7 @@ def test_what_never_ran_is_missing(whole: Run) -> None:
     assert find_problems(cells) == [
         "m-full on needle-65536: no predictions, the inference task failed or never ran."
     ]
-    assert grids(cells)[ACCURACY][1][0][3] == "missing"
+    assert grids(make_frame(cells))[ACCURACY][1][0][3] == "missing"
 
 
 def test_a_failed_sample_is_named_and_a_later_success_counts(whole: Run) -> None:
