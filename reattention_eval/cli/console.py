@@ -16,6 +16,7 @@ from rich.text import Text
 from reattention_eval.errors import ReAttentionError
 from reattention_eval.report import Report
 from reattention_eval.report.shown import Shown
+from reattention_eval.report.tables import Grid
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,8 +56,9 @@ def _spell_out() -> None:
 
 def show_report(report: Report) -> None:
     """Tables, the sentence that explains them, files and problems."""
-    for heading, (header, rows) in report.grids.items():
+    for heading, grid in report.grids.items():
         out.print(heading, style="bold", markup=False)
+        header, rows = _fitting(grid, out.width)
         table = Table()
         for i, column in enumerate(header):
             table.add_column(Text(column), justify="right" if i else "left", overflow="fold")
@@ -71,6 +73,20 @@ def show_report(report: Report) -> None:
         out.print(str(path.resolve()), soft_wrap=True, markup=False)
     for problem in report.problems:
         err.print(f"problem: {problem}", style="red", soft_wrap=True, markup=False)
+
+
+def _fitting(grid: Grid, width: int) -> Grid:
+    """The grid, or its columns as rows where only so it is not wider than the terminal."""
+    header, rows = grid
+    turned = [list(column) for column in zip(header, *rows, strict=True)]
+    other: Grid = [str(word) for word in turned[0]], turned[1:]
+    return other if _width(grid) > width and _width(other) < _width(grid) else grid
+
+
+def _width(grid: Grid) -> int:
+    """Of a table that breaks no word."""
+    columns = zip(grid[0], *grid[1], strict=True)
+    return 1 + sum(3 + max(map(len, column)) for column in columns)
 
 
 # what stands in the place of a figure

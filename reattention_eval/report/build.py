@@ -23,7 +23,15 @@ from reattention_eval.report.places import places
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.run import EXPECTED_FILE, Cell, latest_work_dir, read_run
 from reattention_eval.report.shown import visible
-from reattention_eval.report.tables import Grid, csv_table, grid_of, grids, markdown, plain
+from reattention_eval.report.tables import (
+    Grid,
+    csv_table,
+    grid_of,
+    grids,
+    markdown,
+    markdown_text,
+    plain,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -141,12 +149,16 @@ def _tables_by_form(frame: Frame, forms: Mapping[str, Sequence[Cell]]) -> dict[s
     for name, own in forms.items():
         tables = grids(frame, names_of(own))
         if name:
-            tables |= {
-                heading: grid_of(frame, names_of(own), shown) for heading, shown in COSTS.items()
-            }
+            costs = {h: grid_of(frame, names_of(own), shown) for h, shown in COSTS.items()}
+            tables |= {h: (head, rows) for h, (head, rows) in costs.items() if _says(rows)}
         title = f"{form_title(name)}: " if name and (len(forms) > 1 or name == MANY_DEPTHS) else ""
         out |= {f"{title}{heading}": grid for heading, grid in tables.items()}
     return out
+
+
+def _says(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether any cell has something in it."""
+    return any(word != "-" for row in rows for word in row[1:])
 
 
 def sentence(cells: Sequence[Cell]) -> str:
@@ -219,10 +231,11 @@ def never_note(cells: Sequence[Cell]) -> list[str]:
 
 
 def _page(tables: dict[str, Grid], words: Sequence[str], problems: list[str]) -> str:
-    parts = [line + "\n" for line in words]
-    parts += [f"**{heading}**\n\n{markdown(grid)}" for heading, grid in tables.items()]
+    parts = [f"{markdown_text(line)}\n" for line in words]
+    parts += [f"**{markdown_text(name)}**\n\n{markdown(grid)}" for name, grid in tables.items()]
     if problems:
-        parts.append("**Missing or failed**\n\n" + "".join(f"- {p}\n" for p in problems))
+        listed = "".join(f"- {markdown_text(problem)}\n" for problem in problems)
+        parts.append(f"**Missing or failed**\n\n{listed}")
     return "\n".join(parts)
 
 

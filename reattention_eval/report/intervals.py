@@ -86,7 +86,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     ordered, n = sorted(values), len(values)
     below, tail = 0, 0.5**n if n < 1000 else 0.0
     if n >= 1000:  # the binomial distribution is normal by then
-        below = int(n / 2 - _Z95 * sqrt(n) / 2)
+        below = int((n - _Z95 * sqrt(n) - 1) / 2)
         return ordered[below], ordered[n - 1 - below]
     while tail <= 0.025:
         below += 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reattention_eval.report.apart import prompts_of
+from reattention_eval.report.labels import model_name
 from reattention_eval.report.measures import no_numbers
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
@@ -13,7 +15,27 @@ def find_problems(cells: Sequence[Cell]) -> list[str]:
     """One sentence for each cell that cannot be trusted; empty when the run is whole."""
     if not cells:
         return ["The run has no model or no dataset: nothing was evaluated."]
-    return [problem for cell in cells for problem in _of_cell(cell)]
+    return [*(problem for cell in cells for problem in _of_cell(cell)), *_unlike(cells)]
+
+
+def _unlike(cells: Sequence[Cell]) -> list[str]:
+    """Methods that were asked for other prompts under one name: nothing compares them."""
+    asked: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for cell in cells:
+        if prompts := prompts_of(cell):
+            own = asked.setdefault((model_name(cell), cell.dataset), {})
+            own.setdefault(prompts, []).append(f"{cell.model} {cell.run}".strip())
+    return [
+        f"{model} on {dataset}: its methods were asked other prompts "
+        f"({'; '.join(f'{key[:8]}: {_several(names)}' for key, names in found.items())}), so no "
+        "figure of one is compared with the others'. Run all of them on the same data."
+        for (model, dataset), found in asked.items()
+        if len(found) > 1
+    ]
+
+
+def _several(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _of_cell(cell: Cell) -> list[str]:

@@ -12,6 +12,7 @@ from reattention_eval.errors import DataError
 from reattention_eval.json_text import printable, read_object
 from reattention_eval.report.fields import wrong_manifest, wrong_result
 from reattention_eval.report.records import read_records
+from reattention_eval.report.shown import visible
 
 EXPECTED_FILE = "expected.json"
 
@@ -111,14 +112,25 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         manifest = _with_part(manifest, _load(path, wrong_manifest))
     predictions = work_dir / "predictions" / model
     return Cell(
-        model=printable(model),
-        dataset=printable(dataset),
+        model=visible(printable(model)),
+        dataset=visible(printable(dataset)),
         has_predictions=any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0")),
         result=_load(work_dir / "results" / model / f"{dataset}.json", wrong_result),
-        manifest=manifest,
+        manifest=_visible(manifest),
         records=records,
         n_predictions=0 if records else _count_predictions(predictions, dataset),
     )
+
+
+def _visible(value: Any) -> Any:
+    """Names in tables and pictures hold nothing that a terminal or page would obey."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, list):
+        return [_visible(item) for item in value]
+    if isinstance(value, dict):
+        return {visible(key): _visible(item) for key, item in value.items()}
+    return value
 
 
 def _with_part(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

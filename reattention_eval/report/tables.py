@@ -124,9 +124,9 @@ def markdown(grid: Grid) -> str:
     """A grid as a Markdown table, the best in bold."""
     header, rows = grid
     lines = [
-        [_markdown_text(word) for word in header],
+        [markdown_text(word) for word in header],
         ["---", *["---:"] * (len(header) - 1)],
-        *([_bold(_markdown_text(word), word) for word in row] for row in rows),
+        *([_bold(markdown_text(word), word) for word in row] for row in rows),
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
@@ -196,7 +196,8 @@ _MARKDOWN: Mapping[int, str] = str.maketrans(
 )
 
 
-def _markdown_text(word: str) -> str:
+def markdown_text(word: str) -> str:
+    """Text that Markdown shows as it is, inside a table too."""
     return visible(word).translate(_MARKDOWN)
 
 

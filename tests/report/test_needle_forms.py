@@ -74,10 +74,6 @@ def test_many_depths_have_their_name_and_what_they_took(tmp_path: Path) -> None:
             [["full", "0.50 (n=6)", "0.50 (n=2)"]],
         ),
         seconds: (["method", "32,768", "1,048,576"], [["full", "4.0 (n=3)", "8.0 (n=1)"]]),
-        f"{title}time per output token, seconds (median of n prompts)": (
-            ["method", "32,768", "1,048,576"],
-            [["full", "-", "-"]],
-        ),
         f"{title}peak memory, GiB (the most of n prompts)": (
             ["method", "32,768", "1,048,576"],
             [["full", "6.0 (n=6)", "2.0 (n=2)"]],

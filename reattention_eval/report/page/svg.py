@@ -14,7 +14,8 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # stands for the page's colour of text while a figure is drawn
 INK = "#123457"
 _SIZE = re.compile(r"([\d.]+)px")
-# what browsers take as attributes of their own
+_USED = re.compile(r"(?:url\(|href=\")#([^)\"]+)")
+# what browsers take as no attribute
 _DROPPED = ("font", "font-variant", "mix-blend-mode", "white-space")
 
 
@@ -23,13 +24,13 @@ def drawing(name: str) -> Iterator[None]:
     """Figures made and written inside can become `inline_svg`s."""
     from matplotlib import rc_context
 
-    ink = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
-    )
-    with rc_context(
-        {**ink, "axes.facecolor": "none", "figure.facecolor": "none", "legend.frameon": False,
-         "svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}
-    ):  # fmt: skip
+    named = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings: dict[Any, Any] = dict.fromkeys(named, INK)
+    settings |= {
+        "axes.facecolor": "none", "figure.facecolor": "none", "legend.frameon": False,
+        "svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False,
+    }  # fmt: skip
+    with rc_context(settings):
         yield
 
 
@@ -41,10 +42,15 @@ def inline_svg(figure: Any, name: str, label: str) -> str:
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     root = ElementTree.fromstring(written.getvalue())
+    used = set(_USED.findall(written.getvalue()))
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
                 parent.remove(child)
+        if parent.get("id") in used:
+            used.discard(parent.get("id", ""))  # it may define one thing twice
+        else:
+            parent.attrib.pop("id", None)
         _restyle(parent, name)
     width = root.attrib.pop("width", "").removesuffix("pt")
     root.attrib.pop("height", None)
