@@ -45,6 +45,8 @@ def test_wheel_holds_both_packages_and_the_configurations(wheel):
     assert (wheel / "reattention_eval/configs/eval_demo.py").is_file()
     assert (wheel / "reattention_eval/configs/models/__init__.py").is_file()
     assert (wheel / "reattention_eval/slurm/infer.sbatch").is_file()
+    assert (wheel / "reattention_eval/paper/longbench.csv").is_file()
+    assert (wheel / "reattention_eval/report/page/page.html.j2").is_file()
     for package in top:
         assert (wheel / package / "py.typed").is_file()
     (metadata,) = wheel.glob("*.dist-info")

@@ -79,7 +79,7 @@ def _fitting(grid: Grid, width: int) -> Grid:
     """The grid, or its columns as rows where only so it is not wider than the terminal."""
     header, rows = grid
     turned = [list(column) for column in zip(header, *rows, strict=True)]
-    other: Grid = [str(word) for word in turned[0]], turned[1:]
+    other: Grid = ["", *turned[0][1:]], turned[1:]
     return other if _width(grid) > width and _width(other) < _width(grid) else grid
 
 

@@ -15,6 +15,7 @@ from tiny_benchmarks import write_benchmarks
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import BenchmarkDataset, LongContextLM, Sample
 from reattention_eval.harness.standalone import main, read_plans
+from reattention_eval.report.records import read_records
 
 METHODS = """
 methods = [
@@ -44,6 +45,14 @@ def test_it_leaves_what_opencompass_leaves(
     assert len(list(work.glob("results/*/*.json"))) == 4
     assert len(list(work.glob("records/*/*.manifest.json"))) == 4
     assert (work / "report" / "heatmap.png").is_file()
+    # one sample of a dataset keeps what its layers attended to, where that was a part
+    kept = [
+        (index, len(record["attended"]), record["attended"][0])
+        for path in sorted(work.glob("records/*/*-700-*.jsonl"))
+        for index, record in read_records(path).items()
+        if "attended" in record
+    ]
+    assert kept == [(1, 2, [0, 32, 220, 700])]
     # the very predictions of the OpenCompass side
     path = next(work.glob("predictions/tiny-llama-full-*/needle-magic_number-450-*.json"))
     saved = json.loads(path.read_text())
