@@ -12,6 +12,7 @@ from reattention_eval.report.fields import is_number
 from reattention_eval.report.intervals import Interval, interval_of
 from reattention_eval.report.run import Cell
 
+LOWER_IS_BETTER = ("answer_nll", "perplexity", "ppl")
 # a task's official score on a part of its samples: score_easy
 PART = "score_"
 # figures that the evaluators keep of each sample under the name that stands for the task
@@ -44,7 +45,14 @@ def figure_interval(cell: Cell, metric: str) -> Interval | None:
             return None
         return Interval(math.exp(within.low), math.exp(within.high), within.kind)
     values = sample_values(cell, metric)
-    return None if values is None else interval_of(values)
+    found = interval_of(values) if values else None
+    if found is None or not values:
+        return None
+    # of what cannot be negative, or is in percent, no end is
+    low = 0.0 if min(values) >= 0 else -math.inf
+    percent = metric not in LOWER_IS_BETTER and low == 0 and max(values) <= 100
+    high = 100.0 if percent else math.inf
+    return Interval(max(low, found.low), min(high, found.high), found.kind)
 
 
 def _known(value: Any) -> bool:

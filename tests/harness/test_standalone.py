@@ -52,7 +52,7 @@ def test_it_leaves_what_opencompass_leaves(
         for index, record in read_records(path).items()
         if "attended" in record
     ]
-    assert kept == [(1, 2, [0, 32, 220, 700])]
+    assert kept == [(1, 2, [0, 16, 204, 700])]
     # the very predictions of the OpenCompass side
     path = next(work.glob("predictions/tiny-llama-full-*/needle-magic_number-450-*.json"))
     saved = json.loads(path.read_text())

@@ -29,9 +29,21 @@ def test_the_bootstrap_is_scipy_s(n: int) -> None:
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval  # fmt: skip
     low, high = bootstrap(values)
-    noise = 0.08 * (theirs.high - theirs.low)
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=noise)
+    mean, noise = float(np.mean(values)), 0.08 * (theirs.high - theirs.low)
+    wider = scipy.stats.t.ppf(0.975, n - 1) / scipy.stats.norm.ppf(0.975) * sqrt(n / (n - 1))
+    widened = (mean - wider * (mean - theirs.low), mean + wider * (theirs.high - mean))
+    assert (low, high) == pytest.approx(widened, abs=wider * noise)
     assert (low, high) == bootstrap(values)  # no luck in it
+
+
+@pytest.mark.parametrize(("n", "least"), [(2, 0.85), (3, 0.9), (5, 0.92), (12, 0.93), (40, 0.93)])
+def test_few_samples_hold_the_true_mean_too(n: int, least: float) -> None:
+    draw = np.random.default_rng(n)
+    held = 0
+    for _ in range(400):
+        low, high = bootstrap(draw.beta(2, 3, n).tolist())
+        held += low <= 0.4 <= high
+    assert held / 400 >= least
 
 
 def test_many_samples_are_normal() -> None:

@@ -115,7 +115,7 @@ def test_the_readers_table(whole: Run) -> None:
                 [
                     "reattention 4,096",
                     "1.00 (n=3, never selected)",
-                    "1.50 [1.00, 2.00] (n=3, selected 100%)",
+                    "1.50 [0.16, 2.84] (n=3, selected 100%)",
                 ],
             ],
         ),
