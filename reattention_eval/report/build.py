@@ -133,7 +133,7 @@ def _build(work_dirs: Sequence[Path], cells: list[Cell], folder: Path, page: boo
     if page:
         names = [latest_work_dir(path).resolve().name for path in work_dirs]
         written = write_page(
-            folder / "report.html", names, frame, forms, tables, [words, *notes], problems
+            folder / "report.html", names, frame, forms, tables, [*said, *notes], problems
         )
         files.append(written)
     return Report(tables, words, problems, files, notes, frame)

@@ -57,7 +57,7 @@ def sample_lists(frame: Frame) -> list[SampleList]:
         # ties by chance, or all would be of the first method
         chance = random.Random(dataset)
         chance.shuffle(found)
-        ranked = sorted(found, key=lambda one: _worth(one[0].cells[dataset], one[2])[1])
+        ranked = sorted(found, key=lambda one: _rank(one[0].cells[dataset], one[2]))
         worst = ranked[:EACH]
         taken = {(id(row), place) for row, _, place in worst}
         others = [one for one in found[: 2 * EACH] if (id(one[0]), one[2]) not in taken][:EACH]
@@ -99,6 +99,14 @@ def _worth(cell: Cell, place: int) -> tuple[str, float]:
     return "", 0.0
 
 
+def _rank(cell: Cell, place: int) -> tuple[float, float]:
+    """The worst first; of equal ones, the one whose right answer was the greater surprise."""
+    detail, record = _entry(cell, place)
+    nll: Any = detail.get("answer_nll", record.get("answer_nll"))
+    known = is_number(nll) and not math.isnan(nll)
+    return _worth(cell, place)[1], -float(nll) if known else 0.0
+
+
 def _line(title: str, cell: Cell, place: int) -> SampleLine:
     detail, record = _entry(cell, place)
     figure, worth = _worth(cell, place)
@@ -121,7 +129,7 @@ def _facts(both: Mapping[str, Any]) -> Iterator[str]:
         yield f"answer NLL {both['answer_nll']:.2f}"
     steps: Any = both.get("layer_steps")
     chosen: Any = both.get("layer_steps_selected")
-    if is_number(steps) and is_number(chosen) and steps > 0:
+    if is_number(steps) and is_number(chosen) and steps >= chosen > 0:
         yield f"selected in {100 * chosen / steps:.0f} % of the layer-steps"
 
 
