@@ -30,9 +30,9 @@ class LastViews:
         finally:
             self._kept = None
 
-    def note(self, layer: int, row: int, view: Kept, length: int) -> None:
+    def note(self, layer: int, row: int, view: object, length: int) -> None:
         """A chunk that ends at `length` tokens has this view; of several chunks, the last one."""
-        if self._kept is None or row:
+        if self._kept is None or row or not isinstance(view, (View, Selection, BandedView)):
             return
         if isinstance(view, Selection):  # its tensors may be used again, and nothing waits for them
             spans, count = view.spans[-1:].clone(), view.count[-1:].clone()

@@ -21,7 +21,6 @@ import torch
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Row
 from reattention_eval.checkpoints import model_path
-from reattention_eval.engine.watching import watched_views
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import write_whole
@@ -62,10 +61,11 @@ def selected(runner: PromptRunner, row: Row, chat_template: bool) -> dict[str, A
     ids = runner.prepared(sample).input_ids
     session = runner.session
     session.prefill(torch.tensor([ids[:-1]], device=runner.model.device), max_new_tokens=1)
-    with watched_views(session) as seen:
+    with session.watching_views() as views:
         session.decode(torch.tensor([[ids[-1]]], device=runner.model.device))
+    seen = views()
     session.reset()
-    if not seen:
+    if not any(seen):
         raise ConfigError(
             f"nothing is selected from {len(ids)} tokens by {runner.method.name}; choose a longer "
             "dataset."
@@ -75,7 +75,11 @@ def selected(runner: PromptRunner, row: Row, chat_template: bool) -> dict[str, A
     found = [at for answer in answers for at in _places(ids, _tokens(runner, answer))]
     return {
         "n_tokens": len(ids),
-        "layers": {layer: _ranges(seen[layer].tolist()) for layer in sorted(seen)},
+        "layers": {
+            layer: list(zip(spans[::2], spans[1::2], strict=True))
+            for layer, spans in enumerate(seen)
+            if spans
+        },
         "answers": found,
     }
 
@@ -88,17 +92,6 @@ def _places(ids: Sequence[int], part: Sequence[int]) -> list[tuple[int, int]]:
     n, want = len(part), list(part)
     starts = (i for i, token in enumerate(ids) if n and token == want[0])
     return [(i, i + n) for i in starts if list(ids[i : i + n]) == want]
-
-
-def _ranges(positions: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending positions as [first, last)."""
-    out: list[tuple[int, int]] = []
-    for position in positions:
-        if out and out[-1][1] == position:
-            out[-1] = out[-1][0], position + 1
-        else:
-            out.append((position, position + 1))
-    return out
 
 
 def main(words: Sequence[str] | None = None) -> int:

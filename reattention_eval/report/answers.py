@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import DataError
-from reattention_eval.json_text import printable, read_object
+from reattention_eval.json_text import read_object
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.run import Cell, latest_work_dir, read_run
+from reattention_eval.report.shown import visible
+from reattention_eval.report.tables import markdown_text
 
 QUESTION, ANSWER = 400, 600  # characters shown of the prompt's end, and of an answer
 
@@ -78,11 +80,11 @@ def _prompt(predictions: dict[str, Any], detail: dict[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return "".join(f"> {line}\n" for line in printable(text).splitlines() if line.strip())
+    lines = (markdown_text(line) for line in text.split("\n"))
+    return "".join(f"> {line}\n" for line in lines if line.strip())
 
 
 def _inline(value: Any) -> str:
     """One line of a table."""
     text = value if isinstance(value, str) else ", ".join(map(str, value or []))
-    text = " ".join(printable(text).split()).replace("|", "\\|")
-    return (text[:ANSWER] + " ...") if len(text) > ANSWER else text or "(nothing)"
+    return markdown_text(visible(" ".join(text[: 2 * ANSWER].split()), ANSWER)) or "(nothing)"

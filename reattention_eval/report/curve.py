@@ -13,12 +13,13 @@ from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.report.heatmap import trained_window
-from reattention_eval.report.intervals import wilson
+from reattention_eval.report.intervals import Interval, interval_of_mean, wilson
 from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.measures import cell_length
 from reattention_eval.report.needles import form, form_title
 from reattention_eval.report.run import Cell, latest_work_dir, read_run
+from reattention_eval.report.samples import figure_interval
 from reattention_eval.report.selected import Selected, draw_selected, read_selected
-from reattention_eval.report.tables import cell_length
 
 COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")
 # RULER's tasks by what they ask: the first words of their names
@@ -32,7 +33,7 @@ _RULER = {
 
 @dataclass(frozen=True)
 class Point:
-    """A figure at a length; low and high are its 95 % interval where it is a share of n samples."""
+    """A figure at a length; low and high are its 95 % interval, where there is one."""
 
     panel: str
     model: str
@@ -101,7 +102,9 @@ def _needles(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
         share = sum(hits) / len(hits)
         yield Point(f"{name}: found, %", *own, share, len(hits), 100 * low, 100 * high)
         if nll := _numbers(cell, "answer_nll"):
-            yield Point(f"{name}: answer NLL per token", *own, sum(nll) / len(nll), len(nll))
+            ends = _ends(figure_interval(cell, "answer_nll"))
+            mean = sum(nll) / len(nll)
+            yield Point(f"{name}: answer NLL per token", *own, mean, len(nll), *ends)
 
 
 def _ruler(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
@@ -116,11 +119,13 @@ def _ruler(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
             beside = [set(t) for (_, other), t in scores.items() if other == length]
             shared = [by_task[task] for task in set.intersection(*beside)]
             if shared:
-                mean = sum(float(cell.result["score"]) for cell in shared) / len(shared)
+                each = [float(cell.result["score"]) for cell in shared]
+                within = [figure_interval(cell, "score") for cell in shared]
+                ends = _ends(interval_of_mean(list(zip(each, within, strict=True))))
                 n = sum(len(cell.details) for cell in shared)
-                yield Point(
-                    f"{panel}: score", model_name(shared[0]), labels[model], length, mean, n
-                )
+                where = model_name(shared[0]), labels[model], length
+                mean = sum(each) / len(shared)
+                yield Point(f"{panel}: score", *where, mean, n, *ends)
 
 
 def _perplexity(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
@@ -142,6 +147,10 @@ def _perplexity(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point
         for length, found_there in doublings.items():
             value, n = math.exp(sum(found_there) / len(found_there)), len(found_there)
             yield Point("Perplexity by position in a book", name, labels[model], length, value, n)
+
+
+def _ends(interval: Interval | None) -> tuple[float, float]:
+    return (math.nan, math.nan) if interval is None else (interval.low, interval.high)
 
 
 def _facts(cell: Cell) -> dict[str, Any]:

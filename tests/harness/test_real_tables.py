@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from reattention_eval import attach
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.cli.app import app
-from reattention_eval.engine.watching import watched_views
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.harness import prompt_files, selected, standalone
 from reattention_eval.harness.compose import plan_jobs
@@ -154,19 +153,19 @@ def test_watching_says_what_a_step_selected(checkpoint: Path) -> None:
     ids = torch.randint(5, 200, (1, 300), generator=torch.Generator().manual_seed(0))
     with attach(model, REATTENTION) as session:
         session.prefill(ids)
-        with watched_views(session) as seen:
+        with session.watching_views() as views:
             logits = session.decode(torch.tensor([[7]]))
-        assert len(seen) == model.config.num_hidden_layers
+        seen = views()
+        assert len(seen) == model.config.num_hidden_layers and all(seen)
         session.prefill(ids)
         assert torch.equal(session.decode(torch.tensor([[7]])), logits)
-        before = {layer: positions.clone() for layer, positions in seen.items()}
         session.decode(torch.tensor([[7]]))
-        assert all(torch.equal(seen[layer], before[layer]) for layer in seen)  # no longer watched
+        assert views() == seen  # no longer watched
     with attach(model, "full") as session:
         session.prefill(ids)
-        with watched_views(session) as seen:
+        with session.watching_views() as views:
             session.decode(torch.tensor([[7]]))
-        assert not seen
+        assert not any(views())
 
 
 def test_a_seed_draws_questions_from_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
