@@ -20,18 +20,23 @@ def find_problems(cells: Sequence[Cell]) -> list[str]:
 
 def _unlike(cells: Sequence[Cell]) -> list[str]:
     """Methods that were asked for other prompts under one name: nothing compares them."""
-    asked: dict[tuple[str, str], dict[str, list[str]]] = {}
+    asked: dict[tuple[str, str], dict[str, set[str]]] = {}
     for cell in cells:
         if prompts := prompts_of(cell):
             own = asked.setdefault((model_name(cell), cell.dataset), {})
-            own.setdefault(prompts, []).append(f"{cell.model} {cell.run}".strip())
-    return [
-        f"{model} on {dataset}: its methods were asked other prompts "
-        f"({'; '.join(f'{key[:8]}: {_several(names)}' for key, names in found.items())}), so no "
-        "figure of one is compared with the others'. Run all of them on the same data."
-        for (model, dataset), found in asked.items()
-        if len(found) > 1
-    ]
+            own.setdefault(cell.model, set()).add(prompts)
+    problems = []
+    for (model, dataset), by_method in asked.items():
+        if any(one.isdisjoint(other) for one in by_method.values() for other in by_method.values()):
+            prompts: dict[str, list[str]] = {}
+            for method, found in by_method.items():
+                prompts.setdefault(", ".join(key[:8] for key in sorted(found)), []).append(method)
+            told = "; ".join(f"{key}: {_several(names)}" for key, names in prompts.items())
+            problems.append(
+                f"{model} on {dataset}: its methods were asked other prompts ({told}), so no figure "
+                "of one is compared with the others'. Run all of them on the same data."
+            )
+    return problems
 
 
 def _several(names: Sequence[str]) -> str:

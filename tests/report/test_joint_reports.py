@@ -60,6 +60,7 @@ def test_what_was_asked_differently_is_never_averaged(
     report = build_joint_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     rows = report.grids[SCORE][1]
     assert [row[-1].split(" ")[0] for row in rows] == ["0.00", "100.00"]
+    assert not report.problems
     told = {"fingerprint": "prompts' fingerprint"}.get(name, name)
     assert all(f"{told}=" in row[0] for row in rows)
 
