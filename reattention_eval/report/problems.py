@@ -28,13 +28,14 @@ def _unlike(cells: Sequence[Cell]) -> list[str]:
     problems = []
     for (model, dataset), by_method in asked.items():
         if any(one.isdisjoint(other) for one in by_method.values() for other in by_method.values()):
-            prompts: dict[str, list[str]] = {}
+            named: dict[str, list[str]] = {}
             for method, found in by_method.items():
-                prompts.setdefault(", ".join(key[:8] for key in sorted(found)), []).append(method)
-            told = "; ".join(f"{key}: {_several(names)}" for key, names in prompts.items())
+                shown = ", ".join(key[:8] for key in sorted(found))
+                named.setdefault(shown, []).append(method)
+            told = "; ".join(f"{key}: {_several(names)}" for key, names in named.items())
             problems.append(
-                f"{model} on {dataset}: its methods were asked other prompts ({told}), so no figure "
-                "of one is compared with the others'. Run all of them on the same data."
+                f"{model} on {dataset}: its methods were asked other prompts ({told}), so no "
+                "figure of one is compared with the others'. Run all of them on the same data."
             )
     return problems
 
