@@ -32,7 +32,7 @@ def needle_grid(cells: Sequence[Cell], metric: str) -> dict[tuple[float, int], t
     values: dict[tuple[float, int], list[float]] = defaultdict(list)
     for cell in cells:
         for entry in cell.details:
-            if entry.get(metric) is None or "depth" not in entry or "length" not in entry:
+            if any(entry.get(key) is None for key in (metric, "depth", "length")):
                 continue
             values[float(entry["depth"]), int(entry["length"])].append(float(entry[metric]))
     return {key: (sum(found) / len(found), len(found)) for key, found in values.items()}
