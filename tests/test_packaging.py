@@ -97,7 +97,7 @@ for name in list_methods():
     if getattr(method, "needs", ""):
         print(1)
         continue
-    config = LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+    config = LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=3,
         num_attention_heads=2, num_key_value_heads=1, vocab_size=50, max_position_embeddings=8192)
     if isinstance(method, NativeMethod):
         config = method.configure(config)
