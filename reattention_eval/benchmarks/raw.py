@@ -240,6 +240,7 @@ class RawBenchmark(Benchmark):
             parts.setdefault(row["sample"], []).append((row["part"], answer.prediction))
         details = {
             row["sample"]: {
+                "index": index,
                 "sample": row["sample"],
                 "document": row["document"],
                 "n_tokens": answer.n_tokens,
@@ -250,7 +251,7 @@ class RawBenchmark(Benchmark):
                 ),
                 "scorings": row["scorings"],
             }
-            for row, answer in zip(rows, answers, strict=True)
+            for index, (row, answer) in enumerate(zip(rows, answers, strict=True))
             if row["part"] == 0
         }
         return scored(self, task, [details[sample] for sample in sorted(details)], scoring)

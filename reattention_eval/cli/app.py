@@ -9,6 +9,8 @@ import typer
 
 from reattention_eval.cli.bench import bench
 from reattention_eval.cli.console import FAILED, out, readable_errors, show_report
+from reattention_eval.cli.export import export
+from reattention_eval.cli.runs import compare, status
 
 app = typer.Typer(
     name="reattention-eval",
@@ -18,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(bench, name="bench")
+app.add_typer(export, name="export")
 
 
 @app.callback()
@@ -149,6 +152,10 @@ def report(
     runs: Annotated[
         list[Path], typer.Argument(help="A run's directory, or the one that holds runs; several.")
     ],
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only hold its files against the schema of docs/records.md."),
+    ] = False,
     html: Annotated[
         bool, typer.Option("--html", help="Also report.html: one file, opens from disk.")
     ] = False,
@@ -160,6 +167,12 @@ def report(
     """Make tables and pictures again from the files of one run, or of several side by side."""
     from reattention_eval.report import build_joint_report, build_report, latest_work_dir
 
+    if check:
+        from reattention_eval.cli.check import show_check
+
+        if not all([show_check(latest_work_dir(run)) for run in runs]):
+            raise typer.Exit(FAILED)
+        return
     if len(runs) == 1 and into is None:
         made = build_report(latest_work_dir(runs[0]), page=html)
     else:
@@ -270,3 +283,7 @@ def plan(
     )
     if not (all(fits) if method else any(fits)):  # those asked for, or of all of them any
         raise typer.Exit(FAILED)
+
+
+for _command in (compare, status):
+    app.command()(_command)

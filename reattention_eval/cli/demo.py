@@ -29,6 +29,7 @@ CONFIG = "eval_demo.py"
 # the command's options as the variables of configurations; the others bear their own names
 VARIABLES = {"MODEL": "RUN_MODEL", "METHODS": "ONLY_METHODS"}
 POLL_SECONDS = 1.0
+SAY_SECONDS = 60.0
 GRACE_SECONDS = 30.0  # torchrun needs some to end its own children
 
 
@@ -119,18 +120,21 @@ def _run(config: Path, work_dir: Path, environment: Mapping[str, str]) -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], work_dir: Path, before: set[Path]) -> int:
-    """Wait for the process and say meanwhile where it is; not on a terminal, once a dataset."""
+    """Wait for the process and say meanwhile how far it is; not on a terminal, with each dataset
+    and once a minute."""
     console = Console(stderr=True)
-    said = ""
+    said, when = "", 0.0
     with console.status("starting OpenCompass (some ten seconds)") as status:
         while (code := process.poll()) is None:
             new = sorted(_runs(work_dir) - before)
             line = progress_line(new[-1]) if new else ""
             if line and console.is_terminal:
                 status.update(line)
-            elif line and (where := line.partition(":")[0]) != said:
-                said = where
-                err.print(f"reading: {where}", markup=False, soft_wrap=True)
+            elif line and (
+                line.partition(":")[0] != said or time.monotonic() - when >= SAY_SECONDS
+            ):
+                said, when = line.partition(":")[0], time.monotonic()
+                err.print(f"reading: {line}", markup=False, soft_wrap=True)
             time.sleep(POLL_SECONDS)
     return code
 

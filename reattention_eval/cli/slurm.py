@@ -17,6 +17,7 @@ from rich.table import Table
 import reattention_eval
 from reattention_eval.cli.console import err, out
 from reattention_eval.errors import ConfigError
+from reattention_eval.report.expected import note_expected
 
 if TYPE_CHECKING:
     from reattention_eval.harness.slurm_jobs import Job
@@ -96,12 +97,14 @@ def _submit(
         )
     check_run(read)
     frozen = freeze(read)
+    note_expected(folder, [(job.model, dataset) for job in arrays for dataset in job.datasets])
     (folder / "logs" / "slurm").mkdir(parents=True, exist_ok=True)
     ids = [_sbatch(words) for words in _array_commands(arrays, frozen, folder, wishes)]
     last = _sbatch(_summary_command(frozen, folder, wishes, ids))
     _say(f"run directory: {folder}")
     _say(f"logs:          {folder / 'logs' / 'slurm'}")
     _say(f"tables:        {folder / 'report' / 'table.md'} (job {last}, after all others)")
+    _say(f"how far it is: reattention-eval status {folder}")
     _say(f"watch:         squeue --jobs={','.join([*ids, last])}")
     _say(f"go on later:   reattention-eval slurm {config} --reuse {folder.name} ...")
 

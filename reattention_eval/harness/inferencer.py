@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from opencompass.openicl.icl_inferencer import GenInferencer
 from opencompass.utils import get_logger
-from tqdm import tqdm
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.fingerprint import plain
@@ -108,7 +106,6 @@ class LongContextGenInferencer(GenInferencer):
             batch_size=self.batch_size or 1,
             facts=self._facts(),
             stored_prompt_chars=self.stored_prompt_chars,
-            watch=partial(tqdm, disable=not self.is_main_process),
             log=get_logger(),
             until=self.model.until,
         )

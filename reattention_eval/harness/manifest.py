@@ -19,6 +19,7 @@ from reattention_eval.harness.fingerprint import plain, rows_fingerprint
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import write_whole
 from reattention_eval.json_text import read_object
+from reattention_eval.report.schema import VERSION, migrated
 
 _PACKAGES = (
     "reattention-eval", "torch", "transformers", "opencompass", "numpy", "triton", "flash-attn",
@@ -68,6 +69,7 @@ def write_dataset_manifest(
     write_whole(
         path,
         {
+            "version": VERSION,
             "model": model_part(model),
             "method": method_part(model),
             "dataset": own,
@@ -79,7 +81,7 @@ def write_dataset_manifest(
 def environments(manifest: Path) -> list[Any]:
     """The processes that an earlier manifest names; none where there is no readable one."""
     try:
-        return list(read_object(manifest)["environment"])
+        return list(migrated(read_object(manifest), manifest)["environment"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

@@ -20,6 +20,7 @@ from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.preflight import find_problems
 from reattention_eval.harness.time_limit import run_ends
+from reattention_eval.report.expected import note_expected
 
 # LLaMA3.1-8B's shape on an H100 at 128K: 14 ms a new token, 0.1 ms one of the prompt
 PROMPT_TOKENS_A_NEW_ONE = 100
@@ -56,8 +57,11 @@ class WorkerPartitioner(BasePartitioner):
     ) -> list[Config]:
         """The tasks, in the order of the configuration."""
         wanted: list[tuple[Any, list[Any]]] = []
+        expected: list[tuple[str, str]] = []
         for group in model_dataset_combinations:
             for model in group["models"]:
+                abbr = model_abbr_from_cfg(model)
+                expected += [(abbr, dataset_abbr_from_cfg(d)) for d in group["datasets"]]
                 missing = [
                     dataset
                     for dataset in group["datasets"]
@@ -70,6 +74,7 @@ class WorkerPartitioner(BasePartitioner):
             until = run_ends()
         except ConfigError as error:
             raise SystemExit(f"error: {error}") from None
+        note_expected(Path(work_dir), expected)
         workers = max(1, ceil(self.num_worker / max(1, len(wanted))))
         tasks: list[Config] = []
         for model, datasets in wanted:

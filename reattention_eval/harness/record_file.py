@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.report.records import read_records
+from reattention_eval.report.schema import VERSION
 
 # what the predictions file takes over of a sample's record
 KEPT = ("prediction", "gold", "answer_nll", "n_tokens", "n_cut")
@@ -34,13 +36,24 @@ class RecordLines:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         _drop_unfinished_line(path)
+        self._last = time.time()
 
-    def append(self, *records: Mapping[str, Any]) -> None:
-        """Put samples on disk before anything else happens; ASCII, so nothing can split a line."""
+    def append(self, *records: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Put samples on disk before anything else happens; ASCII, so nothing can split a line.
+
+        Each says its version, when it was written, and the seconds since the one before it, shared
+        by those of one call. Returns what was written.
+        """
+        now = time.time()
+        share = max(0.0, now - self._last) / max(1, len(records))
+        stamp = {"version": VERSION, "finished": round(now, 1), "seconds": round(share, 3)}
+        self._last = now
+        written = [{**record, **stamp} for record in records]
         with self.path.open("a", encoding="ascii") as file:
-            file.write("".join(json.dumps(r, ensure_ascii=True) + "\n" for r in records))
+            file.write("".join(json.dumps(r, ensure_ascii=True) + "\n" for r in written))
             file.flush()
             os.fsync(file.fileno())
+        return written
 
 
 class RecordFile(RecordLines):
@@ -59,15 +72,16 @@ class RecordFile(RecordLines):
         }
         self.failed: dict[int, str] = {}
 
-    def append(self, *records: Mapping[str, Any]) -> None:
+    def append(self, *records: Mapping[str, Any]) -> list[dict[str, Any]]:
         """As `RecordLines` does; the samples are then done, or failed."""
-        super().append(*records)
-        for record in records:
+        written = super().append(*records)
+        for record in written:
             index = int(record["index"])
             if record.get("error"):
                 self.failed[index] = str(record["error"])
             else:
-                self.done[index] = dict(record)
+                self.done[index] = record
+        return written
 
 
 def _answered(record: Mapping[str, Any]) -> bool:

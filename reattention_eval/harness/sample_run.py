@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.harness.fingerprint import digest, plain, rows_fingerprint
+from reattention_eval.harness.live_progress import LiveProgress
 from reattention_eval.harness.manifest import (
     environment_part,
     environments,
@@ -20,6 +21,9 @@ from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import KEPT, RecordFile, records_path, write_whole
 from reattention_eval.harness.samples import Output, Sample
 from reattention_eval.harness.time_limit import is_over
+from reattention_eval.report.pace import Pace
+from reattention_eval.report.running_score import scorer_of
+from reattention_eval.report.schema import VERSION
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,6 @@ class SampleRun:
         batch_size: prompts that run together.
         facts: written to the manifest's dataset part as they are (length, style, seed, ...).
         stored_prompt_chars: a longer prompt is stored as head, tail, length and hash.
-        watch: wraps the batches, for a progress bar.
         until: no sample is begun from then on (`time_limit.run_ends`).
     """
 
@@ -51,7 +54,6 @@ class SampleRun:
     batch_size: int = 1
     facts: dict[str, Any] = field(default_factory=dict)
     stored_prompt_chars: int = 2000
-    watch: Callable[[Iterable[list[int]]], Iterable[list[int]]] = iter
     log: logging.Logger = field(default_factory=lambda: logging.getLogger(__name__))
     until: float | None = None
 
@@ -66,18 +68,12 @@ class SampleRun:
             write_whole(manifest, self._manifest(path.stem, samples, earlier, len(pending)))
         self.log.info(f"{path.stem}: {len(records.done)} samples on disk, {len(pending)} to run")
         self.runner.forget()  # so that a dataset's figures do not depend on the one before it
-        for batch in self.watch(self._batches(len(samples), records)):
-            if is_over(self.until):
-                break
-            entries = []
-            for index, outcome in self._run(batch, samples):
-                entry = {"index": index, "key": keys[index], "gold": plain(golds[index])}
-                if isinstance(outcome, Output):
-                    entry |= {"prediction": outcome.text, **outcome.record}
-                else:
-                    entry |= {"error": outcome}
-                entries.append(entry)
-            records.append(*entries)
+        with LiveProgress(path.stem, self._pace(samples, records), self.log) as progress:
+            for batch in self._batches(len(samples), records):
+                if is_over(self.until):
+                    break
+                entries = list(self._entries(batch, samples, keys, golds))
+                progress.add(records.append(*entries))
         if records.failed:
             self.log.error(
                 f"{path.stem}: {len(records.failed)} of {len(samples)} samples failed, so no "
@@ -95,6 +91,24 @@ class SampleRun:
         }
         write_whole(path, predictions)
         return [entry["prediction"] for entry in predictions.values()]
+
+    def _entries(
+        self, batch: Sequence[int], samples: Sequence[Sample], keys: list[str], golds: Sequence[Any]
+    ) -> Iterator[dict[str, Any]]:
+        """The records of a batch."""
+        for index, outcome in self._run(batch, samples):
+            entry = {"index": index, "key": keys[index], "gold": plain(golds[index])}
+            if isinstance(outcome, Output):
+                yield entry | {"prediction": outcome.text, **outcome.record}
+            else:
+                yield entry | {"error": outcome}
+
+    def _pace(self, samples: Sequence[Sample], records: RecordFile) -> Pace:
+        """What is done already, to go on from."""
+        gpu = str(getattr(self.runner.model, "device", "")).startswith("cuda")
+        pace = Pace(len(samples), scorer_of(self.facts), gpu)
+        pace.add(records.done.values())
+        return pace
 
     def _batches(self, samples: int, records: RecordFile) -> list[list[int]]:
         """What is not done, in the batches in which a run without interruption has it."""
@@ -144,6 +158,7 @@ class SampleRun:
         rows = ([s.prompt, s.answer_prefix, s.answer] for s in samples)
         own = {**environment_part(), "samples_to_run": pending}
         return {
+            "version": VERSION,
             "model": model_part(self.runner),
             "method": method_part(self.runner),
             "dataset": {

@@ -31,11 +31,13 @@ from reattention_eval.harness.compose.embedded_models import replacing_entry, sc
 from reattention_eval.harness.compose.model_method_pairs import folder_context_length
 from reattention_eval.harness.prompt_files import kept_rows
 from reattention_eval.harness.prompt_runner import PromptRunner
-from reattention_eval.harness.record_file import write_whole
+from reattention_eval.harness.record_file import records_path, write_whole
+from reattention_eval.harness.running_mark import running
 from reattention_eval.harness.sample_run import SampleRun
 from reattention_eval.harness.samples import Sample
 from reattention_eval.harness.time_limit import is_over, run_ends
 from reattention_eval.report import Report, build_report
+from reattention_eval.report.expected import note_expected
 
 # what a model's entry says to OpenCompass, or to the list of jobs
 _NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len", "type"}
@@ -51,6 +53,7 @@ def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = N
         prompts: folder that keeps prompts (`prompt_files.kept_rows`).
     """
     until = run_ends()
+    note_expected(work_dir, [job.names for job in jobs])
     by_model: dict[str, list[Job]] = {}
     for job in jobs:
         by_model.setdefault(job.names[0], []).append(job)
@@ -87,8 +90,9 @@ def _run_one(
         until=until,
     )
     samples = [_sample(row, asked.chat_template) for row in rows]
-    if not run(samples, [row["reference"] for row in rows], path):
-        return
+    with running(records_path(path.parent, path.name)):
+        if not run(samples, [row["reference"] for row in rows], path):
+            return
     saved = json.loads(path.read_text(encoding="ascii"))
     result = benchmark.result(
         asked.task, rows, [_answer(saved[str(i)]) for i in range(len(rows))], asked.scoring

@@ -45,7 +45,10 @@ def _are_spans(value: Any) -> bool:
 _count, _number, _text = _optional(is_count), _optional(is_number), _optional(_is_text)
 RECORD: Mapping[str, Check] = {
     "index": is_count,
+    "version": _count,
+    **dict.fromkeys(("finished", "seconds"), _number),
     "prediction": _text,
+    **dict.fromkeys(("new_tokens", "batch_size"), _count),
     "must_select": _optional(lambda value: isinstance(value, bool)),
     "attended": _optional(_are_spans),
     **dict.fromkeys(
@@ -60,6 +63,7 @@ RECORD: Mapping[str, Check] = {
             "keys_kept",
             "cache_bytes",
             "prefill_seconds",
+            "decode_seconds",
             "decode_tokens_per_second",
         ),
         _number,
@@ -100,16 +104,18 @@ def wrong_field(entry: Mapping[str, Any], checks: Mapping[str, Check]) -> str | 
         if second:
             value = value.get(second) if isinstance(value, dict) else None
         if not check(value):
-            return f"{name} is {_shown(value)}"
+            return f"{name} is {shown(value)}"
     return None
 
 
 def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
     """As `wrong_field`, for a manifest."""
+    if not _count(manifest.get("version")):
+        return f"version is {shown(manifest['version'])}"
     for part, checks in MANIFEST.items():
         entry = manifest.get(part, {})
         if not isinstance(entry, dict):
-            return f"{part} is {_shown(entry)}"
+            return f"{part} is {shown(entry)}"
         if entry and part == "method" and "name" not in entry:
             return "method has no name"
         if wrong := wrong_field(entry, checks):
@@ -120,11 +126,11 @@ def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
 def wrong_result(result: Mapping[str, Any]) -> str | None:
     """As `wrong_field`, for a result: `n` counts, every other number can be averaged."""
     if "n" in result and not is_count(result["n"]):
-        return f"n is {_shown(result['n'])}"
+        return f"n is {shown(result['n'])}"
     for name, value in result.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if number and not is_number(value):
-            return f"{name} is {_shown(value)}"
+            return f"{name} is {shown(value)}"
     details = result.get("details")
     for i, detail in enumerate(details if isinstance(details, list) else ()):
         if isinstance(detail, dict) and (wrong := wrong_field(detail, DETAIL)):
@@ -132,7 +138,8 @@ def wrong_result(result: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in at most sixty characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes

@@ -1,23 +1,162 @@
-"""How far a running evaluation is, seen from its files."""
+"""How far a running evaluation is, seen from its files: also from another machine."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from reattention_eval.errors import DataError
 from reattention_eval.json_text import read_object
+from reattention_eval.report.fields import wrong_manifest
+from reattention_eval.report.pace import Pace
 from reattention_eval.report.records import read_records
+from reattention_eval.report.run import cell_names
+from reattention_eval.report.running_score import scorer_of
+from reattention_eval.report.schema import migrated, refuse_newer
+
+DONE, RUNNING, STOPPED, FAILED, WAITING = "done", "running", "stopped", "failed", "waiting"
+# a process on a machine that cannot be asked has stopped when it wrote nothing for so long
+SILENCE = 600.0  # seconds, or five of its samples
+MARK = ".running.json"  # beside the records while a process writes them
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """One cell of a run: its state, how far it is, and where it runs."""
+
+    model: str
+    dataset: str
+    state: str
+    pace: Pace
+    where: str = ""
+
+
+def run_progress(work_dir: Path) -> list[TaskProgress]:
+    """Every cell that the run was begun for, or of which any file exists.
+
+    Raises:
+        DataError: a file of a newer version, or a damaged list of cells.
+    """
+    jobs = _JobStates()
+    return [_of_cell(work_dir, model, dataset, jobs) for model, dataset in cell_names(work_dir)]
 
 
 def progress_line(work_dir: Path) -> str:
-    """`MODEL on DATASET: 3 of 9 prompts` for the dataset begun last; empty before the first."""
+    """`MODEL on DATASET: 3 of 9 prompts, ...` of the dataset begun last; empty before the first."""
     manifests = list((work_dir / "records").glob("*/*.manifest.json"))
-    if not manifests:
-        return ""
     try:
         newest = max(manifests, key=lambda path: path.stat().st_mtime)
-        total = read_object(newest)["dataset"]["n"]
         dataset = newest.name.removesuffix(".manifest.json")
-        done = len(read_records(newest.with_name(f"{dataset}.jsonl")))
-    except (ValueError, KeyError, TypeError, OSError):
-        return ""  # a file that is being written; the report says what is wrong with it
-    return f"{newest.parent.name} on {dataset}: {done} of {total} prompts"
+        pace = _pace(newest.with_name(f"{dataset}.jsonl"), newest)
+    except (ValueError, OSError, DataError):
+        return ""  # none, or one that is being written; the report says what is wrong with it
+    return f"{newest.parent.name} on {dataset}: {pace.words()}"
+
+
+def _of_cell(work_dir: Path, model: str, dataset: str, jobs: _JobStates) -> TaskProgress:
+    records = work_dir / "records" / model / f"{dataset}.jsonl"
+    manifest = records.with_name(f"{dataset}.manifest.json")
+    try:
+        pace = _pace(records, manifest)
+    except (ValueError, OSError):
+        pace = Pace(None)  # its manifest is being written
+    if (work_dir / "predictions" / model / f"{dataset}.json").is_file():
+        return TaskProgress(model, dataset, DONE, pace)
+    mark = _mark(records)
+    if mark is None:
+        begun = records.is_file() or manifest.is_file()
+        state = FAILED if pace.failed else STOPPED if begun else WAITING
+        return TaskProgress(model, dataset, state, pace)
+    alive, where = _holder(mark, records, pace, jobs)
+    state = RUNNING if alive else FAILED if pace.failed else STOPPED
+    return TaskProgress(model, dataset, state, pace, where)
+
+
+def _pace(records: Path, manifest: Path) -> Pace:
+    """Raises ValueError or OSError where there is no manifest, or a damaged one."""
+    if not manifest.is_file():
+        pace = Pace(None)
+    else:
+        told = read_object(manifest)
+        refuse_newer(told, manifest)
+        if wrong := wrong_manifest(told):
+            raise ValueError(wrong)
+        about = migrated(told, manifest).get("dataset", {})
+        gpu = str(told.get("model", {}).get("device")).startswith("cuda")
+        pace = Pace(about.get("n"), scorer_of(about), gpu)
+    found = read_records(records)
+    pace.add(found[index] for index in sorted(found))
+    return pace
+
+
+def _mark(records: Path) -> dict[str, Any] | None:
+    """Who writes these records, as `harness.running_mark` says; None: nobody."""
+    try:
+        return read_object(records.with_suffix(MARK))
+    except (OSError, ValueError):
+        return None
+
+
+def _holder(
+    mark: Mapping[str, Any], records: Path, pace: Pace, jobs: _JobStates
+) -> tuple[bool, str]:
+    """Whether the process that left the mark lives, and where it is or was."""
+    host, pid, job = mark.get("host"), mark.get("pid"), mark.get("slurm_job")
+    place = f"SLURM job {job} on {host}" if job else f"process {pid} on {host}"
+    if host == socket.gethostname() and isinstance(pid, int):
+        return _lives(pid), place
+    if job and (state := jobs.state(str(job))) is not None:
+        return state in ("RUNNING", "COMPLETING", "SUSPENDED"), f"{place}, {state or 'ended'}"
+    try:
+        silent = time.time() - max(records.stat().st_mtime, float(mark.get("since") or 0.0))
+    except (OSError, TypeError, ValueError):
+        silent = 0.0
+    each = pace.seconds_each or 0.0
+    if silent > max(SILENCE, 5 * each):
+        return False, f"{place}, silent for {silent / 60:,.0f} minutes"
+    return True, place
+
+
+def _lives(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+class _JobStates:
+    """What SLURM says of jobs, each asked once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str | None] = {}
+
+    def state(self, job: str) -> str | None:
+        """RUNNING and so on; empty for a job that SLURM has forgotten, None where nobody knows."""
+        if job not in self._known:
+            self._known[job] = _ask_squeue(job)
+        return self._known[job]
+
+
+def _ask_squeue(job: str) -> str | None:
+    if shutil.which("squeue") is None:
+        return None
+    words = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+    try:
+        asked = subprocess.run(words, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if asked.returncode and "Invalid job id" not in asked.stderr:
+        return None
+    return asked.stdout.strip().split("\n")[0]

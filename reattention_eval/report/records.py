@@ -1,4 +1,7 @@
-"""Per-sample records: one JSON object a line; of lines with the same index the last one counts."""
+"""Per-sample records: one JSON object a line; of lines with the same index the last one counts.
+
+What a line holds says `schema`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 from reattention_eval.json_text import parse
 from reattention_eval.report.fields import RECORD, wrong_field
+from reattention_eval.report.schema import refuse_newer
 
 
 def read_records(path: Path) -> dict[int, dict[str, Any]]:
@@ -14,6 +18,9 @@ def read_records(path: Path) -> dict[int, dict[str, Any]]:
 
     Its sample is then as one that was never run. Only a line feed ends a line: prompts may hold
     U+2028, U+2029 or U+0085.
+
+    Raises:
+        DataError: a line of a newer version than this one reads.
     """
     records: dict[int, dict[str, Any]] = {}
     if not path.is_file():
@@ -23,7 +30,10 @@ def read_records(path: Path) -> dict[int, dict[str, Any]]:
             record = parse(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and "index" in record and not wrong_field(record, RECORD):
+        if not isinstance(record, dict) or "index" not in record:
+            continue
+        refuse_newer(record, path)
+        if not wrong_field(record, RECORD):
             records[record["index"]] = record
     return records
 

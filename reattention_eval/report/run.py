@@ -12,6 +12,7 @@ from reattention_eval.errors import DataError
 from reattention_eval.json_text import printable, read_object
 from reattention_eval.report.fields import wrong_manifest, wrong_result
 from reattention_eval.report.records import read_records
+from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.shown import visible
 
 EXPECTED_FILE = "expected.json"
@@ -67,8 +68,17 @@ def read_run(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) 
     Raises:
         DataError: a file is damaged, or holds what no table can be made of.
     """
-    pairs = list(expected) if expected is not None else _noted(work_dir) or _found(work_dir)
+    pairs = list(expected) if expected is not None else cell_names(work_dir)
     return [_read_cell(work_dir, model, dataset) for model, dataset in pairs]
+
+
+def cell_names(work_dir: Path) -> list[tuple[str, str]]:
+    """(model, dataset) of every cell that the run was begun for, or of which any file exists.
+
+    Raises:
+        DataError: the list of what it was begun for is damaged.
+    """
+    return _noted(work_dir) or _found(work_dir)
 
 
 def _noted(work_dir: Path) -> list[tuple[str, str]]:
@@ -109,7 +119,7 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         offset = len(records)
         records.update({offset + i: record for i, record in part.items()})
         path = work_dir / "records" / model / f"{name}.manifest.json"
-        manifest = _with_part(manifest, _load(path, wrong_manifest))
+        manifest = _with_part(manifest, migrated(_load(path, _wrong_manifest(path)), path))
     predictions = work_dir / "predictions" / model
     return Cell(
         model=visible(printable(model)),
@@ -120,6 +130,14 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         records=records,
         n_predictions=0 if records else _count_predictions(predictions, dataset),
     )
+
+
+def _wrong_manifest(path: Path) -> Callable[[dict[str, Any]], str | None]:
+    def wrong(manifest: dict[str, Any]) -> str | None:
+        refuse_newer(manifest, path)
+        return wrong_manifest(manifest)
+
+    return wrong
 
 
 def _visible(value: Any) -> Any:

@@ -358,4 +358,4 @@ def test_the_newest_run_is_taken(tmp_path: Path) -> None:
 
 def test_progress_of_the_dataset_begun_last(whole: Run) -> None:
     assert progress_line(whole.folder / "none") == ""
-    assert progress_line(whole.folder).endswith(": 3 of 3 prompts")
+    assert ": 3 of 3 prompts" in progress_line(whole.folder)

@@ -28,6 +28,7 @@ from reattention_eval.harness.manifest import write_dataset_manifest
 from reattention_eval.harness.memory_check import check_memory
 from reattention_eval.harness.model import LongContextLM
 from reattention_eval.harness.record_file import records_path
+from reattention_eval.harness.running_mark import running
 from reattention_eval.harness.time_limit import VARIABLE, is_over, run_ends
 from reattention_eval.report.records import failed, read_records
 from reattention_eval.report.task_logs import MARK, said_line
@@ -215,7 +216,8 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
                 "run again with -r."
             ) from None
         try:
-            yield
+            with running(records):
+                yield
         finally:
             lock.release()
 
