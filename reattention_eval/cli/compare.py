@@ -13,7 +13,7 @@ from reattention_eval.cli.console import err, out
 from reattention_eval.report.compare import Changed, Comparison, compare_runs
 from reattention_eval.report.compare import Task as Compared
 from reattention_eval.report.paired import Difference
-from reattention_eval.report.visible import visible
+from reattention_eval.report.shown import one_line
 
 ANSWER, REFERENCE = 300, 160  # characters of each
 _SMALLEST_P = 0.0001
@@ -78,8 +78,8 @@ def _show_changed(task: Compared, samples: int) -> None:
         # text of others is no markup
         table.add_row(*map(_text, (
             _where(one), " -> ".join("-" if v is None else _figure(first, v) for v in figures),
-            visible(_reference(one.a.reference), REFERENCE), visible(one.a.prediction, ANSWER),
-            visible(one.b.prediction, ANSWER),
+            one_line(_reference(one.a.reference), REFERENCE), one_line(one.a.prediction, ANSWER),
+            one_line(one.b.prediction, ANSWER),
         )))  # fmt: skip
     out.print(table)
 

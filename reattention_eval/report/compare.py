@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.report.paired import LOWER_IS_BETTER, Difference, difference
+from reattention_eval.report.paired import Difference, difference
 from reattention_eval.report.pairs import (
     chosen,
     cut_notes,
@@ -18,6 +18,7 @@ from reattention_eval.report.pairs import (
 )
 from reattention_eval.report.run import Cell, latest_work_dir, read_run
 from reattention_eval.report.sample_rows import SampleRow, main_scores, sample_rows
+from reattention_eval.report.samples import LOWER_IS_BETTER
 
 # a reference as the predictions file and the evaluator have it
 _SAME = 1e-6

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from math import sqrt
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.report.samples import LOWER_IS_BETTER
 
 RESAMPLES = 9999
 _Z95 = 1.959963984540054
 # beyond it the bootstrap of a mean is the normal distribution, to within its own noise
 _MOST = 1000
-LOWER_IS_BETTER = frozenset(("answer_nll", "perplexity"))
 
 
 @dataclass(frozen=True)

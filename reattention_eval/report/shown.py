@@ -40,6 +40,16 @@ def visible(text: str, limit: int | None = None) -> str:
     return "".join(_spelled(char) for char in kept) + cut
 
 
+def one_line(text: str, limit: int) -> str:
+    """As `visible`, on one line: line feeds and tabs are spelled out, and of a longer text head and
+    tail remain, with how much lies between."""
+    if len(text) > limit:
+        tail = limit // 3
+        cut = f" [... {len(text) - limit:,} ...] "
+        return one_line(text[: limit - tail], limit) + cut + one_line(text[-tail:], limit)
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def _spelled(char: str) -> str:
     if char in "\n\t" or (unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")):
         return char

@@ -17,7 +17,7 @@ from reattention_eval.cli import app
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.compare import compare_runs
 from reattention_eval.report.paired import difference, mcnemar
-from reattention_eval.report.visible import visible
+from reattention_eval.report.shown import one_line
 
 ANSWERS = ["Paris", "Paris", "Rome", "Rome", "Oslo"]
 OTHERS = ["Paris", "Rome", "Paris", "Paris", "Bern"]
@@ -198,10 +198,10 @@ def test_terminal_and_json(runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPa
 
 
 def test_every_character_that_does_something_is_spelled_out() -> None:
-    assert visible("a\tb\nc", 99) == "a\\tb\\nc"
-    assert visible("\x9b31m\u200b\ud800\ufeff", 99) == "\\x9b31m\\u200b\\ud800\\ufeff"
-    assert visible("中文\u3000é", 99) == "中文\u3000é"
-    long = visible("a" * 10_000_000, 30)
+    assert one_line("a\tb\nc", 99) == "a\\tb\\nc"
+    assert one_line("\x9b31m\u200b\ud800\ufeff", 99) == "\\x9b31m\\u200b\\ud800\\ufeff"
+    assert one_line("中文\u3000é", 99) == "中文\u3000é"
+    long = one_line("a" * 10_000_000, 30)
     assert long == "a" * 20 + " [... 9,999,970 ...] " + "a" * 10
 
 
