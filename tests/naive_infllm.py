@@ -24,8 +24,8 @@ class NaiveBlocks:
         n, heads, kv_heads = len(self.keys), query.shape[1], key.shape[1]
         self.group = heads // kv_heads
         chunk = range(n - len(query), n)
-        whole = 0  # blocks of which every key has left the window of the chunk's last query
-        while self.first + (whole + 1) * self.size <= n - self.local:
+        whole = 0  # blocks of which every key had left the window when the chunk came
+        while self.first + (whole + 1) * self.size <= n - len(query) - self.local:
             whole += 1
         ask = {b: sum(self.asked(b, i) for i in chunk) for b in range(whole)}
         self.chosen = sorted(sorted(ask, key=lambda b: (-ask[b], b))[: self.top_k])

@@ -22,11 +22,11 @@ class InfLLM(ViewMethod, KeepsIndex):
     """Every query attends to the `local_size` tokens up to itself at their own distances, and at
     one distance, local_size, to the first tokens and to the blocks of the past that matter most.
 
-    Xiao et al., 2024, arXiv 2402.04617, section 3. A block is `block_size` tokens that have left
-    the window of the chunk's last query; its `representatives` are the keys with the largest mean
-    q . k over the local_size queries behind each of them. All queries of a chunk, over all heads,
-    ask together for the `top_k` blocks of which the representatives have the largest sum of q . k.
-    Tokens behind the last whole block, less than a block, are attended until they are one.
+    Xiao et al., 2024, arXiv 2402.04617, section 3. A block is `block_size` tokens that had left the
+    window before the chunk; its `representatives` are the keys with the largest mean q . k over the
+    local_size queries behind each of them. All queries of a chunk, over all heads, ask together for
+    the `top_k` blocks of which the representatives have the largest sum of q . k. Tokens behind the
+    last whole block, less than a block and a chunk, are attended until they are one.
 
     Where the paper leaves a choice: both scores are of un-rotated queries and keys; with grouped
     queries a key is represented for all heads that read it. The chunks are the paper's own: the
@@ -45,7 +45,7 @@ class InfLLM(ViewMethod, KeepsIndex):
     source: ClassVar[str] = "Xiao et al., NeurIPS 2024, arXiv 2402.04617"
     family: ClassVar[str] = BEYOND
     budget_meaning: ClassVar[str] = (
-        "global_size + local_size + top_k x block_size, and a block that is not whole"
+        "global_size + local_size + top_k x block_size, and tokens that are no block yet"
     )
     global_size: int = 32
     local_size: int = 4096
@@ -85,14 +85,20 @@ class InfLLM(ViewMethod, KeepsIndex):
         self.require(
             self.blocks >= 1,
             f"{self.budget_tokens} tokens hold no block beside global_size {self.global_size}, "
-            f"local_size {self.local_size} and a block that is not whole yet; raise budget_tokens "
-            f"to at least {self._fixed + self.block_size}, or lower local_size",
+            f"local_size {self.local_size} and the tokens that are no block yet, {self._loose} at "
+            f"most; raise budget_tokens to at least {self._fixed + self.block_size}, or lower "
+            "local_size or chunk_size",
         )
+
+    @property
+    def _loose(self) -> int:
+        """Keys behind the last block and before the window of a chunk's last query, at most."""
+        return self.block_size - 1 + self.chunk_size
 
     @property
     def _fixed(self) -> int:
         """Keys attended without being chosen, at most."""
-        return self.global_size + self.local_size + self.block_size - 1
+        return self.global_size + self.local_size + self._loose
 
     @property
     def blocks(self) -> int:
@@ -143,7 +149,7 @@ class InfLLM(ViewMethod, KeepsIndex):
 
         n, t, local, first = row.length, query.shape[1], self.local_size, self.global_size
         blocks = self._chosen_blocks(row, query)  # [b]
-        size, there = self.block_size, self._memory.blocks(n)
+        size, there = self.block_size, self._memory.blocks(n - t)
 
         def count(start: int, stop: int) -> Tensor:
             return torch.arange(start, max(start, stop), device=query.device)
@@ -164,11 +170,12 @@ class InfLLM(ViewMethod, KeepsIndex):
         """int64 [b], ascending."""
         import torch
 
-        there = self._memory.blocks(row.length)
+        before = row.length - query.shape[1]  # tokens
+        there = self._memory.blocks(before)
         if there <= self.blocks:
             return torch.arange(there, device=query.device)
         exact = torch.promote_types(query.dtype, torch.float32)
         asked = query.unflatten(0, (row.key.shape[0], -1)).sum((1, 2), dtype=exact)
-        found = row.state(self._memory).relevance(asked, row.length)
+        found = row.state(self._memory).relevance(asked, before)
         found = row.all_heads(found, 0).sum(0)  # of every head, wherever it lives
         return found.sort(dim=0, descending=True, stable=True).indices[: self.blocks].sort().values
