@@ -5,6 +5,7 @@ from reattention_eval.attention.chosen_keys import PositionsView, ScoredView
 from reattention_eval.attention.hook import Hook
 from reattention_eval.attention.model_parts import short_prompt, watched
 from reattention_eval.attention.policy import (
+    LastApart,
     ReadsQueries,
     Selection,
     View,
@@ -12,12 +13,13 @@ from reattention_eval.attention.policy import (
     ViewsTogether,
 )
 from reattention_eval.attention.refusals import check_model
-from reattention_eval.attention.row_lengths import RowStep
+from reattention_eval.attention.row_lengths import RowStep, last_part
 
 __all__ = [
     "Band",
     "BandedView",
     "Hook",
+    "LastApart",
     "PositionsView",
     "ReadsQueries",
     "RowStep",
@@ -27,6 +29,7 @@ __all__ = [
     "ViewPolicy",
     "ViewsTogether",
     "check_model",
+    "last_part",
     "short_prompt",
     "watched",
 ]

@@ -44,7 +44,7 @@ class ChosenAnswers:
         rotated, key = at.rope.rotate_at(query.flatten(0, 1), key.flatten(0, 1), start, whole)
         cache.append(row, key, value.flatten(0, 1), rows)
         for i, (q, into) in enumerate(zip(rotated.unflatten(0, (rows, -1)), out, strict=True)):
-            for place, part, _ in group.chunks(group.chunk_tokens):
+            for place, part, _ in group.chunks():
                 # what is decoded is asked for token by token, though it comes together
                 size = 1 if policy.reads_whole else group.chunk_tokens
                 for first in range(part.start, part.stop, size):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 
@@ -30,34 +30,37 @@ class ChunkGroup:
         """Of each chunk, where all have equally many."""
         return self.tokens // len(self.ends)
 
-    def chunks(self, chunk_size: int) -> list[tuple[int, slice, int]]:
+    def chunks(self) -> list[tuple[int, slice, int]]:
         """(place, tokens of the group, tokens that the row holds behind it) of each chunk."""
+        before = self.ends[-1] - self.tokens
+        begins = [before, *self.ends[:-1]]
         return [
-            (
-                self.place + i,
-                slice(i * chunk_size, min((i + 1) * chunk_size, self.tokens)),
-                end,
-            )
-            for i, end in enumerate(self.ends)
+            (self.place + i, slice(begin - before, end - before), end)
+            for i, (begin, end) in enumerate(zip(begins, self.ends, strict=True))
         ]
+
+
+def chunk_ends(count: int, chunk_size: int, last: int = 0, last_chunk_size: int = 1) -> list[int]:
+    """Where each chunk of a row's `count` new tokens ends; those of the `last` are counted anew."""
+    first = count - last
+    starts = [*range(0, first, chunk_size), *range(first, count, last_chunk_size)]
+    return [*starts[1:], count]
 
 
 def group_chunks(
     held: int,
-    count: int,
-    chunk_size: int,
+    ends: Sequence[int],
     selects: Callable[[int], bool],
     alike: Callable[[int], Hashable],
 ) -> list[ChunkGroup]:
-    """`count` new tokens of a row that holds `held`.
+    """New tokens of a row that holds `held`, as chunks that end at `ends` of them (`chunk_ends`).
 
     selects: whether the policy has a view of its own of so many tokens; alike: what chunks that end
     at so many tokens must have in common to be answered by the whole cache together.
     """
     groups: list[ChunkGroup] = []
     kinds: list[Hashable] = []
-    for place, begin in enumerate(range(0, count, chunk_size)):
-        end = min(begin + chunk_size, count)
+    for place, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
         own = selects(held + end)
         kind = (end - begin) if own else (None, alike(held + end))
         if groups and kinds[-1] == kind:

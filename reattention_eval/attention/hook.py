@@ -230,7 +230,7 @@ class Hook:
         """Count what had to be selected from the tokens carried, whatever the layers did."""
         if self.layers[0].repeated is not None:
             return  # counted when the step is repeated
-        self.expected += self._choosing * self.rows.carry(self.policy.chunk_size)
+        self.expected += self._choosing * self.rows.carry()
         if self._before is not None:
             self._reading = self._reading.plus(self.counts().minus(self._before))
         missed = [i for i, layer in enumerate(self.layers) if layer.lengths != self.rows.tokens]

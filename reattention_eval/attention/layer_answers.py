@@ -124,10 +124,10 @@ class LayerAnswers:
         whole = prompt if at.window is not None else self._parts.rows.whole(prompt)
         chosen = at.window is None and layer >= self.policy.whole_layers
         rows = self._parts.rows
-        what = at.rope, chosen, whole, held, step.count, rows.read_until[step.row]
+        what = at.rope, chosen, whole, held, step.count, step.last, rows.read_until[step.row]
         if self._groups[0] != what:
             self._groups = what, group_chunks(
-                held, step.count, self.policy.chunk_size,
+                held, rows.chunk_ends(step),
                 lambda length: chosen and rows.chooses(step.row, length),
                 lambda length: at.rope.regime(max(length, whole)),
             )  # fmt: skip
@@ -171,6 +171,6 @@ class LayerAnswers:
         if not isinstance(self.policy, ReadsQueries) or self._parts.layers[layer].window:
             return
         for i, rows_query in enumerate(query):
-            for _, part, n in group.chunks(self.policy.chunk_size):
+            for _, part, n in group.chunks():
                 held = self._parts.caches[layer].beginning(row + i, n)
                 self.policy.read_queries(held, rows_query[:, part])

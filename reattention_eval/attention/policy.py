@@ -181,3 +181,26 @@ class ReadsQueries(Protocol):
     def read_queries(self, row: RowCache, query: Tensor) -> None:
         """As for `view`."""
         ...
+
+
+@runtime_checkable
+class LastApart(Protocol):
+    """What a policy may offer besides: the last tokens of a prompt or turn are chunks apart from
+    those before them, counted from the first of the last."""
+
+    @property
+    def last_chunk_size(self) -> int:
+        """Tokens whose queries are answered together among them."""
+        ...
+
+    def last_part(self, tokens: int, document: int | None) -> int:
+        """How many of a prompt's tokens are its last.
+
+        Args:
+            document: how many of them stand before the question; 0 of a turn behind a prompt; None
+                where it is not known.
+
+        Raises:
+            ConfigError: it has to be known.
+        """
+        ...

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from reattention_eval.attention.policy import ViewPolicy
+from reattention_eval.attention.chunk_groups import chunk_ends
+from reattention_eval.attention.policy import LastApart, ViewPolicy
 
 
 @dataclass(frozen=True)
 class RowStep:
-    """Entry b of a forward: its tokens start..start+count-1 are new tokens of cache row `row`."""
+    """Entry b of a forward: its tokens start..start+count-1 are new tokens of cache row `row`.
+
+    last: so many of them are a prompt's last ones, whose chunks are apart (`LastApart`).
+    """
 
     row: int
     start: int
     count: int
+    last: int = 0
 
 
 class RowLengths:
@@ -64,23 +69,31 @@ class RowLengths:
     def plan_prompts(self, plan: Sequence[RowStep]) -> None:
         """A forward that did not come from the engine: what a fresh row gets is its prompt, several
         tokens behind it are a turn."""
-        self.plan = plan
-        for step in plan:
-            held = self.tokens[step.row]
-            if held == 0:
-                self.prompts[step.row] = step.count
-            if held == 0 or step.count > 1:
-                self.read_until[step.row] = held + step.count
+        self.plan = [self._read(step) for step in plan]
 
-    def carry(self, chunk_size: int) -> int:
+    def _read(self, step: RowStep) -> RowStep:
+        held = self.tokens[step.row]
+        if held == 0:
+            self.prompts[step.row] = step.count
+        elif step.count == 1:
+            return step
+        self.read_until[step.row] = held + step.count
+        return replace(step, last=last_part(self._policy(), step.count, 0 if held else None))
+
+    def chunk_ends(self, step: RowStep) -> list[int]:
+        """Where the chunks end that a row's new tokens are answered as."""
+        policy = self._policy()
+        apart = policy.last_chunk_size if isinstance(policy, LastApart) else policy.chunk_size
+        return chunk_ends(step.count, policy.chunk_size, step.last, apart)
+
+    def carry(self) -> int:
         """The forward's tokens are there; how many of its chunks had to select."""
         selecting = 0
         for step in self.plan:
             length = self.tokens[step.row]
             self.tokens[step.row] = length + step.count
-            for done in range(0, step.count, chunk_size):
-                end = length + min(done + chunk_size, step.count)
-                selecting += self.chooses(step.row, end)
+            ends = self.chunk_ends(step)
+            selecting += sum(self.chooses(step.row, length + end) for end in ends)
         return selecting
 
     def alike(self, lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -93,10 +106,15 @@ class RowLengths:
             if entry < len(self.plan):
                 one, other = self.plan[first], self.plan[entry]
                 row = one.row + entry - first
-                same = other == RowStep(row, one.start, one.count)
+                same = other == replace(one, row=row)
                 same = same and self.prompts[one.row] == self.prompts[row]
                 same = same and self.read_until[one.row] == self.read_until[row]
                 if same and lengths[one.row] == lengths[row]:
                     continue
             yield first, entry
             first = entry
+
+
+def last_part(policy: object, tokens: int, document: int | None) -> int:
+    """See `LastApart.last_part`; 0 for a policy that reads a prompt as one."""
+    return policy.last_part(tokens, document) if isinstance(policy, LastApart) else 0

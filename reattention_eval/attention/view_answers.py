@@ -36,14 +36,14 @@ class ViewAnswers:
         group: ChunkGroup,
     ) -> None:
         """query [H, T, D] of one row, its tokens in the cache already, into out [H, T, D]."""
-        cache, size = self._parts.caches[layer], group.chunk_tokens
+        cache = self._parts.caches[layer]
         if (
             isinstance(policy, ViewsTogether)
             and self._parts.fused.takes(query)
             and self._together(policy, layer, row, query, scale, out, group)
         ):
             return
-        for place, part, n in group.chunks(size):
+        for place, part, n in group.chunks():
             held = cache.beginning(row, n)
             self.one(policy, layer, row, held, query[:, part], scale, place, out[:, part])
 

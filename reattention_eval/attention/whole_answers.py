@@ -46,11 +46,11 @@ class WholeAnswers:
             query, key = at.rope.rotate_at(query, key, start, prompt)
             held = cache.append(row, key, value, rows)
             out = torch.empty_like(query) if out is None else out
-            for _, part, n in group.chunks(size):
+            for _, part, n in group.chunks():
                 k, v = held.key[:, :n], held.value[:, :n]
                 out[:, part] = attend_sliding(query[:, part], k, v, scale, at.window)
             return out
-        for place, _, n in group.chunks(size):
+        for place, _, n in group.chunks():
             self._parts.counter.add(place, rows, view_tokens=rows * n)
         whole = self._parts.rows.whole(prompt)
         if not policy.renumbers:

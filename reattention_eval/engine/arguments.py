@@ -46,6 +46,18 @@ def token_rows(input_ids: Any, attention_mask: Any, vocabulary: int) -> list[lis
     return [ids[width - count :] for ids, count in zip(input_ids.tolist(), counts, strict=True)]
 
 
+def document_end(document_tokens: Any, rows: list[list[int]]) -> int | None:
+    """How many tokens of a single prompt stand before its question; None where it is not said."""
+    if document_tokens is None:
+        return None
+    if len(rows) != 1:
+        raise ConfigError(f"document_tokens is of a single prompt; found {len(rows)} of them.")
+    found = whole_number(document_tokens, "document_tokens", 0)
+    if found > len(rows[0]):
+        raise ConfigError(f"document_tokens are {found}, of a prompt of {len(rows[0])} tokens.")
+    return found
+
+
 def next_tokens(token_ids: Any, rows: int, vocabulary: int) -> list[int]:
     """One token id for each of `rows` rows, from [rows, 1]."""
     shape = list(getattr(token_ids, "shape", []))

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from reattention_eval.attention import Hook, RowStep
+from reattention_eval.attention import Hook, LastApart, RowStep, last_part
 from reattention_eval.attention.counts import Counts
 from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.engine.forward_size import ForwardSize
@@ -34,6 +34,7 @@ class HookedSession(Session):
     def __init__(self, model: nn.Module, hook: Hook, method: ViewMethod) -> None:
         self._hook = hook
         self._read_counts = ReadCounts()
+        self._ordinary: list[int] = []  # of each row to read: tokens before its last ones
         self._size = ForwardSize(model, method.chunk_size)
         ranks = ranks_of(model)
         self._kernels = compile_kernels(
@@ -102,8 +103,14 @@ class HookedSession(Session):
     def _expect(self, lengths: list[int]) -> None:
         self._hook.expect(lengths)
 
-    def _begin(self, kept: int, document: int | None) -> None:
+    def _plan(self, rows: list[list[int]], document: int | None) -> None:
+        self._ordinary = [len(row) - last_part(self.method, len(row), document) for row in rows]
+
+    def _begin(self, kept: int) -> None:
         self._read_counts.begin(kept)
+
+    def _reusable(self, prompt: list[int]) -> list[int]:
+        return prompt[: min(self.lengths[0], self._ordinary[0])]
 
     def _user_forwards(self) -> int:
         return self._hook.user.forwards
@@ -135,7 +142,8 @@ class HookedSession(Session):
         new, old = rows[0], self._prompt
         if not self._hook.same_rope(len(new), self._prompt_length):
             return 0
-        limit = min(len(new) - 1, len(old))  # the last token is always computed: for its logits
+        # the last token is always computed: for its logits
+        limit = min(len(new) - 1, len(old), self._ordinary[0])
         shared = next((i for i in range(limit) if new[i] != old[i]), limit)
         shared -= shared % self.method.chunk_size
         if shared:
@@ -144,53 +152,71 @@ class HookedSession(Session):
         return shared
 
     def _read(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
-        chunk = self.method.chunk_size
-        logits: list[Tensor | None] = [None] * len(rows)
         longest = max(map(len, rows))
-        most = self._size.choose(len(rows))
         if self._kernels is not None and self.method.selects(max(self.lengths) + longest):
             self._kernels.wait()  # or both would compile the same
+        cut = list(zip(rows, self._ordinary, strict=True))
+        parts = [row[:end] for row, end in cut], [row[end:] for row, end in cut]
+        logits: dict[int, Tensor] = {}
+        most = self._size.choose(len(rows))
         pace, shown = Pace(self._device), longest - done if progress is None else 0
         with prompt_progress(shown, most) as advance:
-            start = done
-            while start < longest:
-                active = [row for row, ids in enumerate(rows) if len(ids) > start]
-                # a row that ends stays in no forward that goes on for others
-                ending = min(len(rows[row]) for row in active) - start
-                tokens = min(most, -(-ending // chunk) * chunk)
-                parts = [rows[row][start : start + tokens] for row in active]
-                last = self._read_parts(parts, active, tokens > chunk)
-                if last is None:
-                    most = self._size.shrink()
-                    continue
-                for row, part, row_logits in zip(active, parts, last, strict=True):
-                    if start + len(part) == len(rows[row]):
-                        logits[row] = row_logits
-                start += tokens
-                self._stats.forward_tokens = max(self._stats.forward_tokens, tokens)
-                advance(max(map(len, parts)))
-                if progress is not None:
+            for some, start, apart in ((parts[0], done, False), (parts[1], 0, True)):
+                for last, tokens in self._read_rows(some, start, most, apart):
+                    logits.update(last)
+                    advance(tokens)
+                    if progress is None:
+                        continue
                     pace.step()
                     if progress(self.lengths[0]):
-                        logits[0] = last[0]
-                        break
-        return torch.stack([row for row in logits if row is not None])
+                        return torch.stack([logits[0]])
+        return torch.stack([logits[row] for row in range(len(rows))])
+
+    def _read_rows(
+        self, rows: list[list[int]], start: int, most: int, apart: bool
+    ) -> Iterator[tuple[dict[int, Tensor], int]]:
+        """Forward by forward, from token `start` of each row on: logits behind what it carried of a
+        row, by row, and its tokens.
+
+        most: tokens of a row that a forward carries where chunks are ordinary.
+        apart: these are the last tokens of prompts, with chunks of their own size.
+        """
+        chunk, longest = self.method.chunk_size, max(map(len, rows))
+        if start >= longest:
+            return
+        if apart and isinstance(self.method, LastApart):  # as many chunks
+            most = most // chunk * self.method.last_chunk_size
+            chunk = self.method.last_chunk_size
+        while start < longest:
+            active = [row for row, ids in enumerate(rows) if len(ids) > start]
+            # a row that ends stays in no forward that goes on for others
+            ending = min(len(rows[row]) for row in active) - start
+            tokens = min(most, -(-ending // chunk) * chunk)
+            parts = [rows[row][start : start + tokens] for row in active]
+            last = self._read_parts(parts, active, chunk, apart, tokens > chunk)
+            if last is None:
+                self._size.shrink()
+                most = chunk
+                continue
+            start += tokens
+            self._stats.forward_tokens = max(self._stats.forward_tokens, tokens)
+            yield dict(zip(active, last, strict=True)), max(map(len, parts))
 
     def _read_parts(
-        self, parts: list[list[int]], rows: list[int], can_be_less: bool
+        self, parts: list[list[int]], rows: list[int], chunk: int, apart: bool, can_be_less: bool
     ) -> Tensor | None:
         """Logits at the ends of a prompt's next parts; None where fewer tokens are to be tried,
         since the memory was too little: then nothing has been read."""
         lengths, before = self.lengths, self._hook.counts()
         try:
-            logits = self._forward(parts, rows)
+            logits = self._forward(parts, rows, apart)
         except torch.OutOfMemoryError:
             if not can_be_less or not self._size.can_shrink:
                 raise
             self._hook.take_back(lengths, before)
             return None
         if len(lengths) == 1:
-            read, chunk = len(parts[0]), self.method.chunk_size
+            read = len(parts[0])
             ends = [lengths[0] + min(done + chunk, read) for done in range(0, read, chunk)]
             self._read_counts.read(ends, before, self._hook.counts())
         return logits
@@ -208,14 +234,18 @@ class HookedSession(Session):
             logits = self._forward([[token] for token in tokens], rows)
         return logits
 
-    def _forward(self, parts: list[list[int]], rows: list[int]) -> Tensor:
-        """The model over a part of each of `rows`: logits [rows, vocab] at their ends."""
+    def _forward(self, parts: list[list[int]], rows: list[int], apart: bool = False) -> Tensor:
+        """The model over a part of each of `rows`: logits [rows, vocab] at their ends.
+
+        apart: as for `_read_rows`.
+        """
         width = max(map(len, parts))
         ids = torch.tensor([part + [0] * (width - len(part)) for part in parts])
         ends = torch.tensor([len(part) - 1 for part in parts])
         wanted, index = ends.unique(return_inverse=True)
         together = len(wanted) == 1
-        self._hook.drive([RowStep(row, 0, len(p)) for row, p in zip(rows, parts, strict=True)])
+        steps = zip(rows, map(len, parts), strict=True)
+        self._hook.drive([RowStep(row, 0, n, n if apart else 0) for row, n in steps])
         # not waiting for what the device still does, so that it never runs out of work;
         # a list, not a tensor: the last layer may lie on another GPU than the ids
         logits = self.model(

@@ -96,12 +96,11 @@ class NativeSession(Session):
         finally:
             self._cache, self._lengths, self._real, self._lost_rows = before
 
-    def _begin(self, kept: int, document: int | None) -> None:
+    def _plan(self, rows: list[list[int]], document: int | None) -> None:
         self._document = document
 
     def _read(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
         sizes, document = [max(map(len, rows))], self._document
-        self._document = None
         if self._reader is not None:
             sizes = self._reader.forwards(self._lengths, [len(row) for row in rows], document)
             self._require_room(sizes)

@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reattention_eval.engine.arguments import next_tokens, token_list, token_rows, whole_number
+from reattention_eval.engine.arguments import (
+    document_end,
+    next_tokens,
+    token_list,
+    token_rows,
+    whole_number,
+)
 from reattention_eval.engine.generation import Sampler, StopRule, Stream, chosen_tokens, fill
 from reattention_eval.engine.progress import OnProgress
 from reattention_eval.engine.scoring import answer_nll
@@ -63,16 +69,10 @@ class Session(SessionState):
         self._require_open()
         rows = token_rows(input_ids, attention_mask, self._vocabulary)
         room = whole_number(max_new_tokens, "max_new_tokens", 0)
-        for name, given in (("progress", progress), ("document_tokens", document_tokens)):
-            if given is not None and len(rows) != 1:
-                raise ConfigError(f"{name} is of a single prompt; found {len(rows)} of them.")
-        if document_tokens is not None:
-            document_tokens = whole_number(document_tokens, "document_tokens", 0)
-            if document_tokens > len(rows[0]):
-                raise ConfigError(
-                    f"document_tokens are {document_tokens}, of a prompt of {len(rows[0])} tokens."
-                )
-        return self._prefill(rows, reuse_prefix, room, progress, document_tokens)
+        if progress is not None and len(rows) != 1:
+            raise ConfigError(f"progress is of a single prompt; found {len(rows)} of them.")
+        document = document_end(document_tokens, rows)
+        return self._prefill(rows, reuse_prefix, room, progress, document)
 
     @torch.inference_mode()
     def extend(
@@ -107,6 +107,7 @@ class Session(SessionState):
                 f"extend takes a turn for each of the {len(self.lengths)} rows of the cache; found "
                 f"{len(rows)}."
             )
+        self._plan(rows, 0)
         unread = bool(self._unread)
         lengths = [held + unread + len(row) for held, row in zip(self.lengths, rows, strict=True)]
         self._reserve(max(lengths) + room)
@@ -144,6 +145,7 @@ class Session(SessionState):
         attention_mask: Tensor | None = None,
         *,
         reuse_prefix: bool = True,
+        document_tokens: int | None = None,
         stop_token_ids: Sequence[int] = (),
         stop: Callable[[list[int]], bool] | None = None,
         temperature: float = 0.0,
@@ -158,7 +160,7 @@ class Session(SessionState):
             input_ids: [B, T] whole prompts; a single one reuses what it shares with the prompt
                 before it (see `prefill`). None: continue behind the last call, whichever it was.
             max_new_tokens: at least 1.
-            attention_mask: as for `prefill`.
+            attention_mask, document_tokens: as for `prefill`.
             stop_token_ids: end a row, besides the model's own end tokens.
             stop: called with the new tokens of a row after each; True ends the row.
             temperature: sample from softmax(logits / temperature), seeded by `seed`.
@@ -181,7 +183,8 @@ class Session(SessionState):
         else:
             prompts = token_rows(input_ids, attention_mask, self._vocabulary)
             stream = Stream(streamer, input_ids, len(prompts), rule.pad)
-            self._prefill(prompts, reuse_prefix, limit)
+            document = document_end(document_tokens, prompts)
+            self._prefill(prompts, reuse_prefix, limit, None, document)
         new = chosen_tokens(self._taken_logits(), self._step, rule, pick, stream, limit)
         self._unread = [row[-1] for row in new]
         stream.end()
@@ -261,16 +264,17 @@ class Session(SessionState):
         progress: OnProgress | None = None,
         document: int | None = None,
     ) -> Tensor:
+        self._plan(rows, document)
         kept = self._keep_prefix(rows, room) if reuse_prefix else 0
         if not kept:
             self._start(len(rows), max(map(len, rows)) + room)
         self._expect([len(row) for row in rows])
         self._forget()  # a prefill that is cut short leaves nothing to reuse
-        self._begin(kept, document)
+        self._begin(kept)
         self._logits = self._prefilled(rows, kept, progress)
         self._stats.reused_tokens += kept
         if len(rows) == 1:
-            self._prompt, self._prompt_length = rows[0][: self.lengths[0]], len(rows[0])
+            self._prompt, self._prompt_length = self._reusable(rows[0]), len(rows[0])
         return self._logits
 
     def _prefilled(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:

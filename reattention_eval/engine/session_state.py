@@ -38,7 +38,7 @@ class SessionState(ABC):
         self._device = input_device(model)
         self._logits: Tensor | None = None  # [B, vocab] after the last token of every row
         self._unread: list[int] = []  # the last token of every row, where generate chose it
-        self._prompt: list[int] = []  # of a single row: what of the cache came by prefill
+        self._prompt: list[int] = []  # of a single row: what of the cache a later prompt may share
         self._prompt_length = 0  # that the prompt was to have: longer where reading was ended
         self._vocabulary = vocabulary(model)
         self._closed = False
@@ -196,9 +196,20 @@ class SessionState(ABC):
     def _expect(self, lengths: list[int]) -> None:  # noqa: B027
         """Each row's prompt will have so many tokens."""
 
-    def _begin(self, kept: int, document: int | None) -> None:  # noqa: B027
-        """A prompt is going to be read of which `kept` tokens are there already; `document` of a
-        single one are its document, where that is known."""
+    def _plan(self, rows: list[list[int]], document: int | None) -> None:  # noqa: B027
+        """Prompts or turns are going to be read. `document`: so many tokens of a single prompt are
+        its document; None where that is not known, 0 of turns.
+
+        Raises:
+            ConfigError: the method has to know.
+        """
+
+    def _begin(self, kept: int) -> None:  # noqa: B027
+        """The prompts that were planned are read next; `kept` tokens of them are there already."""
+
+    def _reusable(self, prompt: list[int]) -> list[int]:
+        """What of the prompt that was read a later one may share."""
+        return prompt[: self.lengths[0]]
 
     def _user_forwards(self) -> int:
         """How many forwards of the user's own took the cache."""

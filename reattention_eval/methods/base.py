@@ -123,11 +123,13 @@ class Method(ABC):
         """Raise ConfigError where the method cannot serve a model trained to so many tokens."""
 
     def settings(self) -> dict[str, Any]:
-        """Every field that, with the method's name, defines its predictions."""
+        """Every field that, with the method's name, defines its predictions; but for those with
+        `later` in their metadata that are as by default, since names of earlier runs lack them."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if not field.metadata.get("same_predictions")
+            and not (field.metadata.get("later") and getattr(self, field.name) == field.default)
         }
 
     @classmethod

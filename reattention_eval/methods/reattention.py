@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from reattention_eval.methods.base import BEYOND, ViewMethod
+from reattention_eval.errors import ConfigError
+from reattention_eval.methods.base import BEYOND, MOST, ViewMethod
 from reattention_eval.methods.compiled import CallsKernels
 from reattention_eval.methods.memory import KeepsIndex
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 INT8_LAYER, INT8_KEYS = 2, 393_216
 INDEX_BLOCK_BYTES, INDEX_BLOCK_KEYS = 48, 128  # scales and norms beside the 8-bit keys
 NORMS = {"qkv_l1": 1, "qkv_l2": 2}
+DOCUMENT = "document"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
             memory of the keys; "16bit" without.
         score: "qk", or "qkv_l1" / "qkv_l2": keys scaled by the norm of their values.
         allow_beyond_window: permit a scope larger than the model's trained window.
+        last_tokens: so many tokens at the end of every prompt and turn are a chunk of their own (of
+            more than chunk_size, several), so that a question is not outvoted by what stands before
+            it; "document": those behind the prompt's document. None, as in the paper: they share
+            the last chunk.
+        last_alone: those tokens as chunks of one, as new tokens are.
     """
 
     name: ClassVar[str] = "reattention"
@@ -61,6 +68,8 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
     candidates: str = field(default="16bit", metadata={"same_predictions": True})
     score: str = "qk"
     allow_beyond_window: bool = False
+    last_tokens: int | str | None = field(default=None, metadata={"later": True})
+    last_alone: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +97,16 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
             self.candidates == "16bit" or (self.selection, self.score) == ("exact", "qk"),
             f'candidates="int8" needs selection="exact" and score="qk", found '
             f"{self.selection!r} and {self.score!r}",
+        )
+        last = self.last_tokens
+        self.require(
+            last in (None, DOCUMENT) or (type(last) is int and 1 <= last <= MOST),
+            f"last_tokens must be a number of tokens from 1 to {MOST}, {DOCUMENT!r} (those behind "
+            f"the prompt's document) or None, found {last!r:.80}",
+        )
+        self.require(
+            last is not None or not self.last_alone,
+            f"last_alone says how last_tokens are read; give these, as last_tokens={DOCUMENT!r}",
         )
 
     @property
@@ -133,6 +152,29 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
             winners, last - first, self.max_spans, self.span_size, row.device_length, self._fixed
         )
         return Selection(spans, count, self.global_size, self.local_size)
+
+    @property
+    def needs_document_end(self) -> bool:
+        return self.last_tokens == DOCUMENT
+
+    @property
+    def last_chunk_size(self) -> int:
+        return 1 if self.last_alone else self.chunk_size
+
+    def last_part(self, tokens: int, document: int | None) -> int:
+        """See `reattention_eval.attention.LastApart`."""
+        if isinstance(self.last_tokens, int):
+            return min(self.last_tokens, tokens)
+        if self.last_tokens is None:
+            return 0
+        if document is None:
+            raise ConfigError(
+                f"{self.name}: with last_tokens={DOCUMENT!r} a prompt must say where its document "
+                "ends, and this one does not: give prefill or generate document_tokens, one prompt "
+                "at a time (rows of a dataset: their `question`, and batch_size=1), or make "
+                "last_tokens a number."
+            )
+        return tokens - document
 
     def index_bytes(self, tokens: int, head_dim: int) -> int:
         keys = tokens - self.global_size - self.local_size

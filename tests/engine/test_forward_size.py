@@ -9,7 +9,7 @@ import torch
 from tiny_models import longrope, random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.attention.chunk_groups import group_chunks
+from reattention_eval.attention.chunk_groups import chunk_ends, group_chunks
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_eval.methods.forward_size import MOST_CHUNKS, MOST_TOKENS, forward_size
 
@@ -138,11 +138,11 @@ def test_as_many_tokens_as_the_memory_allows():
 
 
 def test_chunks_are_grouped_by_how_they_are_answered():
-    found = group_chunks(10, 25, 4, lambda n: n > 20, lambda n: n > 14)
+    found = group_chunks(10, chunk_ends(25, 4), lambda n: n > 20, lambda n: n > 14)
     assert [(g.place, g.begin, g.end, g.ends, g.selects) for g in found] == [
         (0, 0, 4, (14,), False),
         (1, 4, 8, (18,), False),
         (2, 8, 24, (22, 26, 30, 34), True),
         (6, 24, 25, (35,), True),
     ]
-    assert found[2].chunks(4) == [(i + 2, slice(4 * i, 4 * i + 4), 22 + 4 * i) for i in range(4)]
+    assert found[2].chunks() == [(i + 2, slice(4 * i, 4 * i + 4), 22 + 4 * i) for i in range(4)]
