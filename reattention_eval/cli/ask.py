@@ -137,7 +137,11 @@ def _read(session: Session, ids: list[int], held: int, room: int) -> int:
             return stop.pressed
 
         session.prefill(
-            torch.tensor([ids]), reuse_prefix=True, max_new_tokens=room, progress=progress
+            torch.tensor([ids]),
+            reuse_prefix=True,
+            max_new_tokens=room,
+            document_tokens=len(ids),
+            progress=progress,
         )
     _say(f"read {reading.summary()}")
     return session.lengths[0]
@@ -161,7 +165,12 @@ def _answer_all(
         prompt = torch.tensor([document.ask(question, read)])
         with CtrlC() as stop:
             session.generate(
-                prompt, wishes.max_new_tokens, stop_token_ids=ends, stop=stop.ends, streamer=shown
+                prompt,
+                wishes.max_new_tokens,
+                document_tokens=read,
+                stop_token_ids=ends,
+                stop=stop.ends,
+                streamer=shown,
             )
         status = INTERRUPTED if stop.pressed else 0
         sys.stdout.flush()

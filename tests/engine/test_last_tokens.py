@@ -18,7 +18,7 @@ from reattention_eval.methods import build_method, method_of_text, method_settin
 SIZES = dict(global_size=2, local_size=12, span_size=4, max_spans=4, top_k=3, chunk_size=6)
 PAPER = ReAttention(**SIZES)
 ALONE = dict(last_tokens=5, last_alone=True)
-RULES = [dict(last_tokens=5), dict(last_tokens=9), dict(last_tokens="document"), ALONE]
+RULES = [dict(last_tokens=9), dict(last_tokens="document"), ALONE]
 by_rule = pytest.mark.parametrize("rule", RULES, ids=str)
 
 
@@ -40,29 +40,39 @@ def read(session, prompt, document=None, **more):
 
 
 @by_rule
-@pytest.mark.parametrize("tokens", [61, 3])
-def test_equal_to_reading_piece_by_piece(rule, tokens):
-    """Under the paper's rule a piece is cut into chunks by itself: the same bits."""
-    model, prompt = tiny_model(), random_prompt(tokens)
-    document = max(0, tokens - 8)
-    with attach(model, PAPER) as session:
-        at = cut(rule, tokens, document)
-        told = session.prefill(prompt[:, :at]) if at else None
-        step = 1 if rule.get("last_alone") else tokens
-        for begin in range(at, tokens, step):
-            part = prompt[:, begin : begin + step]
-            told = session.extend(part) if begin else session.prefill(part)
-        views = session.stats.mean_view
-    with attach(model, replace(PAPER, **rule)) as session:
-        found = read(session, prompt, document)
-        assert torch.equal(found, told)
-        assert session.stats.mean_view == views
+def test_equal_to_reading_piece_by_piece(rule):
+    """Under the paper's rule a piece is cut into chunks by itself: the same bits. A turn is cut
+    like a prompt, and none of it is document."""
+    model, prompt, turn = tiny_model(), random_prompt(61), random_prompt(14, seed=5)
+    told = []
     with attach(model, PAPER) as session:
         paper = session.prefill(prompt)
-    assert torch.equal(paper, found) == (tokens == 3)  # where nothing is chosen
+        session.reset_stats()
+        for ids, pieces in ((prompt, chunks(rule, 61, 53)), (turn, chunks(rule, 14, 0))):
+            for begin, end in pieces:
+                part = ids[:, begin:end]
+                fresh = ids is prompt and begin == 0
+                logits = session.prefill(part) if fresh else session.extend(part)
+            told.append(logits)
+        views = session.stats.mean_view
+    with attach(model, replace(PAPER, **rule)) as session:
+        found = [read(session, prompt, 53), session.extend(turn)]
+        assert session.stats.mean_view == views
+    assert torch.equal(torch.cat(found), torch.cat(told))
+    assert not torch.equal(found[0], paper)
 
 
-@pytest.mark.parametrize("rule", [RULES[1], ALONE], ids=str)
+def test_more_last_tokens_than_the_prompt_has():
+    model, prompt = tiny_model(), random_prompt(40)
+    with attach(model, PAPER) as session:
+        want = session.prefill(prompt)
+    with attach(model, replace(PAPER, last_tokens=100)) as session:
+        assert torch.equal(session.prefill(prompt), want)
+        assert torch.equal(session.prefill(prompt, reuse_prefix=True), want)
+        assert session.stats.reused_tokens == 0
+
+
+@pytest.mark.parametrize("rule", [RULES[0], ALONE], ids=str)
 def test_equal_to_the_paper_as_loops(rule):
     model, prompt = tiny_model(kv_heads=1, layers=1), random_prompt(45)
     naive = Naive(model, **SIZES)
@@ -148,21 +158,6 @@ def test_what_was_read_as_last_is_read_again(rule, tmp_path):
         session.load(tmp_path / "saved")
         assert torch.equal(read(session, *prompts[1], reuse_prefix=True), fresh[1])
         assert session.stats.reused_tokens == cut(rule, 61, 52) // 6 * 6
-
-
-@by_rule
-def test_a_turn_is_cut_like_a_prompt_and_none_of_it_is_document(rule):
-    model, prompt, turn = tiny_model(), random_prompt(50), random_prompt(14, seed=5)
-    with attach(model, replace(PAPER, **rule)) as session:
-        read(session, prompt, 50)
-        found = session.extend(turn)
-    with attach(model, PAPER) as session:
-        for begin, end in chunks(rule, 50, 50):
-            part = prompt[:, begin:end]
-            session.extend(part) if begin else session.prefill(part)
-        for begin, end in chunks(rule, 14, 0):
-            want = session.extend(turn[:, begin:end])
-    assert torch.equal(found, want)
 
 
 def test_reading_that_was_ended_goes_on():

@@ -4,6 +4,7 @@ OpenCompass reads configurations in a restricted language in which imported func
 stand-ins; `name.build()` gives the real one: `run = evaluation.build()(models, methods, [plan])`.
 """
 
+from reattention_eval.harness.compose.ablations import chosen_ablations
 from reattention_eval.harness.compose.embedded_models import embedded_model
 from reattention_eval.harness.compose.evaluation import evaluation
 from reattention_eval.harness.compose.jobs import Job, plan_jobs
@@ -14,6 +15,7 @@ from reattention_eval.harness.compose.real_small import real_small_plans
 
 __all__ = [
     "Job",
+    "chosen_ablations",
     "embedded_model",
     "evaluation",
     "gpus_per_task",

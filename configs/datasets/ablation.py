@@ -1,0 +1,20 @@
+"""Needles at many depths (n = 22 a length) and two of RULER's tasks (n = 20), to 128K tokens."""
+
+plans = [
+    dict(
+        benchmark="needle",
+        style="many_depths",
+        depths=[0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100],
+        lengths=[2**15, 2**16, 2**17],
+        repeats=2,
+        haystack="long",
+        max_out_len=16,
+    ),
+    dict(
+        benchmark="ruler",
+        tasks=["niah_multikey_1", "vt"],
+        lengths=[2**15, 2**16],
+        samples=20,
+        haystack="long",
+    ),
+]
