@@ -93,7 +93,7 @@ def test_import(command: Place, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nothing"], "longbench, leval, infinitebench, needle, ruler, all."),
+        (["nothing"], "longbench, leval, infinitebench, needle, ruler, perplexity, all."),
         (["demo", "--check"], "are for benchmarks, not for demo"),
         (["leval", "--check", "--from", "/"], "--check only looks at what is there"),
         (["leval", "--from", "/no/such/place"], "--from /no/such/place: it is not there"),
