@@ -61,6 +61,9 @@ def _known(value: Any) -> bool:
 
 def _candidates(cell: Cell, metric: str) -> list[list[float]]:
     details = cell.details
+    if metric.startswith(PART):  # the task's figure may be the same, and has more samples
+        own = [detail for detail in details if _is_of(detail, metric.removeprefix(PART))]
+        return [_of_details(cell, own, "score")]
     names = [metric, *(m for m in _MAIN if cell.result.get(m) == cell.result[metric])]
     found = [_of_details(cell, details, name) for name in names]
     if metric == "accuracy":
@@ -68,9 +71,6 @@ def _candidates(cell: Cell, metric: str) -> list[list[float]]:
     if metric == "answer_nll":
         rows = cell.records.values()
         found.append([float(r[metric]) for r in rows if _known(r.get(metric))])
-    if metric.startswith(PART):
-        own = [detail for detail in details if _is_of(detail, metric.removeprefix(PART))]
-        found.append(_of_details(cell, own, "score"))
     return found
 
 

@@ -48,7 +48,7 @@ def test_the_page_runs_without_and_with_opencompass(place: Path, checkpoint: Pat
     done = run_page(place, checkpoint)
     assert done.returncode == 0, done.stderr
     assert "capitals, 4,000 tokens, official score" in done.stdout
-    assert "| full | 0.00 (n=1) | 0.00 |" in done.stdout
+    assert "| full | 0.00 [0.0, 79.3] (n=1) | 0.00 [0.0, 79.3] |" in done.stdout
 
     from mmengine.config import Config
 
@@ -85,7 +85,7 @@ def test_an_installed_package_brings_its_own(place: Path, monkeypatch: pytest.Mo
         "broken": "cannot be loaded",
         "capitals.questions": "a benchmark is a `Benchmark`",
         "nothing.THERE": "cannot be loaded",
-        "capital": "longbench, .*, ruler, capitals, broken, or give package.module.OBJECT",
+        "capital": "longbench, .*, ruler, perplexity, capitals, broken, or give package.module.OBJECT",
     }.items():
         with pytest.raises(ConfigError, match=says):
             find_benchmark(name)
