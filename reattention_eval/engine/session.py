@@ -160,7 +160,8 @@ class Session(SessionState):
             input_ids: [B, T] whole prompts; a single one reuses what it shares with the prompt
                 before it (see `prefill`). None: continue behind the last call, whichever it was.
             max_new_tokens: at least 1.
-            attention_mask, document_tokens: as for `prefill`.
+            attention_mask: as for `prefill`.
+            document_tokens: as for `prefill`.
             stop_token_ids: end a row, besides the model's own end tokens.
             stop: called with the new tokens of a row after each; True ends the row.
             temperature: sample from softmax(logits / temperature), seeded by `seed`.
