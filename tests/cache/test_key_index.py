@@ -29,6 +29,13 @@ def indexed(monkeypatch):
 
     monkeypatch.setattr(kernels, "indexable", lambda *args: True)
     monkeypatch.setattr(kernels, "topk_keys_indexed", count)
+    # the interpreter runs programs one by one: few of them, and few remembered winners
+    for name, setting, few in (
+        ("int8_index", "SLOTS", ((2**63, 512),)),
+        ("int8_warm", "SPLITS", 1),
+    ):
+        module = import_module(f"reattention_kernels.topk_keys.{name}")
+        monkeypatch.setattr(module, setting, few)
     monkeypatch.setattr(reattention, "INT8_KEYS", 40)
     monkeypatch.setattr(reattention, "INT8_LAYER", 1)
     return sizes

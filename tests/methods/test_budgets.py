@@ -144,7 +144,10 @@ def test_settings_that_follow(settings, expected):
         ),
         (dict(type="reattention", budget_tokens=550), "no span of 32 tokens .* chunk_size 512"),
         (dict(type="reattention", budget_tokens=8192, span_size=0), "span_size must be .* found 0"),
-        (dict(type="reattention", spans=3), "no setting spans.*allow_beyond_window, last_tokens, last_alone, budget_tokens"),
+        (
+            dict(type="reattention", spans=3),
+            "no setting spans.*allow_beyond_window, last_tokens, last_alone, budget_tokens",
+        ),
         (dict(type="lm_infinite", budget_tokens=32), "window_size must be at least 1, found 0"),
     ],
     ids=str,
