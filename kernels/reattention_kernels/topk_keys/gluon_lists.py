@@ -9,11 +9,17 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from reattention_kernels.topk_keys import triton_prefill
+from reattention_kernels.topk_keys.triton_prefill import INT64_MIN
+
+# how far below the k-th best a block must lie to be of no use
+from reattention_kernels.topk_keys.triton_rescore import MARGIN
+
 HALF = gl.constexpr(128)  # keys per product; a tile has two of them
-INT64_MIN = gl.constexpr(-(2**63))
-# how far below the k-th best a block must lie to be of no use, as in pass 2
-MARGIN = gl.constexpr(2.0**-16)
 TINY = gl.constexpr(1e-30)  # keeps the comparison strict where the k-th best is zero
+
+ordered_bits = gluon.jit(triton_prefill.ordered_bits.fn)
+ordered_value = gluon.jit(triton_prefill.ordered_value.fn)
 
 
 @gluon.jit
@@ -56,8 +62,7 @@ def raise_least(
     best = ()
     for j in gl.static_range(SHARE):
         if j < K:
-            bits = (state[j] >> 32).to(gl.int32)
-            value = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(gl.float32, bitcast=True)
+            value = ordered_value((state[j] >> 32).to(gl.int32))
             best = best + (gl.where(state[j] == INT64_MIN, -float("inf"), value),)
         else:
             best = best + (gl.full_like(state[K], -float("inf")),)

@@ -12,26 +12,18 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 from reattention_kernels.device_number import number_step
+from reattention_kernels.topk_keys.gluon_lists import (
+    INT64_MIN,
+    MARGIN,
+    ordered_bits,
+    ordered_value,
+)
+from reattention_kernels.topk_keys.triton_prefill import ID_TOP
 
 BLOCK = gl.constexpr(16)  # keys a block; two blocks are scored together, one key a lane
 NOTHING = gl.constexpr(-(2**31))  # as the high half of an entry
 MINUS_INFINITY = gl.constexpr(-(2**31) + 2**23 - 1)  # both as ordered bits
 INFINITY = gl.constexpr(0x7F800000)
-ID_TOP = gl.constexpr(0x7FFFFFFF)
-MARGIN = gl.constexpr(2.0**-16)  # as in `triton_rescore`
-
-
-@gluon.jit
-def ordered_bits(x):
-    """float32 -> int32 that compares the same way (-0.0 is made +0.0 first)."""
-    bits = (x + 0.0).to(gl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-@gluon.jit
-def ordered_value(bits):
-    """The inverse of ordered_bits."""
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(gl.float32, bitcast=True)
 
 
 @gluon.jit
@@ -143,7 +135,7 @@ def rescore_hopper(
 
     c = gl.arange(0, CP, layout=many)
     row = pair.to(gl.int64) * GROUP * n_queries + g * n_queries + t
-    cand = gl.load(cand_ptr + row * n_cand + c, mask=c < n_cand, other=-(2**63))
+    cand = gl.load(cand_ptr + row * n_cand + c, mask=c < n_cand, other=INT64_MIN)
     high = (cand >> 32).to(gl.int32)
     low = cand.to(gl.int32)
     # a block without keys: the plain form scores those past the end -inf
