@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def parse(text: str | bytes) -> Any:
     # nothing nests deeper than there are brackets: most texts need no look at every value
     if decoded.count("[") + decoded.count("{") > DEEPEST:
         _check_depth(value)
-    return _whole(value) if _HALF.search(decoded) else value
+    return map_strings(value, printable) if _HALF.search(decoded) else value
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -51,6 +52,17 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with every string in it changed, the names of objects too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [map_strings(item, change) for item in value]
+    if isinstance(value, dict):
+        return {change(key): map_strings(item, change) for key, item in value.items()}
+    return value
+
+
 def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(DEEPEST + 1):
@@ -63,13 +75,3 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise ValueError(f"nested deeper than {DEEPEST} levels")
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, dict):
-        return {printable(key): _whole(item) for key, item in value.items()}
-    return value

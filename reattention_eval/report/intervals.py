@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import comb, sqrt
 from typing import Any, NamedTuple
 
-_Z95 = 1.959963984540054  # the standard normal distribution's 97.5 % point
+Z95 = 1.959963984540054  # the standard normal distribution's 97.5 % point
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 RESAMPLES = 2000
 # beyond it the bootstrap of a mean is the normal distribution, to within its own noise
@@ -31,7 +31,7 @@ class Interval(NamedTuple):
         return self.low <= other.high and other.low <= self.high
 
 
-def wilson(hits: float, n: int, z: float = _Z95) -> tuple[float, float]:
+def wilson(hits: float, n: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a share of `hits` in `n` independent trials, 0..1; 95 % by `z`.
 
     Unlike the normal approximation it holds for few trials and for shares of 0 and 1 (Wilson, 1927;
@@ -59,10 +59,10 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     given = np.asarray(values, dtype=float)
     mean, n = float(given.mean()), len(given)
     if n > _MOST:
-        half = _Z95 * float(given.std(ddof=1)) / sqrt(n)
+        half = Z95 * float(given.std(ddof=1)) / sqrt(n)
         return mean - half, mean + half
     low, high = np.percentile(_weights(n) @ given / n, (2.5, 97.5))
-    wider = _student(n - 1) / _Z95 * sqrt(n / (n - 1))
+    wider = _student(n - 1) / Z95 * sqrt(n / (n - 1))
     # the mean is in its interval, however sums are rounded
     below, above = max(0.0, mean - float(low)), max(0.0, float(high) - mean)
     return mean - wider * below, mean + wider * above
@@ -72,7 +72,7 @@ def _student(freedom: int) -> float:
     """The 97.5 % point of Student's t."""
     if freedom <= len(_STUDENT):
         return _STUDENT[freedom - 1]
-    z = _Z95  # Abramowitz and Stegun, 26.7.5
+    z = Z95  # Abramowitz and Stegun, 26.7.5
     first = (z**3 + z) / (4 * freedom)
     second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
     return z + first + second
@@ -104,7 +104,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     ordered, n = sorted(values), len(values)
     below, tail = 0, 0.5**n if n < 1000 else 0.0
     if n >= 1000:  # the binomial distribution is normal by then
-        below = int((n - _Z95 * sqrt(n) - 1) / 2)
+        below = int((n - Z95 * sqrt(n) - 1) / 2)
         return ordered[below], ordered[n - 1 - below]
     while tail <= 0.025:
         below += 1

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from math import sqrt
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.report.intervals import Z95
 from reattention_eval.report.samples import LOWER_IS_BETTER
 
 RESAMPLES = 9999
-_Z95 = 1.959963984540054
 # beyond it the bootstrap of a mean is the normal distribution, to within its own noise
 _MOST = 1000
 
@@ -84,7 +84,7 @@ def mcnemar(better: int, worse: int) -> float:
 def _interval(deltas) -> tuple[float, float]:  # type: ignore[no-untyped-def]
     mean, n = float(deltas.mean()), len(deltas)
     if n > _MOST:
-        half = _Z95 * float(deltas.std(ddof=1)) / sqrt(n)
+        half = Z95 * float(deltas.std(ddof=1)) / sqrt(n)
         return mean - half, mean + half
     if (deltas == deltas[0]).all():
         return mean, mean

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import DataError
-from reattention_eval.json_text import printable, read_object
+from reattention_eval.json_text import map_strings, printable, read_object
 from reattention_eval.report.fields import wrong_manifest, wrong_result
 from reattention_eval.report.records import read_records
 from reattention_eval.report.schema import migrated, refuse_newer
@@ -126,7 +126,8 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         dataset=visible(printable(dataset)),
         has_predictions=any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0")),
         result=_load(work_dir / "results" / model / f"{dataset}.json", wrong_result),
-        manifest=_visible(manifest),
+        # names in tables and pictures hold nothing that a terminal or page would obey
+        manifest=map_strings(manifest, visible),
         records=records,
         n_predictions=0 if records else _count_predictions(predictions, dataset),
     )
@@ -138,17 +139,6 @@ def _wrong_manifest(path: Path) -> Callable[[dict[str, Any]], str | None]:
         return wrong_manifest(manifest)
 
     return wrong
-
-
-def _visible(value: Any) -> Any:
-    """Names in tables and pictures hold nothing that a terminal or page would obey."""
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, list):
-        return [_visible(item) for item in value]
-    if isinstance(value, dict):
-        return {visible(key): _visible(item) for key, item in value.items()}
-    return value
 
 
 def _with_part(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

@@ -56,13 +56,12 @@ class ExactRotary(nn.Module):
         return x * cos[0] + torch.cat((-high, low)) * sin[0]
 
 
-@pytest.mark.parametrize(("method", "rule"), CASES, ids=named)
-@pytest.mark.parametrize(("heads", "kv_heads"), RATIOS, ids=str)
-def test_random_tensors_against_pairs(method, rule, heads, kv_heads):
+def random_tensors_against_pairs(method, rule, heads, kv_heads, sizes):
+    """Views of rows of n tokens, asked for by their last t, in float64; sizes: (n, t)."""
     dim, rotary = 8, ExactRotary(8)
     rope, scale = ViewRope(rotary, rotate_half_split), 0.7
     generator = torch.Generator().manual_seed(heads)
-    for n, t in ((13, 5), (31, 5), (33, 3), (37, 1)):
+    for n, t in sizes:
         if not method.selects(n):
             continue
         query, key, value = (
@@ -76,11 +75,17 @@ def test_random_tensors_against_pairs(method, rule, heads, kv_heads):
         for h in range(heads):
             kv = h // (heads // kv_heads)
             for s in range(t):
-                i = n - t + s
                 expected = attend_pairs(
-                    query[h, s], key[kv], value[kv], i, rule, rotary.turn, scale
+                    query[h, s], key[kv], value[kv], n - t + s, rule, rotary.turn, scale
                 )
                 torch.testing.assert_close(found[h, s], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("method", "rule"), CASES, ids=named)
+@pytest.mark.parametrize(("heads", "kv_heads"), RATIOS, ids=str)
+def test_random_tensors_against_pairs(method, rule, heads, kv_heads):
+    sizes = ((13, 5), (31, 5), (33, 3), (37, 1))
+    random_tensors_against_pairs(method, rule, heads, kv_heads, sizes)
 
 
 @pytest.mark.parametrize(("method", "rule"), MODELS, ids=named)

@@ -6,14 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from naive_distances import NaiveDistances, attend_pairs
-from test_distance_rules import ExactRotary, close
+from naive_distances import NaiveDistances
+from test_distance_rules import close, random_tensors_against_pairs
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import attach
-from reattention_eval.attention.banded_view import attend_banded
-from reattention_eval.attention.rope import ViewRope, rotate_half_split
-from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import DualChunkAttention, build_method
 
@@ -45,29 +42,9 @@ REST = [(case, ratio) for case in CASES for ratio in RATIOS if (case, ratio) not
     ids=str,
 )  # fmt: skip
 def test_random_tensors_against_pairs(case, ratio):
-    heads, kv_heads = ratio
-    dim, rotary, rule = 8, ExactRotary(8), dual_chunk(*case)
-    rope, scale = ViewRope(rotary, rotate_half_split), 0.7
-    generator = torch.Generator().manual_seed(heads)
     method = DualChunkAttention(*case, chunk_size=5)
-    for n, t in ((9, 2), (15, 5), (31, 5), (33, 3), (37, 1)):
-        if not method.selects(n):
-            continue
-        query, key, value = (
-            torch.randn(h, m, dim, dtype=torch.float64, generator=generator)
-            for h, m in ((heads, t), (kv_heads, n), (kv_heads, n))
-        )
-        row = RowCache(key, value)
-        view = method.view(row, query)
-        view.check(method.name, row, query)
-        found = attend_banded(rope, view, row, query, scale)
-        for h in range(heads):
-            kv = h // (heads // kv_heads)
-            for s in range(t):
-                expected = attend_pairs(
-                    query[h, s], key[kv], value[kv], n - t + s, rule, rotary.turn, scale
-                )
-                torch.testing.assert_close(found[h, s], expected, rtol=0, atol=1e-12)
+    sizes = ((9, 2), (15, 5), (31, 5), (33, 3), (37, 1))
+    random_tensors_against_pairs(method, dual_chunk(*case), *ratio, sizes)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import json
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ def damage_file(data: st.DataObject, path: Path) -> None:
         path.write_text(json.dumps(data.draw(damage(json.loads(content)))))
 
 
-def check_damaged(data: st.DataObject, command: bool) -> None:
+@contextmanager
+def damaged_run(data: st.DataObject) -> Iterator[Path]:
+    """A good run's folder, one to three of its files damaged."""
     folder = Path(tempfile.mkdtemp(prefix="damaged-"))
     try:
         paths = good_run(folder)
@@ -121,6 +124,13 @@ def check_damaged(data: st.DataObject, command: bool) -> None:
             st.lists(st.sampled_from(paths), min_size=1, max_size=3, unique=True)
         ):
             damage_file(data, path)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def check_damaged(data: st.DataObject, command: bool) -> None:
+    with damaged_run(data) as folder:
         begun = time.process_time()
         if command:
             result = CliRunner().invoke(app, ["report", str(folder), "--html"])
@@ -140,8 +150,6 @@ def check_damaged(data: st.DataObject, command: bool) -> None:
                        for i, r in done.items())  # fmt: skip
             environments(path.with_name(path.stem + ".manifest.json"))
         assert time.process_time() - begun < SECONDS
-    finally:
-        shutil.rmtree(folder)
 
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_damaged_runs import damage_file, good_run
+from test_damaged_runs import damaged_run
 from typer.testing import CliRunner, Result
 from written_run import FULL, OURS, put, write_cell
 
@@ -178,13 +176,7 @@ def test_docs_have_every_field() -> None:
 @given(st.data())
 def test_damaged_runs_end_in_a_sentence(data: st.DataObject) -> None:
     """Every reader of runs, on what `test_damaged_runs` does to their files."""
-    folder = Path(tempfile.mkdtemp(prefix="damaged-"))
-    try:
-        paths = good_run(folder)
-        for path in data.draw(
-            st.lists(st.sampled_from(paths), min_size=1, max_size=3, unique=True)
-        ):
-            damage_file(data, path)
+    with damaged_run(data) as folder:
         run = str(folder)
         for words in (
             ["status", run], ["report", run, "--check"], ["export", "inspect", run],
@@ -193,5 +185,3 @@ def test_damaged_runs_end_in_a_sentence(data: st.DataObject) -> None:
             result = CliRunner().invoke(app, words)
             assert result.exception is None or isinstance(result.exception, SystemExit), words
             assert result.exit_code in (0, 1, 2), result.output
-    finally:
-        shutil.rmtree(folder)
