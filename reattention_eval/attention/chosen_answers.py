@@ -37,10 +37,8 @@ class ChosenAnswers:
         """query [R, H, T, D] of R rows, `row` the first, into out [R, H, T, D]; key and value
         [R, Hkv, T, D] are new, all un-rotated."""
         at, cache, rows = self._parts.layers[layer], self._parts.caches[layer], len(query)
-        start, whole = (
-            cache.lengths[row],
-            self._parts.rows.whole(self._parts.rows.prompts[row]),
-        )
+        start, lengths = cache.lengths[row], self._parts.rows
+        whole = lengths.whole(lengths.prompts[row])
         rotated, key = at.rope.rotate_at(query.flatten(0, 1), key.flatten(0, 1), start, whole)
         cache.append(row, key, value.flatten(0, 1), rows)
         for i, (q, into) in enumerate(zip(rotated.unflatten(0, (rows, -1)), out, strict=True)):

@@ -116,14 +116,13 @@ class LayerAnswers:
 
     def _grouped(self, layer: int, step: RowStep) -> list[ChunkGroup]:
         """A row's new chunks; the layers of a forward ask alike."""
-        at, cache = self._parts.layers[layer], self._parts.caches[layer]
+        at, cache, rows = self._parts.layers[layer], self._parts.caches[layer], self._parts.rows
         repeated, held = cache.repeated, cache.lengths[step.row]
         if repeated is not None:  # the last length that the step serves stands for all
             held = repeated.capacity - step.count
-        prompt = self._parts.rows.prompts[step.row]
-        whole = prompt if at.window is not None else self._parts.rows.whole(prompt)
+        prompt = rows.prompts[step.row]
+        whole = prompt if at.window is not None else rows.whole(prompt)
         chosen = at.window is None and layer >= self.policy.whole_layers
-        rows = self._parts.rows
         what = at.rope, chosen, whole, held, step.count, step.last, rows.read_until[step.row]
         if self._groups[0] != what:
             self._groups = what, group_chunks(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reattention_eval.cache.row_state import RowState
+from reattention_eval.cache.row_state import RowState, with_room
 from reattention_eval.errors import SelectionError
 
 
@@ -147,13 +147,7 @@ class BlockMemory(RowState):
         return own, scores, of_chunk, read
 
     def _grown(self, name: str, shape: tuple[int, ...], dim: int, like: Tensor) -> Tensor:
-        """Storage that is at least so long."""
-        held = self._held.get(name)
-        if held is None or held.shape[dim] < shape[dim]:
-            grown = like.new_empty(shape)
-            if held is not None:
-                grown.narrow(dim, 0, held.shape[dim]).copy_(held)
-            self._held[name] = held = grown
+        self._held[name] = held = with_room(self._held.get(name), like, shape, dim)
         return held
 
 

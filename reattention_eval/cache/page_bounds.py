@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reattention_eval.cache.row_state import RowState
+from reattention_eval.cache.row_state import RowState, with_room
 from reattention_kernels.topk_keys.products import exact_products
 
 
@@ -45,9 +45,9 @@ class PageBounds(RowState):
     def append(self, keys: Tensor, start: int) -> None:
         heads, length, dim = keys.shape
         self.reserve(length)
-        if self._low is None or self._high is None or self._low.shape[1] < self._room:
-            shape = heads, self._room, dim
-            self._low, self._high = _grown(self._low, keys, shape), _grown(self._high, keys, shape)
+        shape = heads, self._room, dim
+        self._low = with_room(self._low, keys, shape)
+        self._high = with_room(self._high, keys, shape)
         first, whole = start // self._size, length // self._size
         if first < whole:
             pages = keys[:, first * self._size : whole * self._size].unflatten(1, (-1, self._size))
@@ -76,10 +76,3 @@ class PageBounds(RowState):
                 best = bound.sort(dim=-1, descending=True, stable=True).indices[:, :count]
                 chosen.append(best.sort(-1).values)
         return torch.cat(chosen)
-
-
-def _grown(held: Tensor | None, like: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    made = like.new_empty(shape)
-    if held is not None:
-        made[:, : held.shape[1]] = held
-    return made

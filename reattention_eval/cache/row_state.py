@@ -45,6 +45,17 @@ class RowState(ABC):
         """A graph with this state's `append_repeated` has been repeated once more."""
 
 
+def with_room(held: Tensor | None, like: Tensor, shape: tuple[int, ...], dim: int = 1) -> Tensor:
+    """`held` if it is as long in `dim` as `shape` says; else storage of that shape, of the dtype
+    and device of `like`, that begins with what `held` has."""
+    if held is not None and held.shape[dim] >= shape[dim]:
+        return held
+    grown = like.new_empty(shape)
+    if held is not None:
+        grown.narrow(dim, 0, held.shape[dim]).copy_(held)
+    return grown
+
+
 State = TypeVar("State", bound=RowState)
 Factory = Callable[[], State]
 
