@@ -20,6 +20,10 @@ class LastViews:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Kept, int]] | None = None
 
+    @property
+    def watched(self) -> bool:
+        return self._kept is not None
+
     @contextmanager
     def watching(self) -> Iterator[LastViews]:
         """Keeps views inside; they can be read until the next time."""

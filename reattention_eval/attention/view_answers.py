@@ -109,7 +109,8 @@ class ViewAnswers:
             self._parts.counter.add(place, 1, view_tokens=held.capacity)
             self._whole.of_all(layer, held, query, scale, whole, policy.chunk_size, out)
             return
-        self._parts.views.note(layer, row, view, held.length)
+        if self._parts.views.watched:  # its length may wait for the device
+            self._parts.views.note(layer, row, view, held.length)
         if isinstance(view, BandedView):
             view.check(policy.name, held, query)
             self._parts.counter.add(place, 1, 1, view.keys)

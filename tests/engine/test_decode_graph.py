@@ -11,6 +11,8 @@ from tiny_models import longrope, random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.attention import hook
+from reattention_eval.attention.fused_view_attention import FusedViewAttention
+from reattention_eval.cache import RowCache
 from reattention_eval.engine import decode_graph
 from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.methods.repeats import ANY_LENGTH
@@ -145,3 +147,29 @@ def test_a_capture_that_fails_is_said_and_steps_go_on(monkeypatch, repeated):
             session.decode(torch.tensor([[5]]))
         assert session.lengths == [408]
         session.check_selected()
+
+
+@pytest.mark.parametrize("method", METHODS[:2], ids=lambda method: method.name)
+def test_nothing_waits_for_the_device_before_the_kernels_attend(repeated, monkeypatch, method):
+    """A length read on the host would spoil a capture; what stands in for the kernels here may."""
+    may_wait = []
+    attend = FusedViewAttention.attend
+
+    def attend_then_stand_in(self, *args, **kwargs):
+        may_wait.append(True)
+        return attend(self, *args, **kwargs)
+
+    def view(self, row, query):
+        may_wait.clear()
+        return original(self, row, query)
+
+    def length(row):
+        assert row.device_length is None or may_wait
+        return row.capacity if row.device_length is None else int(row.device_length)
+
+    original = type(method).view
+    monkeypatch.setattr(type(method), "view", view)
+    monkeypatch.setattr(FusedViewAttention, "attend", attend_then_stand_in)
+    monkeypatch.setattr(RowCache, "length", property(length))
+    run(method, random_prompt(400), steps=8)
+    assert repeated
