@@ -171,7 +171,9 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 def _waiting_forbidden() -> Iterator[None]:
     """A wait for the device inside raises RuntimeError."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():  # that it is a prototype
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
