@@ -63,7 +63,6 @@ def main() -> None:
             ("streaming_llm, graph", StreamingLLM(), True),
             ("reattention, launched", ReAttention(), False),
             ("reattention, graph", ReAttention(), True),
-            ("reattention int8, graph", ReAttention(candidates="int8"), True),
         ):
             with attach(model, method) as session:
                 if not graphs:

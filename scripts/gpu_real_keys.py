@@ -4,9 +4,8 @@
     python -m reattention_kernels.bench K3i K7 --keys /tmp/keys-131072.pt /tmp/keys-524288.pt
 
 The text is read once, to the greatest length, by ReAttention; a file for each length holds the
-un-rotated queries of its last 512 tokens, those of the 512 tokens before, and all keys, of three
-layers: {"model", "tokens", "text", "layers": {number: {"query": [H, 512, D], "earlier": likewise,
-"key": [Hkv, tokens, D]}}}.
+un-rotated queries of its last 512 tokens and all keys, of three layers: {"model", "tokens", "text",
+"layers": {number: {"query": [H, 512, D], "key": [Hkv, tokens, D]}}}.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Recorder:
                 self._parts[number, name].append((start, own.clone()))
                 return
             for length in self._lengths:
-                first, last = max(start, length - 2 * CHUNK), min(stop, length)
+                first, last = max(start, length - CHUNK), min(stop, length)
                 if first < last:
                     part = own[first - start : last - start].clone()
                     self._parts[number, name].append((first, part))
@@ -78,10 +77,9 @@ class Recorder:
         return keep
 
     def layer(self, number: int, length: int) -> dict[str, Tensor]:
-        """query, earlier [H, CHUNK, D] and key [Hkv, length, D], on the CPU."""
+        """query [H, CHUNK, D] and key [Hkv, length, D], on the CPU."""
         return {
             "query": self._joined(number, "q", length - CHUNK, length),
-            "earlier": self._joined(number, "q", length - 2 * CHUNK, length - CHUNK),
             "key": self._joined(number, "k", 0, length),
         }
 
@@ -112,7 +110,7 @@ def read_ids(tokenizer: Any, source: str, tokens: int) -> list[int]:
 def dump(
     model: Any, ids: list[int], method: Any, lengths: Sequence[int], layers: Sequence[int]
 ) -> dict[int, dict[int, dict[str, Tensor]]]:
-    """length, at least 2 * CHUNK -> layer -> what `Recorder.layer` gives."""
+    """length, at least CHUNK -> layer -> what `Recorder.layer` gives."""
     recorder = Recorder(model, layers, lengths)
     with attach(model, method) as session, recorder.listening():
         session.prefill(torch.tensor([ids[: max(lengths)]]))

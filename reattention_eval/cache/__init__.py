@@ -1,7 +1,6 @@
 """Where the keys and values of a layer live, and what methods keep beside them."""
 
 from reattention_eval.cache.block_memory import BlockFactory, BlockMemory
-from reattention_eval.cache.int8_keys import Int8Factory, Int8Keys
 from reattention_eval.cache.layer import LayerCache, RepeatedStep, RowCache
 from reattention_eval.cache.page_bounds import PageBounds, PageBoundsFactory
 from reattention_eval.cache.row_state import RowState
@@ -9,8 +8,6 @@ from reattention_eval.cache.row_state import RowState
 __all__ = [
     "BlockFactory",
     "BlockMemory",
-    "Int8Factory",
-    "Int8Keys",
     "LayerCache",
     "PageBounds",
     "PageBoundsFactory",

@@ -128,8 +128,7 @@ class Method(ABC):
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if not field.metadata.get("same_predictions")
-            and not (field.metadata.get("later") and getattr(self, field.name) == field.default)
+            if not (field.metadata.get("later") and getattr(self, field.name) == field.default)
         }
 
     @classmethod

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods.base import BEYOND, MOST, ViewMethod
 from reattention_eval.methods.compiled import CallsKernels
-from reattention_eval.methods.memory import KeepsIndex
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
 
 if TYPE_CHECKING:
@@ -18,16 +17,12 @@ if TYPE_CHECKING:
     from reattention_eval.attention import Selection
     from reattention_eval.cache import RowCache
 
-# Keys of the first layers repeat with their tokens: ties, which no bound can certify. Below so many
-# keys the index costs more than it saves (docs/kernels.md).
-INT8_LAYER, INT8_KEYS = 2, 393_216
-INDEX_BLOCK_BYTES, INDEX_BLOCK_KEYS = 48, 128  # scales and norms beside the 8-bit keys
 NORMS = {"qkv_l1": 1, "qkv_l2": 2}
 DOCUMENT = "document"
 
 
 @dataclass(frozen=True)
-class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
+class ReAttention(ViewMethod, Repeats, CallsKernels):
     """Global tokens, selected spans, local tokens (arXiv 2407.15176, section 3).
 
     While the cache fits into the scope, exactly full attention. Beyond it every query of a chunk
@@ -42,9 +37,6 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
         max_spans: positions kept per layer and chunk (the paper's k').
         selection: "exact", or "block_max": the released approximation.
         select_from: "scope" (beyond the scope) or "local" (beyond global + local, as released).
-        candidates: "int8" finds the same positions through an 8-bit index of the keys where the
-            GPU serves it (Hopper; from layer 2 and INT8_KEYS keys on), with half again of the
-            memory of the keys; "16bit" without.
         score: "qk", or "qkv_l1" / "qkv_l2": keys scaled by the norm of their values.
         allow_beyond_window: permit a scope larger than the model's trained window.
         last_tokens: so many tokens at the end of every prompt and turn are a chunk of their own (of
@@ -65,7 +57,6 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
     max_spans: int = 127
     selection: str = "exact"
     select_from: str = "scope"
-    candidates: str = field(default="16bit", metadata={"same_predictions": True})
     score: str = "qk"
     allow_beyond_window: bool = False
     last_tokens: int | str | None = field(default=None, metadata={"later": True})
@@ -84,7 +75,6 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
         choices = {
             "selection": ("exact", "block_max"),
             "select_from": ("scope", "local"),
-            "candidates": ("16bit", "int8"),
             "score": ("qk", *NORMS),
         }
         for name, values in choices.items():
@@ -93,11 +83,6 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
                 value in values, f"unknown {name} {value!r}; there are: {', '.join(values)}"
             )
 
-        self.require(
-            self.candidates == "16bit" or (self.selection, self.score) == ("exact", "qk"),
-            f'candidates="int8" needs selection="exact" and score="qk", found '
-            f"{self.selection!r} and {self.score!r}",
-        )
         last = self.last_tokens
         self.require(
             last in (None, DOCUMENT) or (type(last) is int and 1 <= last <= MOST),
@@ -176,12 +161,6 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
             )
         return tokens - document
 
-    def index_bytes(self, tokens: int, head_dim: int) -> int:
-        keys = tokens - self.global_size - self.local_size
-        if self.candidates != "int8" or keys < INT8_KEYS:
-            return 0
-        return keys * head_dim + keys * INDEX_BLOCK_BYTES // INDEX_BLOCK_KEYS
-
     def kernel_settings(self) -> dict[str, Any]:
         return {
             "chunk_sizes": (self.chunk_size,),
@@ -203,17 +182,10 @@ class ReAttention(ViewMethod, Repeats, KeepsIndex, CallsKernels):
 
     def _winners(self, row: RowCache, query: Tensor, first: int, last: int) -> Tensor:
         """Positions in the middle, counted from `first`: int32 [C, H, T, k]."""
-        from reattention_eval.cache import Int8Factory
-        from reattention_kernels.topk_keys import indexable, topk_keys, topk_keys_indexed
+        from reattention_kernels.topk_keys import topk_keys
 
         key = self._scored_keys(row, first, last)
         key = key.expand(len(query), *key.shape)
-        wanted = self.candidates == "int8" and row.layer >= INT8_LAYER
-        if wanted and last - first >= INT8_KEYS and indexable(query, key, self.top_k):
-            index = row.state(Int8Factory(first, self.local_size)).index
-            known = row.device_length
-            in_middle = None if known is None else known - self._fixed
-            return topk_keys_indexed(query, key, index, self.top_k, in_middle)
         return topk_keys(query, key, self.top_k, self.selection, row.device_length, self._fixed)
 
     def _scored_keys(self, row: RowCache, first: int, last: int) -> Tensor:

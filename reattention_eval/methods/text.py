@@ -13,7 +13,7 @@ from reattention_eval.methods.registry import build_method, method_class
 
 
 def method_of_text(text: str) -> Method:
-    """From `reattention`, or `reattention:chunk_size=2048,candidates=int8`.
+    """From `reattention`, or `reattention:chunk_size=2048,max_spans=256`.
 
     Raises:
         ConfigError: as `build_method`, or a setting without a value.

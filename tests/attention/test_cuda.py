@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import warnings
-from importlib import import_module
 
 import pytest
 import torch
@@ -22,7 +21,6 @@ METHODS = [
     StreamingLLM(sink_size=4, window_size=200, chunk_size=64),
     ReAttention(4, 128, 8, 3, 9, chunk_size=64),
 ]
-INT8 = ReAttention(4, 128, 8, 3, 9, chunk_size=64, candidates="int8")
 SHAPE = dict(heads=6, kv_heads=2, head_dim=64, layers=3, window=8192)
 # in bf16 a peaky random model is chaotic: one span more or less changes every logit
 SMOOTH = {**SHAPE, "initializer_range": 0.03}
@@ -104,13 +102,10 @@ def test_transformers_generate_inside_the_block():
 
 
 @pytest.mark.parametrize("tokens", [700, 170], ids=["beyond", "across"])  # a scope of 204
-@by_method([*METHODS, INT8])
+@by_method(METHODS)
 def test_captured_steps_equal_launched_ones(method, tokens, monkeypatch):
     from reattention_eval.engine import decode_graph
-    from reattention_eval.methods import reattention
 
-    monkeypatch.setattr(reattention, "INT8_KEYS", 200)
-    monkeypatch.setattr(reattention, "INT8_LAYER", 0)
     monkeypatch.setattr(decode_graph, "LEAST_CAPACITY", 16)
     model = tiny_model(dtype=torch.bfloat16, **SHAPE).cuda()
 
@@ -144,26 +139,6 @@ def test_sessions_leave_no_memory_behind():
         gc.collect()
         held.append(torch.cuda.memory_allocated())
     assert held[1] == held[-1]  # of cuBLAS's workspaces, kept for each stream, too
-
-
-def test_int8_candidates_choose_the_same(monkeypatch):
-    from reattention_eval.methods import reattention
-
-    monkeypatch.setattr(reattention, "INT8_KEYS", 200)
-    model = tiny_model(dtype=torch.bfloat16, **SHAPE)
-    prompt = random_prompt(2000)
-    settings = dict(chunk_size=64, selection="exact")
-    plain, _ = run(model, ReAttention(4, 128, 8, 3, 9, **settings), prompt, "cuda")
-    served = []
-    kernels = import_module("reattention_kernels.topk_keys")
-    called = kernels.topk_keys_indexed
-    monkeypatch.setattr(
-        kernels, "topk_keys_indexed", lambda *args: served.append(1) or called(*args)
-    )
-    method = ReAttention(4, 128, 8, 3, 9, **settings, candidates="int8")
-    index, _ = run(model, method, prompt, "cuda")
-    assert served
-    assert torch.equal(index, plain)
 
 
 def test_same_bits_twice():

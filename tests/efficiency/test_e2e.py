@@ -273,10 +273,10 @@ def test_lengths_of_differing_runs_are_not_mixed() -> None:
 
 
 def test_forms_are_parsed_and_refused() -> None:
-    form = parse_form("reattention:chunk_size=256,candidates=16bit,allow_beyond_window=True")
+    form = parse_form("reattention:chunk_size=256,score=qkv_l1,allow_beyond_window=True")
     settings = asdict(form.method)
     assert settings["chunk_size"] == 256
-    assert settings["candidates"] == "16bit"
+    assert settings["score"] == "qkv_l1"
     assert settings["allow_beyond_window"] is True
     assert not form.full
     assert parse_form("full").full

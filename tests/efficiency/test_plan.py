@@ -101,21 +101,6 @@ def measured_peaks() -> list[tuple[dict[str, object], int, int]]:
     return list(out.values())
 
 
-def test_an_index_of_the_keys_is_counted_where_it_is_used() -> None:
-    from reattention_kernels.topk_keys import make_index
-
-    plain, indexed = ReAttention(), ReAttention(candidates="int8")
-    sizes = [
-        plan_memory(LLAMA_8B, method, tokens, Placement()).cache
-        for method in (plain, indexed)
-        for tokens in (131_072, 1_000_000)
-    ]
-    assert sizes[0] == sizes[2]  # too short for it
-    middle = 1_000_000 - plain.fixed_view(1_000_000)
-    index = make_index(torch.empty(1, 8, 1, 128, device="meta"), middle)
-    assert (sizes[3] - sizes[1]) / 32 == pytest.approx(index.bytes, rel=1e-3)
-
-
 def test_peaks_measured_on_an_h100_are_met_within_5_percent() -> None:
     peaks = measured_peaks()
     assert len(peaks) >= 24

@@ -98,11 +98,11 @@ number = often(st.integers(0, 40))
 method_settings = st.dictionaries(
     st.sampled_from(
         ["global_size", "local_size", "span_size", "top_k", "max_spans", "chunk_size", "sink_size",
-         "window_size", "selection", "select_from", "score", "candidates", "allow_beyond_window"]
+         "window_size", "selection", "select_from", "score", "allow_beyond_window"]
     ),
     st.one_of(
         number, number, st.booleans(),
-        st.sampled_from(["exact", "block_max", "local", "scope", "qk", "qkv_l1", "int8"]),
+        st.sampled_from(["exact", "block_max", "local", "scope", "qk", "qkv_l1"]),
     ),
     max_size=8,
 )  # fmt: skip

@@ -204,8 +204,6 @@ def test_what_does_not_fit_is_refused_and_the_session_stays(tmp_path):
                 session.load(read)
             assert torch.equal(session.prefill(prompt, reuse_prefix=True), logits)
             assert session.stats.reused_tokens
-    with attach(tiny_model(), ReAttention(**settings, candidates="int8")) as session:
-        session.load(read)  # the same predictions
 
 
 def test_the_model_is_the_same_where_processors_round_otherwise(tmp_path):

@@ -20,10 +20,9 @@ from triton.experimental.gluon._runtime import GluonASTSource
 TILE_KEYS, SHARE = 256, 4
 
 
-def descriptor(kind: str, height: int, head_dim: int) -> str:
-    dtype = {"bf16": gl.bfloat16, "i8": gl.int8}[kind]
-    layout = gl.NVMMASharedLayout.get_default_for([height, head_dim], dtype)
-    return f"tensordesc<{kind}[{height}, {head_dim}],{layout!r}>"
+def descriptor(height: int, head_dim: int) -> str:
+    layout = gl.NVMMASharedLayout.get_default_for([height, head_dim], gl.bfloat16)
+    return f"tensordesc<bf16[{height}, {head_dim}],{layout!r}>"
 
 
 def best_blocks(
@@ -40,28 +39,10 @@ def best_blocks(
     )  # fmt: skip
     types = {
         "q_ptr": "*bf16",
-        "k_desc": descriptor("bf16", TILE_KEYS, head_dim),
+        "k_desc": descriptor(TILE_KEYS, head_dim),
         "out_ptr": "*i64",
     }
     return module.best_blocks_hopper, constants, types
-
-
-def emission(
-    head_dim: int, rows: int, stages: int, room: int
-) -> tuple[Any, dict[str, Any], dict[str, str]]:
-    """The 8-bit scan."""
-    module = importlib.import_module("reattention_kernels.topk_keys.gluon_emit")
-    asm, constraints = module.emission_asm(2, room)
-    constants = dict(
-        BM=rows, BN=TILE_KEYS, STAGES=stages, ROOM=room, ASM=asm, CONSTRAINTS=constraints
-    )
-    types = {
-        "q_desc": descriptor("i8", rows, head_dim),
-        "k_desc": descriptor("i8", TILE_KEYS, head_dim),
-        "row_ptr": "*fp32", "block_ptr": "*fp32",
-        "id_ptr": "*i16", "count_ptr": "*i32", "wanted_ptr": "*i32", "n_keys_ptr": "*i32",
-    }  # fmt: skip
-    return module.emit_blocks_hopper, constants, types
 
 
 def rescoring(
@@ -78,7 +59,7 @@ def rescoring(
 
 
 def main(kind: str, head_dim: int, rows: int, *others: int) -> None:
-    make = {"bf16": best_blocks, "i8": emission, "rescore": rescoring}[kind]
+    make = {"bf16": best_blocks, "rescore": rescoring}[kind]
     kernel, constants, types = make(head_dim, rows, *others)
     warps = rows // 16
     if "num_warps" in kernel.arg_names:

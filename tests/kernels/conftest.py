@@ -20,11 +20,8 @@ def few_programs(request, monkeypatch):
 
     Parametrised with False, to as many as on a GPU.
     """
-    from reattention_kernels.topk_keys import int8_index, int8_warm
     from reattention_kernels.view import launch
 
     if getattr(request, "param", True):
         for name, programs in (("DECODE_SPLITS", 2), ("MORE_SPLITS", 2), ("WHOLE_PROGRAMS", 16)):
             monkeypatch.setattr(launch, name, programs)
-        monkeypatch.setattr(int8_index, "SLOTS", ((2**63, 2048),))
-        monkeypatch.setattr(int8_warm, "SPLITS", 1)

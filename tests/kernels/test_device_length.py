@@ -9,8 +9,6 @@ from kernels.triton_cases import make_inputs
 from reattention_kernels.topk_keys import topk_keys, topk_keys_naive
 
 pytest.importorskip("triton")
-from reattention_kernels.topk_keys.int8_index import Int8Index
-from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.topk_keys.triton import topk_keys_triton
 from reattention_kernels.view import SelectedView, attend_view, attend_view_naive
 from reattention_kernels.view.launch import attend_view_triton
@@ -77,23 +75,3 @@ def test_selected_keys_are_counted(form, t):
         form(query, key, key, view, 0.2, counted=counted)
     assert each.tolist() == [1, 12, 31]
     assert together.tolist() == [42]
-
-
-def test_the_index_takes_in_one_key_at_a_time():
-    query, key = make_inputs("integers", 4, 2, 1, 300, 64, torch.bfloat16, 1, "cpu", seed=2)
-    index = Int8Index.empty(1, 2, 300, key)
-    index.update(key[:, :, :254])
-    for n in range(255, 260):  # across the end of a tile
-        index.update(key, device_number(n))
-        winners, _ = topk_keys_int8(query, key, index, 4, device_number(n))
-        assert torch.equal(winners, topk_keys_naive(query, key[:, :, :n], 4))
-    whole = Int8Index.empty(1, 2, 300, key)
-    whole.mean, whole.rotated_mean, whole.mean_norm = (
-        index.mean,
-        index.rotated_mean,
-        index.mean_norm,
-    )
-    whole.size = 1  # keeps the mean; its tile is made anew
-    whole.update(key[:, :, :259])
-    assert torch.equal(whole.keys[:, :, :259], index.keys[:, :, :259])
-    assert torch.equal(whole.largest, index.largest)

@@ -113,25 +113,6 @@ def first_places(kind: torch.Tensor, kinds: int, k: int) -> torch.Tensor:
     return found.to(kind.device)
 
 
-def test_int8_equals_exact():
-    from reattention_kernels.topk_keys.int8_index import Int8Index
-    from reattention_kernels.topk_keys.int8_select import topk_keys_int8
-
-    draw = torch.Generator().manual_seed(0)
-    for trial in range(60):
-        t = int(torch.randint(1, (2, 300)[trial % 2], (1,), generator=draw))
-        n = int(torch.randint(2, 20_000, (1,), generator=draw))
-        d = (64, 128)[trial // 2 % 2]
-        query, key = make_inputs(
-            KINDS[trial % 4], 8, 2, t, n, d, torch.bfloat16, 1 + trial % 2, "cuda", seed=trial
-        )
-        index = Int8Index.empty(key.shape[0], 2, n, key)
-        index.update(key[:, :, : n // 2])
-        index.update(key)
-        for _ in range(2):  # the first call has no winners to start from
-            assert torch.equal(topk_keys_int8(query, key, index, 4)[0], topk_keys(query, key, 4))
-
-
 def test_offsets_past_two_to_the_31():
     n = 4_300_000  # x 4 heads x 128 channels: 2.2e9 elements
     query = torch.randn(1, 8, 3, 128, device="cuda").bfloat16()

@@ -46,7 +46,6 @@ def test_keys_and_queries_are_the_models(family: str, chunk: int) -> None:
             for got, want in (
                 (held["key"], key[:, :length]),
                 (held["query"], query[:, length - 512 : length]),
-                (held["earlier"], query[:, length - 1024 : length - 512]),
             ):
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
 
@@ -65,7 +64,7 @@ def test_under_reattention_they_are_the_caches() -> None:
 
 def test_the_bench_takes_the_files(tmp_path: Path) -> None:
     query = torch.zeros(6, 512, 16)
-    layer = {"query": query, "earlier": query, "key": torch.zeros(2, 131_072, 16)}
+    layer = {"query": query, "key": torch.zeros(2, 131_072, 16)}
     held = {"model": "m", "tokens": 131_072, "layers": {4: layer, 13: layer, 22: layer}}
     torch.save(held, tmp_path / "keys.pt")
     found = load_real_keys(tmp_path / "keys.pt")

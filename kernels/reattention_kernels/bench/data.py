@@ -45,11 +45,9 @@ def make_keys(
 
 
 class RealLayer(NamedTuple):
-    """Un-rotated: query [H, T, D] of the last T tokens, earlier [H, T, D] of the T before them, key
-    [Hkv, tokens, D]."""
+    """Un-rotated: query [H, T, D] of the last T tokens, key [Hkv, tokens, D]."""
 
     query: Tensor
-    earlier: Tensor
     key: Tensor
 
 
@@ -79,9 +77,9 @@ def load_real_keys(path: Path) -> RealKeys:
         raise ValueError(
             f"{path} holds no queries and keys ({error}); make it with scripts/gpu_real_keys.py."
         ) from error
-    for number, (query, earlier, key) in layers.items():
+    for number, (query, key) in layers.items():
         fits = key.shape[1] == found.tokens and query.shape[2] == key.shape[2]
-        if not fits or query.shape[0] % key.shape[0] or earlier.shape != query.shape:
+        if not fits or query.shape[0] % key.shape[0]:
             raise ValueError(
                 f"{path}, layer {number}: query {list(query.shape)} and key {list(key.shape)} are "
                 f"not of one layer and {found.tokens} tokens."

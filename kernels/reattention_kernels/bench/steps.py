@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,8 +10,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from reattention_kernels.bench.data import RealLayer, make_keys, make_queries, rope_tables
-from reattention_kernels.topk_keys.int8_index import Int8Index
-from reattention_kernels.topk_keys.int8_select import topk_keys_int8
 from reattention_kernels.topk_keys.triton import topk_keys_triton
 from reattention_kernels.view import SelectedView, attend_view, attend_whole
 from reattention_kernels.votes.triton import select_positions_triton
@@ -25,18 +23,11 @@ class Layer:
     """One layer's cache of n tokens, the chunk of t queries at its end included.
 
     query [1, H, t, D], key and value [1, Hkv, n, D].
-
-    earlier: the queries of the chunk before, like `query`; with them there is the int8 index of the
-    keys, and before every call it remembers the winners of that chunk: a chunk that is asked again
-    and again would otherwise know its own.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    earlier: Tensor | None = None
-    indexed: bool = False
-    index: Int8Index = field(init=False)
 
     def __post_init__(self) -> None:
         self.n, self.t = self.key.shape[2], self.query.shape[2]
@@ -44,31 +35,17 @@ class Layer:
         self.new_value = self.value[:, :, self.n - self.t :].clone()
         self.middle = self.key[:, :, GLOBAL : self.n - LOCAL]
         self.cos, self.sin = rope_tables(GLOBAL + SPANS * SPAN + LOCAL, self.key.shape[3])
-        if self.earlier is not None:
-            self.indexed = True
-            self.index = Int8Index.empty(1, self.key.shape[1], self.middle.shape[2], self.middle)
-            self.index.update(self.middle)
-            topk_keys_int8(self.earlier, self.middle[:, :, : -self.t], self.index, TOP_K)
-            self._remembered = self.index.winners.clone()
-
-    def winners(self) -> Tensor:
-        if self.indexed:
-            self.index.winners.copy_(self._remembered)
-            return topk_keys_int8(self.query, self.middle, self.index, TOP_K)[0]
-        return topk_keys_triton(self.query, self.middle, TOP_K)
 
     def select(self) -> tuple[Tensor, Tensor]:
         """top-k, rescoring, votes, spans."""
-        return select_positions_triton(self.winners(), self.middle.shape[2], SPANS, SPAN)
+        winners = topk_keys_triton(self.query, self.middle, TOP_K)
+        return select_positions_triton(winners, self.middle.shape[2], SPANS, SPAN)
 
     def step(self) -> Tensor:
         """Append, selection, gather, RoPE, attention."""
         first = self.n - self.t
         self.key[:, :, first:].copy_(self.new_key)
         self.value[:, :, first:].copy_(self.new_value)
-        if self.indexed:
-            self.index.size = self.middle.shape[2] - self.t  # as many keys leave the local window
-            self.index.update(self.middle)
         positions, count = self.select()
         view = SelectedView(positions, count, self.cos, self.sin, GLOBAL, LOCAL, True)
         return attend_view(self.query, self.key, self.value, view, self.key.shape[3] ** -0.5)
@@ -83,20 +60,19 @@ class Layer:
         return attend_whole(self.query, self.key, self.value, self.key.shape[3] ** -0.5)
 
 
-def made_layer(kind: str, n: int, t: int, indexed: bool = False) -> Layer:
+def made_layer(kind: str, n: int, t: int) -> Layer:
     """Synthetic queries, keys and values, 32 heads over 8 KV heads."""
     query = make_queries(kind, HEADS, t, HEAD_DIM, seed=1)
     key = make_keys(kind, KV_HEADS, n, HEAD_DIM, seed=2)
     value = make_keys(kind, KV_HEADS, n, HEAD_DIM, seed=3)
-    earlier = make_queries(kind, HEADS, t, HEAD_DIM, seed=4) if indexed else None
-    return Layer(query, key, value, earlier)
+    return Layer(query, key, value)
 
 
 def real_layer(keys: RealLayer) -> Layer:
-    """A real model's queries and keys, with the index; values are random."""
-    query, earlier, key = (x[None].cuda() for x in (keys.query, keys.earlier, keys.key))
+    """A real model's queries and keys; values are random."""
+    query, key = (x[None].cuda() for x in keys)
     value = make_keys("random", key.shape[1], key.shape[2], key.shape[3], seed=3, dtype=key.dtype)
-    return Layer(query, key, value, earlier)
+    return Layer(query, key, value)
 
 
 def captured(function: object) -> torch.cuda.CUDAGraph:

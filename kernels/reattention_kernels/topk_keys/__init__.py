@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from reattention_kernels.backend import TRITON_DTYPES, find_triton, use_triton
+from reattention_kernels.backend import TRITON_DTYPES, use_triton
 from reattention_kernels.lengths import check_lengths, entry_lengths
 from reattention_kernels.topk_keys.blockwise import topk_keys_blockwise
 from reattention_kernels.topk_keys.naive import topk_keys_naive
-
-if TYPE_CHECKING:
-    from reattention_kernels.topk_keys.int8_index import Int8Index
 
 MODES = ("exact", "block_max")
 MAX_K = 16
@@ -21,11 +16,8 @@ MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
 
 __all__ = [
     "MODES",
-    "indexable",
-    "make_index",
     "topk_keys",
     "topk_keys_blockwise",
-    "topk_keys_indexed",
     "topk_keys_naive",
 ]
 
@@ -75,38 +67,6 @@ def topk_keys(
         some = slice(entry, entry + 1)
         winners[some] = topk_keys_blockwise(query[some], key[some, :, :length], k, mode)
     return winners
-
-
-def indexable(query: Tensor, key: Tensor, k: int) -> bool:
-    """Whether `topk_keys_indexed` serves these tensors: 16 bit on Hopper, head_dim 64 or 128."""
-    if not query.is_cuda or find_triton() is None:
-        return False
-    from reattention_kernels.topk_keys.int8_select import indexable
-
-    return indexable(query, key, k)
-
-
-def make_index(key: Tensor, capacity: int) -> Int8Index:
-    """An empty 8-bit index with room for `capacity` keys like `key` [B, Hkv, *, D]."""
-    from reattention_kernels.topk_keys.int8_index import Int8Index
-
-    return Int8Index.empty(key.shape[0], key.shape[1], capacity, key)
-
-
-def topk_keys_indexed(
-    query: Tensor, key: Tensor, index: Int8Index, k: int = 4, device_length: Tensor | None = None
-) -> Tensor:
-    """`topk_keys` in mode "exact", the candidates coming from an index that holds all of `key`.
-
-    The same positions: what the index cannot certify is scored in 16 bit (docs/kernels.md).
-
-    Raises:
-        ValueError: the index does not hold the keys, or k is more than its lists keep.
-    """
-    from reattention_kernels.topk_keys.int8_select import topk_keys_int8
-
-    with torch.cuda.device_of(query):
-        return topk_keys_int8(query, key, index, k, device_length)[0]
 
 
 def triton_refusal(query: Tensor, k: int) -> str | None:

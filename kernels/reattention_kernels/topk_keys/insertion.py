@@ -1,4 +1,4 @@
-"""Inline PTX that keeps a thread's blocks: the best in sorted lists, or all above a threshold.
+"""Inline PTX that keeps a thread's best blocks in sorted lists.
 
 A list entry is an int64: the order-preserving int32 of the block's value in the high half,
 0x7fffffff - id in the low half, so that larger is better and equal values order by lower id.
@@ -84,45 +84,3 @@ def shared_kth_asm(k: int) -> tuple[str, str]:
             half //= 2
     lines += ["mov.f32 $0, a0;", *(f"min.f32 $0, $0, a{j};" for j in range(1, k)), "}"]
     return "\n".join(lines), ",".join(["=&f"] + ["f"] * k)
-
-
-@cache
-def emission_asm(parts: int, room: int) -> tuple[str, str]:
-    """PTX that emits those of `parts` blocks (ids first, first + 4, ...) that reach the threshold.
-
-    Operands: the count after; the count before, `parts` upper bounds (float32), the threshold, the
-    addresses of the segment (uint16 [room]) and of how many rows want each block (int32), the first
-    id. Nearly always nothing is emitted, and a real branch makes that two instructions. A NaN as
-    threshold lets everything through.
-    """
-    threshold, address, wanted, ident = (f"${parts + i}" for i in range(2, 6))
-    lines = [
-        "{",
-        ".reg .pred p;",
-        ".reg .f32 most;",
-        ".reg .b32 id;",
-        ".reg .b16 short;",
-        ".reg .b64 at;",
-        "mov.u32 $0, $1;",
-        "mov.f32 most, $2;",
-        *(f"max.f32 most, most, ${2 + i};" for i in range(1, parts)),
-        f"setp.lt.f32 p, most, {threshold};",
-        "@p bra NONE;",
-    ]
-    for i in range(parts):
-        if parts > 1:
-            lines += [f"setp.lt.f32 p, ${2 + i}, {threshold};", f"@p bra LOST{i};"]
-        lines += [
-            f"mad.wide.s32 at, $0, 2, {address};",
-            f"add.s32 id, {ident}, {4 * i};",
-            "cvt.u16.u32 short, id;",
-            f"setp.lt.s32 p, $0, {room};",
-            "@p st.global.b16 [at], short;",
-            f"mad.wide.s32 at, id, 4, {wanted};",
-            "@p red.relaxed.gpu.global.add.u32 [at], 1;",
-            "add.s32 $0, $0, 1;",
-        ]
-        if parts > 1:
-            lines.append(f"LOST{i}:")
-    lines += ["NONE:", "}"]
-    return "\n".join(lines), ",".join(["=&r", "r"] + ["f"] * (parts + 1) + ["l", "l", "r"])

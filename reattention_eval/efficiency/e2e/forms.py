@@ -58,7 +58,7 @@ class Form:
 
 
 def parse_form(text: str) -> Form:
-    """`reattention`, `reattention:chunk_size=2048,candidates=int8`, or one of WHOLE.
+    """`reattention`, `reattention:chunk_size=2048,max_spans=256`, or one of WHOLE.
 
     Raises:
         ConfigError: an unknown method, setting or value.
