@@ -7,8 +7,8 @@ from reattention_eval.errors import ConfigError
 
 # what layers hand to their attention that changes nothing of what it computes
 HARMLESS = {
-    "cache_position", "cu_seq_lens_k", "cu_seq_lens_q", "deterministic", "dropout", "is_causal",
-    "layer_idx", "output_attentions", "output_hidden_states", "output_router_logits",
+    "cache", "cache_position", "cu_seq_lens_k", "cu_seq_lens_q", "deterministic", "dropout",
+    "is_causal", "layer_idx", "output_attentions", "output_hidden_states", "output_router_logits",
     "past_key_values", "position_embeddings", "position_ids", "sliding_window", "target_dtype",
     "use_cache",
 }  # fmt: skip

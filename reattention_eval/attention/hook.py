@@ -25,6 +25,7 @@ from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
 from reattention_eval.cache import LayerCache, RepeatedStep
+from reattention_eval.cache_argument import with_cache
 from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.parallel import ranks_of
 
@@ -223,8 +224,8 @@ class Hook:
             self.rows.plan_prompts([RowStep(*step) for step in plan_forward(self, kwargs)])
         self._driven = False
         self._before = self.counts() if self.rows.reads else None
-        kwargs = {**kwargs, "past_key_values": self.cache, "attention_mask": None}
-        return (), {**kwargs, "use_cache": True}
+        kwargs = with_cache(module, kwargs, self.cache)
+        return (), {**kwargs, "attention_mask": None, "use_cache": True}
 
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         """Count what had to be selected from the tokens carried, whatever the layers did."""

@@ -9,7 +9,6 @@ view's attention computes.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from reattention_eval.attention.refusals import check_model
 from reattention_eval.attention.rope import IdentityRotary, ViewRope, is_rotary
 from reattention_eval.attention.rope_of_layer import RopeFinder
 from reattention_eval.attention.unrotated import Probes
+from reattention_eval.cache_argument import cache_argument
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.versions import check_transformers
 
@@ -193,7 +193,6 @@ def _owner(model: nn.Module, layers: Sequence[AttentionLayer]) -> nn.Module:
     found = model
     wanted = {id(layer.module) for layer in layers}
     for module in model.modules():  # outer ones first
-        takes = "past_key_values" in inspect.signature(type(module).forward).parameters
-        if takes and wanted <= {id(m) for m in module.modules()}:
+        if cache_argument(module) and wanted <= {id(m) for m in module.modules()}:
             found = module
     return found

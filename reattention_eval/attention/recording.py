@@ -19,6 +19,7 @@ from transformers.masking_utils import eager_mask
 
 from reattention_eval.attention.direct_sdpa import SdpaAsRegistered
 from reattention_eval.attention.model_patch import Exchange, ModelPatch, OwnForward
+from reattention_eval.cache_argument import cache_argument
 
 NAME = "reattention_recording"
 
@@ -144,8 +145,7 @@ def _direct(found: Recording) -> SdpaAsRegistered:
 
 def _may_attend(module: nn.Module) -> bool:
     """Whether it knows its layer's number, or reads a cache."""
-    reads = inspect.signature(type(module).forward).parameters.keys()
-    return isinstance(getattr(module, "layer_idx", None), int) or "past_key_values" in reads
+    return isinstance(getattr(module, "layer_idx", None), int) or cache_argument(module) is not None
 
 
 def _reads_hidden_states(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from reattention_eval.attention.token_ids import check_ids, on_host, vocabulary
 from reattention_eval.attention.user_forward import check_places
 from reattention_eval.cache import LayerCache
+from reattention_eval.cache_argument import given_cache
 from reattention_eval.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def plan_forward(hook: Hook, given: dict[str, Any]) -> list[tuple[int, int, int]
         real = None if new is None or new.shape != inputs.shape else new.bool()
         check_ids(inputs, vocabulary(hook.model), real)
     rows, tokens = shape
-    past = given.get("past_key_values")
+    past = given_cache(given)
     if past is not hook.cache:
         if past is not None and past.get_seq_length() > 0:
             raise ConfigError(

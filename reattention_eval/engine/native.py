@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from reattention_eval.cache_argument import with_cache
 from reattention_eval.engine.forward_size import free_bytes
 from reattention_eval.engine.progress import OnProgress
 from reattention_eval.engine.session import Session
@@ -184,9 +185,9 @@ class NativeSession(Session):
             input_ids=ids.to(self._device),
             position_ids=positions.to(self._device),
             attention_mask=None if bool(columns.all()) else columns.long().to(self._device),
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **with_cache(self.model, {}, self._cache),
         ).logits
         self._real = columns
         going = [row for row in range(len(parts)) if row not in ended]
@@ -203,7 +204,9 @@ class NativeSession(Session):
                 "behind a prompt (answer_nll), or the text under another method."
             )
         ids = torch.tensor([tokens], device=self._device)
-        yield self.model(input_ids=ids, use_cache=True, past_key_values=self._cache).logits[0]
+        yield self.model(
+            **with_cache(self.model, {"input_ids": ids, "use_cache": True}, self._cache)
+        ).logits[0]
 
     # -- what is in the cache ----------------------------------------------------------------------
 

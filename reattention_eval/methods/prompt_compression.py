@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from reattention_eval.cache_argument import given_cache
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.methods.kvpress_library import library, masking
 from reattention_eval.methods.prompt_reader import PromptReader
@@ -127,7 +128,7 @@ class PromptCompression(PromptReader):
 
     def _hook(self, module: Any, inputs: Any, kwargs: dict[str, Any], output: Any) -> Any:
         rows, tokens = kwargs["hidden_states"].shape[:2]
-        if kwargs.get("past_key_values") is None:
+        if given_cache(kwargs) is None:
             raise ConfigError(f"{self._name} drops keys from the cache; use use_cache=True.")
         if int(kwargs["cache_position"][-1]) + 1 == tokens:
             if module is self._attention[0]:
