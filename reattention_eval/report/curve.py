@@ -174,26 +174,73 @@ def _draw(
     figure = Figure(figsize=(6.2 * across, 3.1 * down + 3.4 * len(selected)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(down + len(selected), across)
-    several = len({p.model for p in points}) > 1
-    title = _titles(several)
-    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(title, points)))}
+    title, colours = _titles(points)
     for i, panel in enumerate(panels):
         axis = figure.add_subplot(grid[i // across, i % across])
         own = [p for p in points if p.panel == panel]
-        for name in dict.fromkeys(map(title, own)):
-            line = [p for p in own if title(p) == name]
-            _line(axis, line, name, colours[name])
+        _lines(axis, own, title, colours)
         _finish(axis, own, panel, window)
     for i, sample in enumerate(selected):
         draw_selected(figure.add_subplot(grid[down + i, :]), sample)
-    names = ", ".join(dict.fromkeys(p.model for p in points))
-    words = f"; dashed line: trained window of {window:,} tokens" if window else ""
-    figure.suptitle(f"{names}: score against length{words}", fontsize=11, parse_math=False)
+    figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
     figure.savefig(path, dpi=150)
 
 
-def _titles(several: bool) -> Callable[[Point], str]:
-    return lambda p: f"{p.model}: {p.method}" if several else p.method
+def draw_grid(
+    points: Sequence[Point], column: Callable[[Point], str], window: int | None, path: Path
+) -> None:
+    """A row a panel, a column of each kind of lines, side by side on one scale.
+
+    Args:
+        column: the heading of a point's column; the lines of the first one are grey in the others.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys(p.panel for p in points))
+    columns = list(dict.fromkeys(map(column, points)))
+    figure = Figure(figsize=(4.4 * len(columns), 2.9 * len(panels) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row")
+    title, colours = _titles(points)
+    grey = dict.fromkeys(colours, "0.6")
+    for place, panel in enumerate(panels):
+        of_panel = [p for p in points if p.panel == panel]
+        for axis, name in zip(axes[place], columns, strict=True):
+            own = [p for p in of_panel if column(p) == name]
+            beside = [p for p in of_panel if column(p) == columns[0] != name]
+            if not own:
+                axis.set_axis_off()
+                continue
+            _lines(axis, beside, title, grey)
+            _lines(axis, own, title, colours)
+            _finish(axis, [*beside, *own], panel, window)
+            axis.set_title(f"{name}\n{axis.get_title()}", fontsize=9, parse_math=False)
+    figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
+    figure.savefig(path, dpi=130)
+
+
+def _headline(points: Sequence[Point], window: int | None) -> str:
+    names = ", ".join(dict.fromkeys(p.model for p in points))
+    words = f"; dashed line: trained window of {window:,} tokens" if window else ""
+    return f"{names}: score against length{words}"
+
+
+def _titles(points: Sequence[Point]) -> tuple[Callable[[Point], str], dict[str, str]]:
+    """What a point's line is called, and the colour of each line."""
+    several = len({p.model for p in points}) > 1
+
+    def title(p: Point) -> str:
+        return f"{p.model}: {p.method}" if several else p.method
+
+    return title, {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(title, points)))}
+
+
+def _lines(
+    axis: Any, points: Sequence[Point], title: Callable[[Point], str], colours: dict[str, str]
+) -> None:
+    for name in dict.fromkeys(map(title, points)):
+        _line(axis, [p for p in points if title(p) == name], name, colours[name])
 
 
 def _line(axis: Any, line: Sequence[Point], name: str, colour: str) -> None:
