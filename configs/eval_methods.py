@@ -17,15 +17,15 @@ from mmengine.config import read_base
 from reattention_eval.harness.compose import evaluation
 
 with read_base():
-    from .datasets.methods_table import beyond, documents, inside, million
+    from .datasets.methods_table import as_is, beyond, documents, inside, million
     from .methods.equal_budgets import methods
     from .models.qwen2_5_coder_1_5b_q4 import models
     from .runners.auto import eval, infer
     from .summarizers.long_context import summarizer
 
-run = evaluation.build()(models, methods, [*inside, *documents, *beyond, *million])
+run = evaluation.build()(models, methods, [*inside, *documents, *beyond, *as_is, *million])
 models, datasets = run["models"], run["datasets"]
 model_dataset_combinations = run["model_dataset_combinations"]
-del run, inside, documents, beyond, million, methods
+del run, inside, documents, beyond, as_is, million, methods
 
 work_dir = "outputs/methods"

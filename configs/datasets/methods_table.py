@@ -3,8 +3,9 @@
 For a model with a window of 32K on a GPU, n >= 20 a cell: needles at 11 depths of 8K to 256K, four
 tasks of RULER of different kinds at 8K to 64K, two tasks of L-Eval and two of LongBench. Beyond the
 window methods that only work inside it lose the middle of their prompts, by the paper's rule, and
-their rows say so. `million`: fewer needles at 512K and 1M, for methods that read any length;
-dynamic_ntk reads each of these prompts from its beginning.
+their rows say so; full attention and dynamic_ntk also read them as they are. `million`: fewer
+needles at 512K and 1M, for methods that read any length; dynamic_ntk reads each of these prompts
+from its beginning.
 """
 
 _needles = dict(
@@ -29,6 +30,12 @@ documents = [
 beyond = [
     dict(_needles, lengths=[2**16, 2**17, 2**18], cut_at_window=True),
     dict(_ruler, lengths=[2**16], cut_at_window=True),
+]
+# as they are beyond the window and beyond what the paper's factor is for: nothing is cut
+_as_is = [dict(type="full"), dict(type="dynamic_ntk")]
+as_is = [
+    dict(_needles, lengths=[2**16, 2**17, 2**18], methods=_as_is),
+    dict(_ruler, lengths=[2**16], methods=_as_is),
 ]
 
 _any_length = [

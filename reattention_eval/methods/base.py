@@ -31,6 +31,7 @@ BEYOND = "beyond the trained window"
 SELECTION = "selection while decoding, all keys kept"
 EVICTION = "eviction, inside the trained window"
 UPPER_BOUND = "upper bound, no method"
+FAMILIES = (FULL, BEYOND, SELECTION, EVICTION, UPPER_BOUND)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -187,18 +187,23 @@ def _draw(
 
 
 def draw_grid(
-    points: Sequence[Point], column: Callable[[Point], str], window: int | None, path: Path
+    points: Sequence[Point],
+    column: Callable[[Point], str],
+    order: Sequence[str],
+    window: int | None,
+    path: Path,
 ) -> None:
     """A row a panel, a column of each kind of lines, side by side on one scale.
 
     Args:
-        column: the heading of a point's column; the lines of the first one are grey in the others.
+        column: the heading of a point's column.
+        order: of the columns; the lines of the first one that there is are grey in the others.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(p.panel for p in points))
-    columns = list(dict.fromkeys(map(column, points)))
+    columns = [name for name in order if name in set(map(column, points))]
     figure = Figure(figsize=(4.4 * len(columns), 2.9 * len(panels) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row")

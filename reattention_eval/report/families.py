@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.methods.base import FAMILIES
 from reattention_eval.report.curve import curve_points, draw_grid
 from reattention_eval.report.frame import Frame
 from reattention_eval.report.heatmap import trained_window
@@ -27,7 +28,7 @@ def family(cell: Cell) -> str:
 
 
 def joined_cuts(cells: Sequence[Cell]) -> list[Cell]:
-    """The same cells; a method whose prompts are whole on some datasets and cut on others is one row.
+    """The same cells; a method whose prompts are whole here and cut there is one row.
 
     What a cut changes is the model's settings, and so the name that rows go by. Rows that both have
     a dataset stay two.
@@ -52,7 +53,7 @@ def joined_cuts(cells: Sequence[Cell]) -> list[Cell]:
     return [replace(cell, model=name.get(cell.model, cell.model)) for cell in cells]
 
 
-def grouped(grid: Grid, frame: Frame) -> Grid:
+def family_order(grid: Grid, frame: Frame) -> Grid:
     """The grid's rows family by family, each below a line with the family's name."""
     header, rows = grid
     of_title = {
@@ -61,8 +62,7 @@ def grouped(grid: Grid, frame: Frame) -> Grid:
         for cell in list(row.cells.values())[:1]
         for title in (row.method, f"{row.model}: {row.method}")
     }
-    order = dict.fromkeys(family(cell) for row in frame.rows for cell in row.cells.values())
-    by_family: dict[str, list[Sequence[str]]] = {name: [] for name in order}
+    by_family: dict[str, list[Sequence[str]]] = {name: [] for name in (*FAMILIES, ELSE)}
     for own in rows:
         title = next(
             (t for t in (str(own[0]), str(own[0]).rpartition(" (")[0]) if t in of_title), ""
@@ -102,5 +102,6 @@ def draw_families(cells: Sequence[Cell], path: Path) -> Path | None:
         return None
     labels = method_labels(cells)
     families: dict[Any, str] = {(model_name(c), labels[c.model]): family(c) for c in cells}
-    draw_grid(points, lambda p: families[p.model, p.method], trained_window(cells), path)
+    order = [*FAMILIES, *sorted(set(families.values()) - {*FAMILIES})]
+    draw_grid(points, lambda p: families[p.model, p.method], order, trained_window(cells), path)
     return path
