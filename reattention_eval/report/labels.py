@@ -16,7 +16,8 @@ def model_name(cell: Cell) -> str:
 def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
     """Model abbreviation -> method and budget; settings are added where that is not enough.
 
-    Two settings of one method on one checkpoint are told apart by the fields in which they differ.
+    Two settings of one method on one checkpoint are told apart by the fields in which they differ,
+    and by how many tokens of a prompt the model is given at most.
     """
     first = {cell.model: cell for cell in reversed(cells)}
     base = {abbr: _base(cell) for abbr, cell in first.items()}
@@ -42,7 +43,8 @@ def _base(cell: Cell) -> str:
 
 def _settings(cell: Cell) -> dict[str, Any]:
     settings: dict[str, Any] = cell.manifest.get("method", {}).get("settings", {})
-    return settings
+    own = cell.manifest.get("model", {}).get("settings", {})
+    return {**settings, "max_prompt_tokens": own.get("max_prompt_tokens")}
 
 
 def _differing(settings: list[dict[str, Any]]) -> list[str]:
