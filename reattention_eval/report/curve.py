@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from reattention_eval.errors import DataError
@@ -22,6 +23,8 @@ from reattention_eval.report.samples import figure_interval
 from reattention_eval.report.selected import Selected, draw_selected, read_selected
 
 COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")
+_STYLES = ("-", "--", ":")  # colours come again after ten lines
+_BANDS = 8  # of so many lines the intervals can still be told apart
 # RULER's tasks by what they ask: the first words of their names
 _RULER = {
     "RULER, single needles": ("niah_single",),
@@ -207,20 +210,25 @@ def draw_grid(
     figure = Figure(figsize=(4.4 * len(columns), 2.9 * len(panels) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row")
-    title, colours = _titles(points)
-    grey = dict.fromkeys(colours, "0.6")
+    title, _ = _titles(points)
+    grey = dict.fromkeys(map(title, points), "0.6")
+    colours: dict[str, dict[str, str]] = {name: {} for name in columns}  # in each column anew
+    for p in points:
+        own = colours[column(p)]
+        own.setdefault(title(p), f"C{len(own)}")
     for place, panel in enumerate(panels):
         of_panel = [p for p in points if p.panel == panel]
         for axis, name in zip(axes[place], columns, strict=True):
-            own = [p for p in of_panel if column(p) == name]
+            mine = [p for p in of_panel if column(p) == name]
             beside = [p for p in of_panel if column(p) == columns[0] != name]
-            if not own:
+            if not mine:
                 axis.set_axis_off()
                 continue
             _lines(axis, beside, title, grey)
-            _lines(axis, own, title, colours)
-            _finish(axis, [*beside, *own], panel, window)
-            axis.set_title(f"{name}\n{axis.get_title()}", fontsize=9, parse_math=False)
+            _lines(axis, mine, title, colours[name])
+            _finish(axis, [*beside, *mine], panel, window)
+            words = fill(axis.get_title(), 52)
+            axis.set_title(f"{name}\n{words}", fontsize=8, parse_math=False)
     figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
     figure.savefig(path, dpi=130)
 
@@ -244,14 +252,17 @@ def _titles(points: Sequence[Point]) -> tuple[Callable[[Point], str], dict[str, 
 def _lines(
     axis: Any, points: Sequence[Point], title: Callable[[Point], str], colours: dict[str, str]
 ) -> None:
-    for name in dict.fromkeys(map(title, points)):
-        _line(axis, [p for p in points if title(p) == name], name, colours[name])
+    names = list(dict.fromkeys(map(title, points)))
+    for name in names:
+        line = [p for p in points if title(p) == name]
+        _line(axis, line, name, colours[name], len(names) <= _BANDS)
 
 
-def _line(axis: Any, line: Sequence[Point], name: str, colour: str) -> None:
+def _line(axis: Any, line: Sequence[Point], name: str, colour: str, band: bool) -> None:
     lengths = [p.length for p in line]
-    axis.plot(lengths, [p.value for p in line], marker="o", ms=4, label=name, color=colour)
-    if any(not math.isnan(p.low) for p in line):
+    style = _STYLES[int(colour[1:]) // 10 % len(_STYLES)] if colour[0] == "C" else "-"
+    axis.plot(lengths, [p.value for p in line], style, marker="o", ms=4, label=name, color=colour)
+    if band and any(not math.isnan(p.low) for p in line):
         axis.fill_between(
             lengths, [p.low for p in line], [p.high for p in line], color=colour, alpha=0.12, lw=0
         )
