@@ -14,15 +14,21 @@ from reattention_eval.harness.compose import evaluation
 
 with read_base():
     from .datasets.methods_table_small import beyond, inside
-    from .methods.equal_budgets import budget_2048, question_unseen_2048, whole_cache
+    from .methods.equal_budgets import (
+        budget_2048,
+        question_alone_2048,
+        question_unseen_2048,
+        whole_cache,
+    )
     from .models.embedded import models
     from .runners.auto import eval, infer
     from .summarizers.long_context import summarizer
 
-methods = [*whole_cache, *budget_2048, *question_unseen_2048]
+methods = [*whole_cache, *budget_2048, *question_alone_2048, *question_unseen_2048]
 run = evaluation.build()(models, methods, [*inside, *beyond])
 models, datasets = run["models"], run["datasets"]
 model_dataset_combinations = run["model_dataset_combinations"]
-del run, inside, beyond, methods, budget_2048, question_unseen_2048, whole_cache
+del run, inside, beyond, methods, budget_2048, whole_cache
+del question_alone_2048, question_unseen_2048
 
 work_dir = "outputs/methods_small"

@@ -40,6 +40,7 @@ as_is = [
 
 _any_length = [
     dict(type="reattention", budget_tokens=16416),
+    dict(type="reattention", budget_tokens=16416, last_tokens="document", last_alone=True),
     dict(type="streaming_llm", budget_tokens=16416),
     dict(type="infllm", budget_tokens=16416),
     dict(type="dynamic_ntk"),

@@ -13,6 +13,7 @@ _reading_on = [
     *[dict(type=name) for name in ["full", "dynamic_ntk", "yarn", "linear", "self_extend", "dca"]],
     *[dict(type=name, budget_tokens=2048) for name in _budget],
     dict(type="infllm", budget_tokens=2048, local_size=1024, chunk_size=256),
+    dict(type="reattention", budget_tokens=2048, last_tokens="document", last_alone=True),
 ]
 
 inside = [

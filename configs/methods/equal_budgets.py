@@ -34,6 +34,11 @@ budget_2048 = [
     dict(type="infllm", budget_tokens=2048, local_size=1024, chunk_size=256),
     *[dict(type=name, budget_tokens=2048) for name in [*_views, *_evictions] if name != "infllm"],
 ]
+# the question's tokens one by one, so that no text before it outvotes them (docs/methods.md)
+_alone = dict(type="reattention", last_tokens="document", last_alone=True)
+question_alone_2048 = [dict(_alone, budget_tokens=2048)]
+question_alone_8192 = [dict(_alone, budget_tokens=8192)]
+question_alone_16416 = [dict(_alone, budget_tokens=16416)]
 # the document compressed before the question is read, as kvpress's own evaluation does
 question_unseen_8192 = [
     dict(type=name, budget_tokens=8192, query_aware=False) for name in ["snapkv", "keydiff"]
@@ -46,4 +51,11 @@ infllm_paper = [
     dict(type="infllm", global_size=128, block_size=128, top_k=31),
 ]
 
-methods = [*whole_cache, *budget_8192, *question_unseen_8192, *budget_16416]
+methods = [
+    *whole_cache,
+    *budget_8192,
+    *question_alone_8192,
+    *question_unseen_8192,
+    *budget_16416,
+    *question_alone_16416,
+]

@@ -32,7 +32,8 @@ def test_every_method_is_there_at_each_budget():
     whole = {build_method(method.to_dict()).on(32768) for method in config.whole_cache}
     assert {method.budget for method in whole} == {None}
     assert {method.name for method in whole} == {*list_methods()} - with_budget - LEFT_OUT
-    names = ("whole_cache", "budget_8192", "question_unseen_8192", "budget_16416")
+    names = ["whole_cache", "question_unseen_8192"]
+    names += [f"{kind}_{n}" for kind in ("budget", "question_alone") for n in (8192, 16416)]
     assert len(config.methods) == sum(len(config[key]) for key in names)
     unseen = [build_method(method.to_dict()) for method in config.question_unseen_8192]
     assert {method.family for method in unseen} == {EVICTION}
