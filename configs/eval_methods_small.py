@@ -1,10 +1,10 @@
 """The table of all methods at a budget of 2,048 tokens, on SmolLM2-135M and two CPU cores.
 
-    reattention-eval prepare demo; reattention-eval prepare ruler
+    reattention-eval prepare demo
     opencompass configs/eval_methods_small.py
     reattention-eval report outputs/methods_small --by-family --into results/methods/smollm2
 
-Small, for what a CPU does in some two hours: datasets/methods_table_small.py. A part of it, in
+Small, for what a CPU does in an hour or two: datasets/methods_table_small.py. A part of it, in
 pieces, another row: as configs/eval_methods.py.
 """
 

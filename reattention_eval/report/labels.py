@@ -17,7 +17,8 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
     """Model abbreviation -> method and budget; settings are added where that is not enough.
 
     Two settings of one method on one checkpoint are told apart by the fields in which they differ,
-    and by how many tokens of a prompt the model is given at most.
+    and by how many tokens of a prompt the model is given at most; None, and what a manifest does
+    not have, go without saying.
     """
     first = {cell.model: cell for cell in reversed(cells)}
     base = {abbr: _base(cell) for abbr, cell in first.items()}
@@ -28,7 +29,8 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
             if base[other] == base[abbr] and model_name(first[other]) == model_name(cell)
         ]  # fmt: skip
         differing = _differing([_settings(first[twin]) for twin in twins])
-        extra = ", ".join(f"{key}={_settings(cell).get(key)}" for key in differing)
+        own = {key: value for key, value in _settings(cell).items() if value is not None}
+        extra = ", ".join(f"{key}={own[key]}" for key in differing if key in own)
         labels[abbr] = f"{base[abbr]} ({extra})" if extra else base[abbr]
     return labels
 

@@ -83,6 +83,4 @@ def test_a_method_cut_beyond_the_window_is_one_row(tmp_path: Path) -> None:
     rows = build_joint_report([tmp_path], tmp_path / "b", by_family=True).grids[
         f"{NEEDLE}: accuracy, %"
     ][1]
-    assert [row[0] for row in rows[1:]] == [
-        "full (max_prompt_tokens=None)", "full (max_prompt_tokens=7500)"
-    ]  # fmt: skip
+    assert [row[0] for row in rows[1:]] == ["full", "full (max_prompt_tokens=7500)"]
