@@ -207,7 +207,7 @@ def draw_grid(
 
     panels = list(dict.fromkeys(p.panel for p in points))
     columns = [name for name in order if name in set(map(column, points))]
-    figure = Figure(figsize=(4.4 * len(columns), 2.9 * len(panels) + 0.6), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(columns), 2.9 * len(panels) + 2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row")
     title, _ = _titles(points)
@@ -229,6 +229,11 @@ def draw_grid(
             _finish(axis, [*beside, *mine], panel, window)
             words = fill(axis.get_title(), 52)
             axis.set_title(f"{name}\n{words}", fontsize=8, parse_math=False)
+    for column_axes in axes.T:  # one legend a column, below it
+        drawn = [axis for axis in column_axes if axis.get_legend()]
+        for axis in drawn:
+            axis.get_legend().remove()
+        drawn[-1].legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
     figure.savefig(path, dpi=130)
 
