@@ -159,6 +159,12 @@ def report(
     html: Annotated[
         bool, typer.Option("--html", help="Also report.html: one file, opens from disk.")
     ] = False,
+    by_family: Annotated[
+        bool,
+        typer.Option(
+            "--by-family", help="Methods of one family under each other, and a plot of them."
+        ),
+    ] = False,
     into: Annotated[
         Path | None,
         typer.Option(help="Folder of the report, RUN/report if left out, report of several runs."),
@@ -173,10 +179,11 @@ def report(
         if not all([show_check(latest_work_dir(run)) for run in runs]):
             raise typer.Exit(FAILED)
         return
-    if len(runs) == 1 and into is None:
+    if len(runs) == 1 and into is None and not by_family:
         made = build_report(latest_work_dir(runs[0]), page=html)
     else:
-        made = build_joint_report(runs, into or Path("report"), page=html)
+        into = into or (latest_work_dir(runs[0]) if len(runs) == 1 else Path()) / "report"
+        made = build_joint_report(runs, into, page=html, by_family=by_family)
     show_report(made)
     if made.problems:
         raise typer.Exit(FAILED)

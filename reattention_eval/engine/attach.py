@@ -52,7 +52,9 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
         )
     method.check_machine()
     check_rope_is_read(model.config)
-    method.check(known_context_length(model.config))
+    context_length = known_context_length(model.config)
+    method = method.on(context_length)
+    method.check(context_length)
     with _session(model, method) as session:
         with watched(type(model).__name__):
             prompt = short_prompt(model)

@@ -76,6 +76,7 @@ class AttachedModel:
             self.model.to("cuda")  # type: ignore[arg-type]  # its stub is wrapped
         self.stop_token_ids = sorted({*stop_token_ids, *_eos_ids(self.model)})
         self.session = self._stack.enter_context(attach(self.model, self.method))
+        self.method = self.session.method  # with what follows from the model's window
         self._open = True
 
     def _configure(self, config: Any) -> Any:

@@ -45,10 +45,11 @@ def model_part(model: PromptRunner) -> dict[str, Any]:
 
 
 def method_part(model: PromptRunner) -> dict[str, Any]:
-    """The method with every setting, its budget in tokens and where it comes from."""
+    """The method with every setting, its family, budget in tokens and where it comes from."""
     method = model.method
     return {
         "name": method.name,
+        "family": method.family,
         "budget": method.budget,
         "settings": method.settings(),
         "source": method.source,

@@ -46,8 +46,8 @@ _NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len",
 def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = None) -> Report:
     """Run what `plan_jobs` gave; what is in `work_dir` already is not run again.
 
-    A dataset that cannot be made or scored is reported and the next one is taken. Nothing is begun
-    once REATTENTION_MINUTES are over.
+    A dataset that cannot be made or scored is reported and the next one is taken, and so is a model
+    with method that does not load or attach. Nothing is begun once REATTENTION_MINUTES are over.
 
     Args:
         prompts: folder that keeps prompts (`prompt_files.kept_rows`).
@@ -62,7 +62,11 @@ def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = N
             break
         model = own[0].model
         settings = {key: value for key, value in model.items() if key not in _NOT_RUNNER}
-        runner = PromptRunner(str(model["path"]), model["method"], **settings)
+        try:
+            runner = PromptRunner(str(model["path"]), model["method"], **settings)
+        except Exception:
+            logging.exception(f"{model['abbr']} cannot run")
+            continue
         for job in own:
             try:
                 _run_one(runner, job, work_dir, until, prompts)

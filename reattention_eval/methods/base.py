@@ -31,6 +31,7 @@ BEYOND = "beyond the trained window"
 SELECTION = "selection while decoding, all keys kept"
 EVICTION = "eviction, inside the trained window"
 UPPER_BOUND = "upper bound, no method"
+FAMILIES = (FULL, BEYOND, SELECTION, EVICTION, UPPER_BOUND)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,11 @@ class Method(ABC):
     def needs_document_end(self) -> bool:
         """Whether predictions depend on where a prompt's document ends and its question begins."""
         return False
+
+    def on(self, context_length: int) -> Method:
+        """The method as it is on a model trained to so many tokens: settings that follow from the
+        window are in their place. Most have none, and are themselves."""
+        return self
 
     def check(self, context_length: int) -> None:  # noqa: B027  (most methods fit any model)
         """Raise ConfigError where the method cannot serve a model trained to so many tokens."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NORMS = {"qkv_l1": 1, "qkv_l2": 2}
 DOCUMENT = "document"
+QUESTION_TOKENS = 48  # about what stands behind a document: kernels are compiled for so many
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,13 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
         return tokens - document
 
     def kernel_settings(self) -> dict[str, Any]:
+        last = QUESTION_TOKENS if self.last_tokens == DOCUMENT else self.last_tokens
+        if self.last_alone or not isinstance(last, int):
+            last = 0  # chunks of one are always compiled
         return {
-            "chunk_sizes": (self.chunk_size,),
+            "chunk_sizes": tuple(
+                dict.fromkeys((self.chunk_size, last % self.chunk_size or self.chunk_size))
+            ),
             "top_k": self.top_k,
             "max_spans": self.max_spans,
             "span_size": self.span_size,

@@ -99,6 +99,8 @@ class RopeScaling(NativeMethod):
         if getattr(config, "head_dim", 0) is None:  # 4.57 computes with it (Mistral)
             config.head_dim = config.hidden_size // config.num_attention_heads
         setattr(config, name, wanted)
+        if old and hasattr(config, "rope_parameters"):  # 4.57 does not read it, and it says another
+            del config.rope_parameters
         return config
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.benchmarks import averages_csv, benchmark_grids
+from reattention_eval.report.families import KEYS, draw_families, family_order, joined_cuts
 from reattention_eval.report.frame import Frame, make_frame
 from reattention_eval.report.heatmap import draw_heatmap, needle_grid, trained_window
 from reattention_eval.report.joined import read_runs
@@ -22,7 +23,7 @@ from reattention_eval.report.paper import beside_paper
 from reattention_eval.report.places import places
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.run import EXPECTED_FILE, Cell, latest_work_dir, read_run
-from reattention_eval.report.shown import visible
+from reattention_eval.report.shown import Shown, visible
 from reattention_eval.report.tables import (
     Grid,
     csv_table,
@@ -83,12 +84,20 @@ def build_report(
         return _build([work_dir], read_run(work_dir, expected), folder, page)
 
 
-def build_joint_report(work_dirs: Sequence[Path], folder: Path, *, page: bool = False) -> Report:
-    """The same of several runs read together (`read_runs`), into `folder`."""
+def build_joint_report(
+    work_dirs: Sequence[Path], folder: Path, *, page: bool = False, by_family: bool = False
+) -> Report:
+    """The same of several runs read together (`read_runs`), into `folder`.
+
+    by_family: rows in the order of their methods' families, with what the methods attended to and
+    kept, and families.png instead of heat maps.
+    """
     cells = read_runs(work_dirs)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        return _build(work_dirs, cells, folder, page)
+        return _build(
+            work_dirs, joined_cuts(cells) if by_family else cells, folder, page, by_family
+        )
 
 
 @contextmanager
@@ -102,12 +111,22 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _build(work_dirs: Sequence[Path], cells: list[Cell], folder: Path, page: bool) -> Report:
+def _build(
+    work_dirs: Sequence[Path],
+    cells: list[Cell],
+    folder: Path,
+    page: bool,
+    by_family: bool = False,
+) -> Report:
     frame = make_frame(cells)
     grouped = places(cells)
     others = [cell for cell in cells if cell.dataset not in grouped]
     forms = by_form(others)
-    tables = {**_tables_by_form(frame, forms), **benchmark_grids(frame), **beside_paper(frame)}
+    beside = {} if by_family else beside_paper(frame)
+    costs = {**COSTS, **KEYS} if by_family else COSTS
+    tables = {**_tables_by_form(frame, forms, costs), **benchmark_grids(frame), **beside}
+    if by_family:
+        tables = {heading: family_order(grid, frame) for heading, grid in tables.items()}
     tables = {visible(heading): plain(grid) for heading, grid in tables.items()}
     problems = list(map(visible, find_problems(cells)))
     said = [sentence(own) for own in forms.values()]
@@ -125,11 +144,14 @@ def _build(work_dirs: Sequence[Path], cells: list[Cell], folder: Path, page: boo
         files.append(_write(folder / "averages.csv", averages_csv(frame)))
     drawn = {name: own for name, own in forms.items() if needle_grid(own, "accuracy")}
     try:
+        if by_family:
+            files += filter(None, [draw_families(cells, folder / "families.png")])
+            drawn = {}
         for name, own in drawn.items():
             picture = f"heatmap-{name}.png" if len(drawn) > 1 else "heatmap.png"
             files += filter(None, [draw_heatmap(frame, names_of(own), folder / picture)])
     except ImportError:
-        notes.append('No heat map: matplotlib is absent, `pip install "reattention-eval[report]"`.')
+        notes.append('No pictures: matplotlib is absent, `pip install "reattention-eval[report]"`.')
     if page:
         names = [latest_work_dir(path).resolve().name for path in work_dirs]
         written = write_page(
@@ -144,13 +166,17 @@ def names_of(cells: Sequence[Cell]) -> list[str]:
     return list(dict.fromkeys(cell.dataset for cell in cells))
 
 
-def _tables_by_form(frame: Frame, forms: Mapping[str, Sequence[Cell]]) -> dict[str, Grid]:
+def _tables_by_form(
+    frame: Frame,
+    forms: Mapping[str, Sequence[Cell]],
+    costs: Mapping[str, Callable[[Cell | None], Shown]],
+) -> dict[str, Grid]:
     out: dict[str, Grid] = {}
     for name, own in forms.items():
         tables = grids(frame, names_of(own))
         if name:
-            costs = {h: grid_of(frame, names_of(own), shown) for h, shown in COSTS.items()}
-            tables |= {h: (head, rows) for h, (head, rows) in costs.items() if _says(rows)}
+            took = {h: grid_of(frame, names_of(own), shown) for h, shown in costs.items()}
+            tables |= {h: (head, rows) for h, (head, rows) in took.items() if _says(rows)}
         title = f"{form_title(name)}: " if name and (len(forms) > 1 or name == MANY_DEPTHS) else ""
         out |= {f"{title}{heading}": grid for heading, grid in tables.items()}
     return out

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from reattention_eval.errors import DataError
@@ -22,6 +23,8 @@ from reattention_eval.report.samples import figure_interval
 from reattention_eval.report.selected import Selected, draw_selected, read_selected
 
 COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")
+_STYLES = ("-", "--", ":")  # colours come again after ten lines
+_BANDS = 8  # of so many lines the intervals can still be told apart
 # RULER's tasks by what they ask: the first words of their names
 _RULER = {
     "RULER, single needles": ("niah_single",),
@@ -174,32 +177,97 @@ def _draw(
     figure = Figure(figsize=(6.2 * across, 3.1 * down + 3.4 * len(selected)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(down + len(selected), across)
-    several = len({p.model for p in points}) > 1
-    title = _titles(several)
-    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(title, points)))}
+    title, colours = _titles(points)
     for i, panel in enumerate(panels):
         axis = figure.add_subplot(grid[i // across, i % across])
         own = [p for p in points if p.panel == panel]
-        for name in dict.fromkeys(map(title, own)):
-            line = [p for p in own if title(p) == name]
-            _line(axis, line, name, colours[name])
+        _lines(axis, own, title, colours)
         _finish(axis, own, panel, window)
     for i, sample in enumerate(selected):
         draw_selected(figure.add_subplot(grid[down + i, :]), sample)
-    names = ", ".join(dict.fromkeys(p.model for p in points))
-    words = f"; dashed line: trained window of {window:,} tokens" if window else ""
-    figure.suptitle(f"{names}: score against length{words}", fontsize=11, parse_math=False)
+    figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
     figure.savefig(path, dpi=150)
 
 
-def _titles(several: bool) -> Callable[[Point], str]:
-    return lambda p: f"{p.model}: {p.method}" if several else p.method
+def draw_grid(
+    points: Sequence[Point],
+    column: Callable[[Point], str],
+    order: Sequence[str],
+    window: int | None,
+    path: Path,
+) -> None:
+    """A row a panel, a column of each kind of lines, side by side on one scale.
+
+    Args:
+        column: the heading of a point's column.
+        order: of the columns; the lines of the first one that there is are grey in the others.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys(p.panel for p in points))
+    columns = [name for name in order if name in set(map(column, points))]
+    figure = Figure(figsize=(4.4 * len(columns), 2.9 * len(panels) + 2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row")
+    title, _ = _titles(points)
+    grey = dict.fromkeys(map(title, points), "0.6")
+    colours: dict[str, dict[str, str]] = {name: {} for name in columns}  # in each column anew
+    for p in points:
+        own = colours[column(p)]
+        own.setdefault(title(p), f"C{len(own)}")
+    for place, panel in enumerate(panels):
+        of_panel = [p for p in points if p.panel == panel]
+        for axis, name in zip(axes[place], columns, strict=True):
+            mine = [p for p in of_panel if column(p) == name]
+            beside = [p for p in of_panel if column(p) == columns[0] != name]
+            if not mine:
+                axis.set_axis_off()
+                continue
+            _lines(axis, beside, title, grey)
+            _lines(axis, mine, title, colours[name])
+            _finish(axis, [*beside, *mine], panel, window)
+            words = fill(axis.get_title(), 52)
+            axis.set_title(f"{name}\n{words}", fontsize=8, parse_math=False)
+    for column_axes in axes.T:  # one legend a column, below it
+        drawn = [axis for axis in column_axes if axis.get_legend()]
+        for axis in drawn:
+            axis.get_legend().remove()
+        drawn[-1].legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
+    figure.savefig(path, dpi=130)
 
 
-def _line(axis: Any, line: Sequence[Point], name: str, colour: str) -> None:
+def _headline(points: Sequence[Point], window: int | None) -> str:
+    names = ", ".join(dict.fromkeys(p.model for p in points))
+    words = f"; dashed line: trained window of {window:,} tokens" if window else ""
+    return f"{names}: score against length{words}"
+
+
+def _titles(points: Sequence[Point]) -> tuple[Callable[[Point], str], dict[str, str]]:
+    """What a point's line is called, and the colour of each line."""
+    several = len({p.model for p in points}) > 1
+
+    def title(p: Point) -> str:
+        return f"{p.model}: {p.method}" if several else p.method
+
+    return title, {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(title, points)))}
+
+
+def _lines(
+    axis: Any, points: Sequence[Point], title: Callable[[Point], str], colours: dict[str, str]
+) -> None:
+    names = list(dict.fromkeys(map(title, points)))
+    for name in names:
+        line = [p for p in points if title(p) == name]
+        _line(axis, line, name, colours[name], len(names) <= _BANDS)
+
+
+def _line(axis: Any, line: Sequence[Point], name: str, colour: str, band: bool) -> None:
     lengths = [p.length for p in line]
-    axis.plot(lengths, [p.value for p in line], marker="o", ms=4, label=name, color=colour)
-    if any(not math.isnan(p.low) for p in line):
+    style = _STYLES[int(colour[1:]) // 10 % len(_STYLES)] if colour[0] == "C" else "-"
+    axis.plot(lengths, [p.value for p in line], style, marker="o", ms=4, label=name, color=colour)
+    if band and any(not math.isnan(p.low) for p in line):
         axis.fill_between(
             lengths, [p.low for p in line], [p.high for p in line], color=colour, alpha=0.12, lw=0
         )

@@ -16,7 +16,9 @@ def model_name(cell: Cell) -> str:
 def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
     """Model abbreviation -> method and budget; settings are added where that is not enough.
 
-    Two settings of one method on one checkpoint are told apart by the fields in which they differ.
+    Two settings of one method on one checkpoint are told apart by the fields in which they differ,
+    and by how many tokens of a prompt the model is given at most; None, and what a manifest does
+    not have, go without saying.
     """
     first = {cell.model: cell for cell in reversed(cells)}
     base = {abbr: _base(cell) for abbr, cell in first.items()}
@@ -27,7 +29,8 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
             if base[other] == base[abbr] and model_name(first[other]) == model_name(cell)
         ]  # fmt: skip
         differing = _differing([_settings(first[twin]) for twin in twins])
-        extra = ", ".join(f"{key}={_settings(cell).get(key)}" for key in differing)
+        own = {key: value for key, value in _settings(cell).items() if value is not None}
+        extra = ", ".join(f"{key}={own[key]}" for key in differing if key in own)
         labels[abbr] = f"{base[abbr]} ({extra})" if extra else base[abbr]
     return labels
 
@@ -42,7 +45,8 @@ def _base(cell: Cell) -> str:
 
 def _settings(cell: Cell) -> dict[str, Any]:
     settings: dict[str, Any] = cell.manifest.get("method", {}).get("settings", {})
-    return settings
+    own = cell.manifest.get("model", {}).get("settings", {})
+    return {**settings, "max_prompt_tokens": own.get("max_prompt_tokens")}
 
 
 def _differing(settings: list[dict[str, Any]]) -> list[str]:

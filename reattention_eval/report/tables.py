@@ -174,7 +174,15 @@ def _value(frame: Frame, metric: str, cell: Cell | None) -> Shown:
     if not figures_of(cell):
         return shown_absent(cell)
     figure = frame.figure(cell, metric)
-    return Shown("-") if figure is None else shown_figure(figure, 1, count_words(cell))
+    words = ", ".join(filter(None, (count_words(cell), _cut_words(cell))))
+    return Shown("-") if figure is None else shown_figure(figure, 1, words)
+
+
+def _cut_words(cell: Cell) -> str:
+    """Where the model itself may read less than the dataset's prompts have."""
+    cut = cell.manifest.get("model", {}).get("settings", {}).get("max_prompt_tokens")
+    length = cell_length(cell)
+    return f"cut to {cut:,}" if cut and length and cut < length else ""
 
 
 def shown_figure(figure: Figure, digits: int, words: str = "") -> Shown:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_models import random_prompt, tiny_model
@@ -39,6 +41,21 @@ def test_the_shape_is_of_the_model_and_the_method(started):
     assert compile_kernels(config, METHOD, torch.bfloat16, parts=2) is work
     assert len(started) == 1
     assert compile_kernels(config, FullAttention(), torch.bfloat16) is None
+
+
+@pytest.mark.parametrize(
+    ("last", "sizes"),
+    [
+        (dict(last_tokens=5), (16, 5)),
+        (dict(last_tokens=37), (16, 5)),
+        (dict(last_tokens=32), (16,)),
+        (dict(last_tokens=5, last_alone=True), (16,)),
+        (dict(last_tokens="document", chunk_size=32), (32, 16)),
+    ],
+    ids=str,
+)
+def test_last_tokens_are_chunks_of_their_own_size(last, sizes):
+    assert replace(METHOD, **last).kernel_settings()["chunk_sizes"] == sizes
 
 
 def test_loading_starts_it_before_the_weights(started):

@@ -91,6 +91,17 @@ def test_a_failure_is_in_the_status(
     assert "4 of 4 samples failed (sample 0: MemoryError: too long)" in table
 
 
+def test_a_method_that_cannot_run_leaves_the_others_results(
+    words: list[str], tmp_path: Path
+) -> None:
+    broken = '[\n    dict(type="kvpress", press="NoSuchPress"),'
+    (tmp_path / "methods.py").write_text(METHODS.replace("[", broken, 1))
+    assert main(words) == 1
+    assert len(list((tmp_path / "work").glob("results/*/*.json"))) == 4
+    table = (tmp_path / "work" / "report" / "table.md").read_text()
+    assert "missing" in table
+
+
 def test_it_needs_no_opencompass() -> None:
     code = (
         "import sys; sys.modules['opencompass'] = sys.modules['mmengine'] = None; "

@@ -100,14 +100,37 @@ def test_full_attention_up_to_the_window(case, n):
     assert {i for i, j in pairs if distance(i, j) != i - j} == {method.whole_until}
 
 
+def test_sizes_follow_from_the_trained_window():
+    """The paper's: the window, and three quarters of it; what is given stays."""
+    bare = DualChunkAttention()
+    assert bare.on(32768) == DualChunkAttention(24576, 32768)
+    assert DualChunkAttention(window_size=8192) == DualChunkAttention(6144, 8192)
+    assert DualChunkAttention(5, 8).on(64) == DualChunkAttention(5, 8)
+    assert DualChunkAttention(segment_size=5).on(64) == DualChunkAttention(5, 64)
+    model, prompt = tiny_model(), random_prompt(40)
+    window = model.config.max_position_embeddings
+    with attach(model, "dca") as session:
+        assert session.method == bare.on(window) and session.method.window_size == window
+        assert session.prefill(prompt).shape[0] == 1
+
+
 def test_refusals():
     assert DualChunkAttention().reach(8192) is None
-    DualChunkAttention().check(8192)
+    DualChunkAttention().check(4096)
+    DualChunkAttention(6144, 8192).check(8192)
     with pytest.raises(ConfigError, match=r"window_size 8192 is larger than .* 4096; lower it"):
-        DualChunkAttention().check(4096)
+        DualChunkAttention(6144, 8192).check(4096)
+    with pytest.raises(ConfigError, match="segment_size 6144 must be below window_size 4096"):
+        DualChunkAttention(6144).check(4096)
+    with pytest.raises(ConfigError, match="window_size follows from the model"):
+        DualChunkAttention().selects(5)
     for settings, message in [
         (dict(segment_size=0), "segment_size must be at least 1, found 0"),
-        (dict(segment_size=8192), "8192 must be below window_size 8192.*lower segment_size"),
+        (dict(window_size=True), "window_size must be a whole number"),
+        (
+            dict(segment_size=8192, window_size=8192),
+            "8192 must be below window_size 8192.*lower segment_size",
+        ),
         (dict(segment_size=6144.0), "segment_size must be a whole number"),
         (dict(chunks=3), "dca has no setting chunks; there are: chunk_size, segment_size"),
     ]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from pathlib import Path
 
@@ -284,3 +285,23 @@ def test_from_a_folder(name, tmp_path: Path):
         [Sample(text)], 8
     )
     assert output.text != plain_text[0].text
+
+
+def test_a_folder_that_says_its_rope_under_both_names(tmp_path: Path):
+    """As the embedded models are written, so that either version of transformers reads them."""
+    folder = save_checkpoint(tmp_path / "tiny", tiny_tokenizer(), window=WINDOW)
+    prompt, logits = random_prompt(2 * WINDOW), {}
+    for both in (True, False):
+        settings = json.loads((folder / "config.json").read_text())
+        for name in ("rope_theta", "rope_scaling", "rope_parameters"):
+            settings.pop(name, None)
+        rope = {"rope_type": "default", "rope_theta": 5000.0}
+        settings |= {"rope_theta": 5000.0} if both else {}
+        settings["rope_parameters"] = rope
+        (folder / "config.json").write_text(json.dumps(settings))
+        for name in METHODS:
+            method = build_method(name)
+            model, _ = load_model(folder, dtype="float32", configure=method.configure)
+            with attach(model, method) as session:
+                logits[name, both] = session.prefill(prompt)
+    assert all(torch.equal(logits[name, True], logits[name, False]) for name in METHODS)

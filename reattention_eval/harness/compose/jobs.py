@@ -28,6 +28,7 @@ from reattention_eval.harness.compose.run_variables import (
     chosen_models,
     chosen_scoring,
     chosen_tasks,
+    method_words,
     replaced,
     required,
     sample_limit,
@@ -80,7 +81,9 @@ def plan_jobs(
     check_old_variables()
     plans = [_with_variables(plan) for plan in plans]
     known_models = [model_name(m) for plan in plans for m in plan.get("models", models)]
-    known_methods = [m["type"] for plan in plans for m in plan.get("methods", methods)]
+    known_methods = [
+        word for plan in plans for m in plan.get("methods", methods) for word in method_words(m)
+    ]
     check_lengths(length for plan in plans for length in plan["lengths"])
     jobs: dict[tuple[str, str], Job] = {}
     for plan in plans:

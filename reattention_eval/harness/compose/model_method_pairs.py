@@ -61,6 +61,8 @@ def model_method_pairs(
         for bare in methods:
             method = _on_model(model, bare)
             built = build_method(method)
+            if window := model.get("window") or folder_context_length(str(model["path"])):
+                built = built.on(int(window))
             if model.get("window"):
                 built.check(int(model["window"]))
             own: dict[str, Any] = {key: model[key] for key in model if key not in _FACTS}

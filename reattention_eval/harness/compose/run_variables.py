@@ -1,9 +1,10 @@
 """Variables that change what a configuration runs, so that nobody edits one for a trial.
 
 REATTENTION_ONLY_MODELS, _ONLY_METHODS, _ONLY_TASKS, _ONLY_LENGTHS choose a part: lists separated
-by commas. REATTENTION_SAMPLES: the first so many samples of each task. REATTENTION_SCORING:
-official, opencompass or both. REATTENTION_RUN_MODEL: a folder, a hub id or an embedded model's
-name instead of the models.
+by commas; a method by its type, or with its budget_tokens (snapkv-8192).
+REATTENTION_SAMPLES: the first so many samples of each task. REATTENTION_SCORING: official,
+opencompass or both. REATTENTION_RUN_MODEL: a folder, a hub id or an embedded model's name instead
+of the models.
 REATTENTION_LENGTHS, _DEPTHS, _REPEATS and _HAYSTACK stand in for what plans say, where they say it.
 An empty variable counts as unset.
 
@@ -115,13 +116,20 @@ def chosen_models(
 def chosen_methods(
     methods: Sequence[Mapping[str, Any]], elsewhere: Iterable[str] = ()
 ) -> list[Mapping[str, Any]]:
-    """The methods whose type REATTENTION_ONLY_METHODS names (`elsewhere` as above).
+    """The methods that REATTENTION_ONLY_METHODS names, see `method_words` (`elsewhere` as above).
 
     Raises:
         ConfigError: no such method.
     """
-    names = pick("REATTENTION_ONLY_METHODS", [str(m["type"]) for m in methods], (), elsewhere)
-    return [method for method in methods if method["type"] in names]
+    words = dict.fromkeys(word for method in methods for word in method_words(method))
+    names = {*pick("REATTENTION_ONLY_METHODS", list(words), (), elsewhere)}
+    return [method for method in methods if names & {*method_words(method)}]
+
+
+def method_words(method: Mapping[str, Any]) -> list[str]:
+    """What a method is named by: its type, and type-budget where it gives `budget_tokens`."""
+    kind, budget = str(method["type"]), method.get("budget_tokens")
+    return [kind, f"{kind}-{budget}"] if budget else [kind]
 
 
 def chosen_lengths(lengths: Sequence[int]) -> list[int]:

@@ -1,0 +1,107 @@
+"""Methods by family: rows of one family under each other, and a plot with a column for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reattention_eval.methods.base import FAMILIES
+from reattention_eval.report.curve import curve_points, draw_grid
+from reattention_eval.report.frame import Frame
+from reattention_eval.report.heatmap import trained_window
+from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.measures import effort
+from reattention_eval.report.run import Cell
+from reattention_eval.report.shown import Shown
+from reattention_eval.report.tables import Grid
+
+ELSE = "other methods"
+_GIB = 2**30
+
+
+def family(cell: Cell) -> str:
+    """Of its method, as the manifest says it (`reattention_eval.methods.base`)."""
+    return str(cell.manifest.get("method", {}).get("family") or ELSE)
+
+
+def joined_cuts(cells: Sequence[Cell]) -> list[Cell]:
+    """The same cells; a method whose prompts are whole here and cut there is one row.
+
+    What a cut changes is the model's settings, and so the name that rows go by. Rows that both have
+    a dataset stay two.
+    """
+    known: dict[str, list[str]] = {}
+    datasets: dict[str, set[str]] = {}
+    for cell in cells:
+        datasets.setdefault(cell.model, set()).add(cell.dataset)
+        if cell.manifest:
+            own = cell.manifest.get("model", {}), cell.manifest.get("method", {})
+            settings = {**own[0].get("settings", {}), "max_prompt_tokens": None}
+            key = repr((model_name(cell), settings, own[1].get("name"), own[1].get("settings")))
+            if cell.model not in known.setdefault(key, []):
+                known[key].append(cell.model)
+    name: dict[str, str] = {}
+    for models in known.values():
+        first, *others = models
+        for other in others:
+            if not datasets[other] & datasets[first]:
+                datasets[first] |= datasets[other]
+                name[other] = first
+    return [replace(cell, model=name.get(cell.model, cell.model)) for cell in cells]
+
+
+def family_order(grid: Grid, frame: Frame) -> Grid:
+    """The grid's rows family by family, each below a line with the family's name."""
+    header, rows = grid
+    of_title = {
+        title: family(cell)
+        for row in frame.rows
+        for cell in list(row.cells.values())[:1]
+        for title in (row.method, f"{row.model}: {row.method}")
+    }
+    by_family: dict[str, list[Sequence[str]]] = {name: [] for name in (*FAMILIES, ELSE)}
+    for own in rows:
+        title = next(
+            (t for t in (str(own[0]), str(own[0]).rpartition(" (")[0]) if t in of_title), ""
+        )
+        by_family.setdefault(of_title.get(title, ELSE), []).append(own)
+    out: list[Sequence[str]] = []
+    for name, several in by_family.items():
+        if several:
+            out += [[Shown(name, best=True), *[Shown("")] * (len(header) - 1)], *several]
+    return header, out
+
+
+def _mean(name: str, unit: float, digits: int, cell: Cell | None) -> Shown:
+    value = effort(cell)[name] if cell is not None else float("nan")
+    return Shown("-") if value != value else Shown(f"{value / unit:,.{digits}f}", value)
+
+
+# what a method looked at and kept, by heading
+KEYS: dict[str, Callable[[Cell | None], Shown]] = {
+    "keys attended in a layer behind the prompt, mean": partial(_mean, "decode_view", 1, 0),
+    "keys kept in a layer at the end, mean": partial(_mean, "keys_kept", 1, 0),
+    "bytes of keys and values at the end, GiB": partial(_mean, "cache_bytes", _GIB, 3),
+}
+
+
+def draw_families(cells: Sequence[Cell], path: Path) -> Path | None:
+    """Score against length, a row a figure and a column a family; None where nothing has a length.
+
+    The methods of the first family (full attention) stand in every column, in grey.
+
+    Raises:
+        ImportError: matplotlib is absent (`pip install "reattention-eval[report]"`).
+    """
+    cells = [cell for cell in cells if cell.result]
+    points = curve_points(cells)
+    if not points:
+        return None
+    labels = method_labels(cells)
+    families: dict[Any, str] = {(model_name(c), labels[c.model]): family(c) for c in cells}
+    order = [*FAMILIES, *sorted(set(families.values()) - {*FAMILIES})]
+    draw_grid(points, lambda p: families[p.model, p.method], order, trained_window(cells), path)
+    return path

@@ -1,0 +1,86 @@
+"""Reports by family: methods of one kind together, a method cut beyond the window in one row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runs_by_hand import leave_cell
+from typer.testing import CliRunner
+
+from reattention_eval.cli.app import app
+from reattention_eval.report import build_joint_report
+
+NEEDLE = "needles at many depths of one haystack"
+
+
+def needles(
+    folder: Path, method: str, length: int, hits: list[int], family: str, **own: Any
+) -> None:
+    details = [
+        {"accuracy": 100.0 * hit, "answer_nll": 1.0 - hit / 2, "length": length, "depth": 10.0 * i}
+        for i, hit in enumerate(hits)
+    ]
+    facts = {"benchmark": "needle", "task": "many_depths", "length": length, "fingerprint": length}
+    records = [
+        {"index": i, "prediction": "7", "n_tokens": length, "decode_view": 99.6, "keys_kept": 512,
+         "cache_bytes": 2**29, "prefill_seconds": 1.5, "decode_tokens_per_second": 10,
+         "peak_bytes": 2**31}
+        for i in range(len(hits))
+    ]  # fmt: skip
+    cut = own.pop("cut", None)
+    leave_cell(
+        folder, method, f"needle-{length}", details, facts=facts, records=records,
+        result={"accuracy": 100.0 * sum(hits) / len(hits), "n": len(hits)},
+        own={"settings": {"max_prompt_tokens": cut}}, **own,
+    )  # fmt: skip
+    (path,) = folder.glob(f"records/*-{method}/needle-{length}.manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["method"] |= {"family": family, "name": method.partition("-")[0]}
+    path.write_text(json.dumps(manifest))
+
+
+def test_one_command_makes_table_and_plot_by_family(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for length in (4096, 16384):
+        needles(run, "full", length, [1, 1], "full attention")
+        needles(run, "oracle", length, [1, 1], "upper bound, no method")
+        needles(run, "snapkv", length, [0, 1], "eviction, inside the trained window", budget=512)
+        needles(run, "reattention", length, [1, 0], "beyond the trained window", budget=512)
+    needles(run, "own", 4096, [0, 0], "")
+    done = CliRunner().invoke(
+        app, ["report", str(run), "--by-family", "--into", str(tmp_path / "out")]
+    )
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"table.md", "table.csv", "manifest.json", "families.png"} <= names
+    assert not any(name.startswith("heatmap") for name in names)
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    start = lines.index(f"**{NEEDLE}: accuracy, %**")
+    first = [line.split(" | ")[0].removeprefix("| ") for line in lines[start + 4 : start + 14]]
+    assert first == [
+        "**full attention**", "full", "**beyond the trained window**", "reattention 512",
+        "**eviction, inside the trained window**", "snapkv 512", "**upper bound, no method**",
+        "oracle", "**other methods**", "own",
+    ]  # fmt: skip
+    text = "\n".join(lines)
+    for heading in ("keys attended", "keys kept", "bytes of keys", "time to the first", "peak"):
+        assert f"**{NEEDLE}: {heading}" in text
+    assert "| snapkv 512 | 100 | 100 |" in text and "| snapkv 512 | 0.500 | 0.500 |" in text
+
+
+def test_a_method_cut_beyond_the_window_is_one_row(tmp_path: Path) -> None:
+    needles(tmp_path, "full", 4096, [1, 1], "full attention")
+    needles(tmp_path, "full-cut", 16384, [0, 1], "full attention", cut=7500)
+    rows = build_joint_report([tmp_path], tmp_path / "a", by_family=True).grids[
+        f"{NEEDLE}: accuracy, %"
+    ][1]
+    assert [row[0] for row in rows] == ["full attention", "full"]
+    assert rows[1][1].endswith("(n=2)") and rows[1][2].endswith("(n=2, cut to 7,500)")
+    # asked both ways, they stay two
+    needles(tmp_path, "full", 16384, [0, 0], "full attention")
+    rows = build_joint_report([tmp_path], tmp_path / "b", by_family=True).grids[
+        f"{NEEDLE}: accuracy, %"
+    ][1]
+    assert [row[0] for row in rows[1:]] == ["full", "full (max_prompt_tokens=7500)"]
