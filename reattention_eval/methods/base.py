@@ -119,6 +119,11 @@ class Method(ABC):
         """Whether predictions depend on where a prompt's document ends and its question begins."""
         return False
 
+    @property
+    def keeps_of_queries(self) -> bool:
+        """Whether it keeps something of a row's queries, which its keys cannot bring back."""
+        return False
+
     def check(self, context_length: int) -> None:  # noqa: B027  (most methods fit any model)
         """Raise ConfigError where the method cannot serve a model trained to so many tokens."""
 
