@@ -110,4 +110,6 @@ class NaiveSelection(Naive):
     def spans(self, layer):
         layers = self.model.config.num_hidden_layers
         along = layer / (layers - 1) if layers > 1 else 0.5  # from 0 to 1
-        return self.max_spans + round(self.layer_slope * self.max_spans * (1 - 2 * along))
+        step = max(1, round(abs(self.layer_slope) * self.max_spans) // 4)
+        more = self.layer_slope * self.max_spans * (1 - 2 * along)
+        return self.max_spans + step * round(more / step)

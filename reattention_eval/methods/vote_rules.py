@@ -17,10 +17,10 @@ VOTES = ("count", "rank", "margin", "mass")  # the last three: reattention_kerne
 
 
 def _setting(default: Any) -> Any:
-    return field(default=default, kw_only=True, metadata={"later": True})
+    return field(default=default, metadata={"later": True})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VoteRules(Method):
     """How votes are counted and spans kept. By default as in the paper (arXiv 2407.15176, section
     3): one vote for each winner, one set of spans for all heads of a layer. Every other setting
@@ -39,7 +39,8 @@ class VoteRules(Method):
             (a new one, or `last_alone`), the less the older they are: of m tokens ago
             1 - m / (vote_memory + 1).
         layer_slope: the first layer keeps (1 + layer_slope) x max_spans spans, the last
-            (1 - layer_slope) x max_spans, those between in a straight line: the same in the mean.
+            (1 - layer_slope) x max_spans, those between in a straight line, rounded to a stair of
+            nine steps: max_spans in the mean.
     """
 
     per_kv_head: bool = _setting(False)
@@ -87,8 +88,13 @@ class VoteRules(Method):
         return self.vote_memory > 0
 
     @property
+    def _step(self) -> int:
+        """Spans between layers of different size: few sizes, since each has kernels of its own."""
+        return max(1, round(abs(self.layer_slope) * self.max_spans) // 4)
+
+    @property
     def _steepest(self) -> int:
-        return round(abs(self.layer_slope) * self.max_spans)
+        return self._step * round(abs(self.layer_slope) * self.max_spans / self._step)
 
     @property
     def widest_spans(self) -> int:
@@ -98,7 +104,8 @@ class VoteRules(Method):
     def spans_of(self, layer: int, layers: int) -> int:
         """Spans kept by a layer, the first is 0: max_spans in the mean over all, to the last."""
         more = self.layer_slope * self.max_spans * (layers - 1 - 2 * layer) / max(1, layers - 1)
-        return self.max_spans + round(more)  # halves to even: up here is down at the other end
+        # halves go to even, so that what one end has more the other has less
+        return self.max_spans + self._step * round(more / self._step)
 
     @abstractmethod
     def winners(self, row: RowCache, query: Tensor, key: Tensor, k: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from naive_selection import NaiveSelection
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
+from reattention_eval.cache import LayerCache
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import build_method, method_of_text, method_settings, text_of_method
@@ -27,6 +29,8 @@ RULES = [
     dict(per_kv_head=True, votes="mass", span_grid=True, vote_memory=3, layer_slope=-0.4),
 ]
 by_rule = pytest.mark.parametrize("rule", RULES, ids=str)
+EACH = [*(pytest.param(rule, marks=pytest.mark.slow) for rule in RULES[:-1]), RULES[-1]]
+all_at_once = pytest.mark.parametrize("rule", EACH, ids=str)  # by default; each alone: slow
 
 
 def noted(monkeypatch):
@@ -58,27 +62,50 @@ def compare(model, prompt, rule, monkeypatch, steps=4):
     sizes = [round(sum(map(len, of)) / len(of) + 1e-9) for of in naive.views.values()]
     assert len(sizes) == steps_done
     assert attended == pytest.approx(sum(sizes) / len(sizes))
-    return naive
 
 
-@by_rule
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "rule"),
+    [(6, 2, rule) for rule in RULES] + [(*n, RULES[-1]) for n in ((2, 2), (4, 1), (7, 1))],
+    ids=str,
+)
+def test_views_equal_to_loops(heads, kv_heads, rule):
+    """Of chunks and of tokens one by one, random keys, in the second of three layers and others."""
+    dim, draw = 8, torch.Generator().manual_seed(heads)
+    config = SimpleNamespace(num_hidden_layers=3, num_key_value_heads=kv_heads)
+    naive = NaiveSelection(SimpleNamespace(config=config), **SIZES, **rule)
+    paper = NaiveSelection(naive.model, **SIZES)
+    method, differ = replace(PAPER, **rule), False
+    voters = [range(h * heads // kv_heads, (h + 1) * heads // kv_heads) for h in range(kv_heads)]
+    voters = voters if method.per_kv_head else [range(heads)]
+    for layer in range(3):
+        cache, keys = LayerCache(depth=(layer, 3)), []
+        cache.reserve(1, 64)
+        for tokens in (5, 5, 5, 5, 5, 3, 1, 1, 4, 1, 1, 1, 2):
+            key, query = (
+                torch.randn(n, tokens, dim, dtype=torch.float64, generator=draw)
+                for n in (kv_heads, heads)
+            )
+            cache.append(0, key, key)
+            keys.extend(key.transpose(0, 1))
+            if not method.selects(len(keys)):
+                continue
+            asked = layer, query.transpose(0, 1), keys, heads // kv_heads
+            views = [naive.view_of(asked[0], own, *asked[1:]) for own in voters]
+            found = method.view(cache.beginning(0, len(keys)), query).of_heads(len(keys))
+            assert [view.tolist() for view in found] == views
+            old = paper.view_of(layer, range(heads), *asked[1:])
+            differ |= views != [old] * len(views)
+    assert differ
+
+
+@all_at_once
 def test_equal_to_loops(rule, monkeypatch):
-    model = tiny_model(heads=6, kv_heads=2, head_dim=8, layers=3)
-    naive = compare(model, random_prompt(37), rule, monkeypatch)
-    paper = NaiveSelection(model, **SIZES)
-    paper.prefill(random_prompt(37)[0].tolist())
-    for token in range(5, 9):
-        paper.chunk([token])
-    assert naive.views != paper.views  # the rule makes a difference here
+    model = tiny_model(heads=6, kv_heads=2, head_dim=8, layers=2)
+    compare(model, random_prompt(32), rule, monkeypatch, steps=3)
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 1), (7, 1), (8, 2)], ids=str)
-def test_ratios(heads, kv_heads, monkeypatch):
-    model = tiny_model(heads=heads, kv_heads=kv_heads, head_dim=8, layers=2)
-    compare(model, random_prompt(32), RULES[-1], monkeypatch, steps=3)
-
-
-@by_rule
+@all_at_once
 def test_rows_of_a_batch_are_what_they_are_alone(rule):
     model, lengths = tiny_model(), (61, 4, 40)
     ids, mask = random_prompt(61, rows=3), torch.ones(3, 61, dtype=torch.int64)
@@ -94,7 +121,7 @@ def test_rows_of_a_batch_are_what_they_are_alone(rule):
                 torch.testing.assert_close(other[row], one[0], rtol=1e-10, atol=1e-10)
 
 
-@by_rule
+@all_at_once
 def test_what_is_taken_back_leaves_nothing(rule, monkeypatch):
     """An answer scored, a beginning kept: the same bits as of a fresh session."""
     model, prompt = tiny_model(), random_prompt(61)
@@ -128,11 +155,13 @@ def test_one_set_of_the_same_size():
         for layers in (1, 2, 3, 28, 30):
             spans = [method.spans_of(layer, layers) for layer in range(layers)]
             assert sum(spans) == layers * method.max_spans and min(spans) >= 1
+            assert spans == sorted(spans, reverse=method.layer_slope >= 0)
             assert layers == 1 or max(spans) == method.widest_spans
     steep = ReAttention(layer_slope=0.5)
+    assert len({steep.spans_of(layer, 80) for layer in range(80)}) == 9
     assert [steep.spans_of(layer, 3) for layer in range(3)] == [191, 127, 63]
     steep.check(32 + 4096 + 191 * 32)
-    with pytest.raises(ConfigError, match="scope of 10240 tokens .* 32 [+] 4096 [+] 191 x 32"):
+    with pytest.raises(ConfigError, match=r"scope of 10240 tokens .* 32 \+ 4096 \+ 191 x 32"):
         steep.check(8192)
 
 
