@@ -181,11 +181,6 @@ class ReAttention(ViewMethod, VoteRules, Repeats, CallsKernels):
             return self.whole_until
         return ANY_LENGTH if self.score == "qk" and not self.vote_memory else 0
 
-    def winners(self, row: RowCache, query: Tensor, key: Tensor, k: int) -> Tensor:
-        from reattention_kernels.topk_keys import topk_keys
-
-        return topk_keys(query, key, k, self.selection, row.device_length, self._fixed)
-
     def _scored_keys(self, row: RowCache, first: int, last: int) -> Tensor:
         """Keys of the middle [Hkv, M, D], scaled where the score asks for it."""
         key = row.key[:, first:last]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +53,7 @@ class VoteRules(Method):
         top_k: int
         max_spans: int
         span_size: int
+        selection: str
         score: str
 
     def check_votes(self) -> None:
@@ -107,11 +107,6 @@ class VoteRules(Method):
         # halves go to even, so that what one end has more the other has less
         return self.max_spans + self._step * round(more / self._step)
 
-    @abstractmethod
-    def winners(self, row: RowCache, query: Tensor, key: Tensor, k: int) -> Tensor:
-        """Positions among the keys that a query may choose: query [C, H, T, D], key [C, Hkv, M, D]
-        -> int32 [C, H, T, k], best first, -1 where there are fewer."""
-
     def chosen_spans(
         self, row: RowCache, query: Tensor, key: Tensor, n: int, less: int
     ) -> tuple[Tensor, Tensor]:
@@ -131,9 +126,11 @@ class VoteRules(Method):
 
         chunks, heads, length = len(query), len(key), row.device_length
         electorates = heads if self.per_kv_head else 1
-        winners, weights = self._votes(row, query, key.expand(chunks, *key.shape), electorates)
+        winners, weights = self._votes(
+            row, query, key.expand(chunks, *key.shape), electorates, less
+        )
         if electorates > 1 and length is not None and len(length) > 1:
-            length = length.repeat_interleave(electorates)
+            length = length[:, None].expand(-1, electorates).flatten()
         spans, count = select_positions(
             winners.view(chunks * electorates, 1, 1, -1),
             n,
@@ -149,16 +146,17 @@ class VoteRules(Method):
         return spans.view(chunks, heads, -1), count.view(chunks, heads)
 
     def _votes(
-        self, row: RowCache, query: Tensor, key: Tensor, electorates: int
+        self, row: RowCache, query: Tensor, key: Tensor, electorates: int, less: int
     ) -> tuple[Tensor, Tensor | None]:
         """Winners int32 [C, E, V] of E electorates, and what each counts; None: 1."""
         import torch
 
         from reattention_eval.cache import RecentVotesFactory
+        from reattention_kernels import topk_keys
         from reattention_kernels.votes import MAX_WEIGHT, vote_weights
 
-        more = int(self.votes == "margin")  # the best that is not chosen
-        winners = self.winners(row, query, key, self.top_k + more)
+        k = self.top_k + (self.votes == "margin")  # the best that is not chosen too
+        winners = topk_keys(query, key, k, self.selection, row.device_length, less)
         weights = None
         if self.votes != "count":
             weights = vote_weights(query, key, winners, self.votes)
