@@ -165,12 +165,15 @@ class ReAttention(ViewMethod, VoteRules, Repeats, CallsKernels):
     def kernel_settings(self) -> dict[str, Any]:
         return {
             "chunk_sizes": (self.chunk_size,),
-            "top_k": self.top_k,
+            "top_k": self.asked_keys,
             "max_spans": self.max_spans,
             "span_size": self.span_size,
             "global_size": self.global_size,
             "local_size": self.local_size,
             "mode": self.selection,
+            "weighted": self.votes != "count" or self.vote_memory > 0,
+            "grid": self.span_grid,
+            "per_kv_head": self.per_kv_head,
         }
 
     def fixed_view(self, length: int) -> int:

@@ -88,6 +88,11 @@ class VoteRules(Method):
         return self.vote_memory > 0
 
     @property
+    def asked_keys(self) -> int:
+        """Keys that every query names: with votes by margin the best that is not chosen too."""
+        return self.top_k + (self.votes == "margin")
+
+    @property
     def _step(self) -> int:
         """Spans between layers of different size: few sizes, since each has kernels of its own."""
         return max(1, round(abs(self.layer_slope) * self.max_spans) // 4)
@@ -155,7 +160,7 @@ class VoteRules(Method):
         from reattention_kernels import topk_keys
         from reattention_kernels.votes import MAX_WEIGHT, vote_weights
 
-        k = self.top_k + (self.votes == "margin")  # the best that is not chosen too
+        k = self.asked_keys
         winners = topk_keys(query, key, k, self.selection, row.device_length, less)
         weights = None
         if self.votes != "count":
