@@ -40,7 +40,13 @@ ablations = dict(
         *[dict(_base, last_tokens=tokens, last_alone=True) for tokens in (48, "document")],
     ],
     # other rules than the paper's, of the same budget (docs/methods.md)
-    per_kv_head=[_base, dict(_base, per_kv_head=True)],
+    per_kv_head=[
+        _base,
+        *[
+            dict(_base, per_kv_head=True, **more)
+            for more in ({}, dict(votes="mass"), dict(last_tokens="document", last_alone=True))
+        ],
+    ],
     votes=[_base, *[dict(_base, votes=votes) for votes in ("rank", "margin", "mass")]],
     span_grid=[_base, dict(_base, span_grid=True)],
     vote_memory=[

@@ -26,7 +26,7 @@ VARIED = {
     "selection": ("selection", ["exact", "block_max"]),
     "budget": ("budget", [8192, 2048, 4096, 16416, 32768]),
     "last_tokens": ("last_tokens", [None, 1, 16, 48, 128, "document", 48, "document"]),
-    "per_kv_head": ("per_kv_head", [False, True]),
+    "per_kv_head": ("per_kv_head", [False, True, True, True]),
     "votes": ("votes", ["count", "rank", "margin", "mass"]),
     "span_grid": ("span_grid", [False, True]),
     "vote_memory": ("vote_memory", [0, 4, 16, 0, 4, 16]),
