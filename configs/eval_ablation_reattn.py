@@ -5,10 +5,11 @@
     REATTENTION_ONLY_ABLATIONS=span opencompass configs/eval_ablation_reattn.py
     reattention-eval curve outputs/ablation-span --out results/ablation/span
 
-Groups: chunk, span, top_k, local, score, selection, budget, last_tokens; unset, all of them. A part
-of one: REATTENTION_ONLY_TASKS (needle, vt, ...), _ONLY_LENGTHS, REATTENTION_SAMPLES,
+Groups: chunk, span, top_k, local, score, selection, budget, last_tokens, and of rules that are not
+the paper's per_kv_head, votes, span_grid, vote_memory, layer_slope; unset, all of them. A part of
+one: REATTENTION_ONLY_TASKS (needle, vt, ...), _ONLY_LENGTHS, REATTENTION_SAMPLES,
 REATTENTION_MINUTES with -r. Another model: REATTENTION_RUN_MODEL; on one with a smaller window
-`budget` has scopes that do not fit it.
+`budget` and `layer_slope` have scopes that do not fit it.
 """
 
 from mmengine.config import read_base

@@ -39,4 +39,23 @@ ablations = dict(
         *[dict(_base, last_tokens=tokens) for tokens in (16, 48, 128, "document")],
         *[dict(_base, last_tokens=tokens, last_alone=True) for tokens in (48, "document")],
     ],
+    # other rules than the paper's, of the same budget (docs/methods.md)
+    per_kv_head=[
+        _base,
+        *[
+            dict(_base, per_kv_head=True, **more)
+            for more in ({}, dict(votes="mass"), dict(last_tokens="document", last_alone=True))
+        ],
+    ],
+    votes=[_base, *[dict(_base, votes=votes) for votes in ("rank", "margin", "mass")]],
+    span_grid=[_base, dict(_base, span_grid=True)],
+    vote_memory=[
+        _base,
+        *[dict(_base, vote_memory=tokens) for tokens in (4, 16)],
+        *[
+            dict(_base, last_tokens="document", last_alone=True, **memory)
+            for memory in ({}, dict(vote_memory=4), dict(vote_memory=16))
+        ],
+    ],
+    layer_slope=[_base, *[dict(_base, layer_slope=slope) for slope in (-0.5, 0.5)]],
 )

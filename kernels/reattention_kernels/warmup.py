@@ -46,6 +46,9 @@ class KernelShape:
         local_size: last keys of a view.
         mode: of `topk_keys`.
         device_length: whether calls read on the device how many keys there are; None for both.
+        weighted: whether votes have weights.
+        grid: whether spans lie on a grid.
+        per_kv_head: whether each KV head has a view of its own.
         norm_dims: values that the model's RMSNorms take together, for instance its hidden size.
     """
 
@@ -61,6 +64,9 @@ class KernelShape:
     local_size: int = 4096
     mode: str = "exact"
     device_length: bool | None = None
+    weighted: bool = False
+    grid: bool = False
+    per_kv_head: bool = False
     norm_dims: Sequence[int] = ()
 
 
@@ -209,7 +215,11 @@ def _select(shape: KernelShape, t: int, n: int, on_device: bool) -> None:
 
     query, key, length = _inputs(shape, t, n, on_device)
     winners = topk_keys_triton(query, key, shape.top_k, shape.mode, length)
-    select_positions_triton(winners, n, shape.max_spans, shape.span_size, length)
+    if shape.per_kv_head:
+        winners = winners.view(shape.kv_heads, -1, t, shape.top_k)
+    weights = winners if shape.weighted else None
+    n, span, end = (n // shape.span_size, 1, None) if shape.grid else (n, shape.span_size, length)
+    select_positions_triton(winners, n, shape.max_spans, span, end, weights=weights)
 
 
 def _attend(shape: KernelShape, t: int, on_device: bool) -> None:
@@ -218,11 +228,15 @@ def _attend(shape: KernelShape, t: int, on_device: bool) -> None:
 
     fixed, width = shape.global_size + shape.local_size, shape.max_spans * shape.span_size
     query, key, length = _inputs(shape, t, 2 * (fixed + width), on_device)
-    positions = torch.empty(1, width, dtype=torch.int32, device="meta")
+    counted = None
+    if shape.per_kv_head:  # each an entry of the call
+        query, key = query[0].unflatten(0, (shape.kv_heads, -1)), key[0][:, None]
+    else:
+        counted = torch.empty(1, dtype=torch.int64, device="meta")
+    positions = torch.empty(len(query), width, dtype=torch.int32, device="meta")
     table = torch.empty(fixed + width, shape.head_dim, dtype=shape.dtype, device="meta")
-    count = torch.empty(1, dtype=torch.int32, device="meta")
+    count = positions[:, 0]
     view = SelectedView(positions, count, table, table, shape.global_size, shape.local_size, True)
-    counted = torch.empty(1, dtype=torch.int64, device="meta")
     attend_view_triton(query, key, key, view, 1.0, length, counted=counted)
 
 

@@ -63,12 +63,13 @@ class FusedViewAttention:
         if not self.takes(query):
             return None
         fixed = view.global_size + view.local_size
-        tables = rope.device_tables(fixed, fixed + view.spans.shape[1], query)
+        tables = rope.device_tables(fixed, fixed + view.spans.shape[-1], query)
         if tables is None:
             return None
         counter, end = self._counter(query.device), place + len(query)
         counted = counter[place:end] if end <= PLACES else counter[-1:]
-        return _attend(view, row, query, tables, rope.alike, scale, out, counted)
+        attend = _attend if view.count.ndim == 1 else _attend_by_head
+        return attend(view, row, query, tables, rope.alike, scale, out, counted)
 
     def attend_all(
         self,
@@ -133,3 +134,37 @@ def _attend(
         out,
         counted,
     )
+
+
+def _attend_by_head(
+    view: Selection,
+    row: RowCache,
+    query: Tensor,
+    tables: tuple[Tensor, Tensor],
+    alike: bool,
+    scale: float,
+    out: Tensor | None,
+    counted: Tensor,
+) -> Tensor:
+    """As `_attend`, each KV head's view its own: a chunk's heads are entries of one call.
+
+    Counted is their mean, rounded.
+    """
+    heads = view.count.shape[1]
+    mean = (view.count.sum(1) + heads // 2) // heads
+    counted += mean if len(counted) > 1 else mean.sum()
+    out = torch.empty_like(query) if out is None else out
+    for chunk in range(len(query)):
+        known = row.device_length
+        length = known[chunk : chunk + 1] if known is not None and len(known) > 1 else known
+        spans, count = view.spans[chunk], view.count[chunk]
+        attend_view(
+            query[chunk].unflatten(0, (heads, -1)),
+            row.key[:, None],
+            row.value[:, None],
+            SelectedView(spans, count, *tables, view.global_size, view.local_size, alike),
+            scale,
+            length,
+            out[chunk].unflatten(0, (heads, -1)),
+        )
+    return out

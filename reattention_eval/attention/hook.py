@@ -48,10 +48,14 @@ class Hook:
         self._parts = find_model_parts(model)
         ranks = ranks_of(model)
         join = ranks.join if ranks else None
-        self.layers = [LayerCache(i, join) for i in range(len(self._parts.layers))]
+        answered = [i for i, part in enumerate(self._parts.layers) if part.window is None]
+        depths = {layer: (place, len(answered)) for place, layer in enumerate(answered)}
+        self.layers = [
+            LayerCache(i, join, depths.get(i, (0, 1))) for i in range(len(self._parts.layers))
+        ]
         self.cache = HookCache(self.layers)
         self._ropes = list(dict.fromkeys(part.rope for part in self._parts.layers))
-        self._answered = sum(part.window is None for part in self._parts.layers)
+        self._answered = len(answered)
         self._choosing = _choosing_layers(self._parts.layers, policy)
         self.rows = RowLengths(lambda: self.policy)
         self.answers = LayerAnswers(policy, self._parts.layers, self.layers, self.rows)

@@ -92,7 +92,8 @@ class Selection:
 
     spans: int32 [C, W], ascending, counted from the end of the global part, -1 behind the last;
     count: int32 [C], how many are real; the local part is the cache's last `local_size` tokens.
-    C is 1, or as many chunks as were asked for together.
+    C is 1, or as many chunks as were asked for together. [C, Hkv, W] and [C, Hkv]: for each KV head
+    its own view, in which it is counted from 0.
     """
 
     spans: Tensor
@@ -101,9 +102,19 @@ class Selection:
     local_size: int
 
     def positions(self, length: int) -> Tensor:
-        """One chunk's, as ascending int64 [n] of a cache of `length` tokens; waits for it."""
-        count = int(self.count[0])
-        return view_rows(self.spans[0], count, length, self.global_size, self.local_size)
+        """One chunk's, as ascending int64 [n] of a cache of `length` tokens, each once, of all
+        heads together; waits for it."""
+        of_heads = self.of_heads(length)
+        return of_heads[0] if len(of_heads) == 1 else torch.cat(of_heads).unique()
+
+    def of_heads(self, length: int) -> list[Tensor]:
+        """As `positions`, one for each KV head where they have their own; else one."""
+        counts = self.count[0].flatten().tolist()
+        of_heads = self.spans[0].reshape(len(counts), self.spans.shape[-1])
+        return [
+            view_rows(spans, count, length, self.global_size, self.local_size)
+            for spans, count in zip(of_heads, counts, strict=True)
+        ]
 
 
 class ViewPolicy(Protocol):

@@ -123,7 +123,11 @@ class ViewAnswers:
             if answer is not None:
                 self._parts.counter.add(place, 1, 1, view.global_size + view.local_size)
                 return
-            view = View(view.positions(held.length))
+            positions = view.of_heads(held.length)
+            if view.count.ndim > 1:
+                self._by_head(positions, layer, held, query, scale, whole, place, out)
+                return
+            view = View(positions[0])
         elif isinstance(view, View):
             view.check(policy.name, held, query)
         else:
@@ -140,3 +144,28 @@ class ViewAnswers:
                 query, key, view.places, view.query_places, view.extent, whole
             )
         self._parts.attend(query, key, value, scale, out=out)
+
+    def _by_head(
+        self,
+        positions: list[Tensor],
+        layer: int,
+        held: RowCache,
+        query: Tensor,
+        scale: float,
+        whole: int,
+        place: int,
+        out: Tensor,
+    ) -> None:
+        """As `one`, positions [n] of each KV head its own."""
+        heads, longest = len(positions), max(map(len, positions))
+        padded = positions[0].new_zeros(heads, longest)
+        for row, of_head in zip(padded, positions, strict=True):
+            row[: len(of_head)] = of_head
+        key, value = held.gather(padded)
+        self._parts.counter.add(place, 1, 1, (sum(map(len, positions)) + heads // 2) // heads)
+        rope, group = self._parts.layers[layer].rope, len(query) // heads
+        for head, of_head in enumerate(positions):
+            part, n = slice(head * group, (head + 1) * group), len(of_head)
+            q, k = rope.rotate_view(query[part], key[head : head + 1, :n], whole)
+            v = value[head : head + 1, :n]
+            self._parts.attend(q, k, v, scale, out=out[part])

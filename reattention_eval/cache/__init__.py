@@ -3,6 +3,7 @@
 from reattention_eval.cache.block_memory import BlockFactory, BlockMemory
 from reattention_eval.cache.layer import LayerCache, RepeatedStep, RowCache
 from reattention_eval.cache.page_bounds import PageBounds, PageBoundsFactory
+from reattention_eval.cache.recent_votes import RecentVotes, RecentVotesFactory
 from reattention_eval.cache.row_state import RowState
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "LayerCache",
     "PageBounds",
     "PageBoundsFactory",
+    "RecentVotes",
+    "RecentVotesFactory",
     "RepeatedStep",
     "RowCache",
     "RowState",

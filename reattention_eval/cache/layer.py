@@ -22,6 +22,7 @@ class RowCache:
     key, value: [Hkv, capacity, D], in the order the tokens came; row r of a batch sees only its
     own. Ordinarily they end with the row's last token, and `capacity` is `length`.
     join_heads: set where other processes hold the rest of the layer's heads.
+    depth: the layer's place among those that a method answers, from 0, and how many these are.
     device_length: int32 [1], only so many of the tokens exist; set in a step whose length only the
     device knows, which a CUDA graph repeats while the cache grows. int32 [C] for C chunks that are
     answered together: so many exist for each of them.
@@ -33,6 +34,7 @@ class RowCache:
     device_length: Tensor | None = None
     layer: int = 0
     states: Callable[[Factory[Any]], Any] | None = None
+    depth: tuple[int, int] = (0, 1)
 
     @property
     def capacity(self) -> int:
@@ -94,8 +96,14 @@ class LayerCache:
     GROWTH_TOKENS at a time. What is stored is never concatenated with what arrives.
     """
 
-    def __init__(self, layer: int = 0, join_heads: JoinHeads | None = None) -> None:
+    def __init__(
+        self,
+        layer: int = 0,
+        join_heads: JoinHeads | None = None,
+        depth: tuple[int, int] = (0, 1),
+    ) -> None:
         self._layer = layer
+        self._depth = depth
         self._join_heads = join_heads
         self._states = RowStates()
         self.repeated: RepeatedStep | None = None
@@ -183,7 +191,7 @@ class LayerCache:
             )
 
         length = ends if step is None else step.device_length
-        return RowCache(key, value, self._join_heads, length, self._layer, state)
+        return RowCache(key, value, self._join_heads, length, self._layer, state, self._depth)
 
     def _append_repeated(
         self, row: int, key: Tensor, value: Tensor, step: RepeatedStep

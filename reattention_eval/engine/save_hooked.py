@@ -59,7 +59,7 @@ def save_hooked(
 
 def check_savable(method: Method) -> None:
     """Raise ConfigError for a method of which no cache holds all that it keeps; needs no model."""
-    if isinstance(method, ReadsQueries):
+    if isinstance(method, ReadsQueries) or method.keeps_of_queries:
         raise ConfigError(
             f"what {method.name} keeps beside the keys comes from the queries, which no cache "
             "holds, and is not kept on disk; read the text again where it is needed."

@@ -125,6 +125,11 @@ class Method(ABC):
         window are in their place. Most have none, and are themselves."""
         return self
 
+    @property
+    def keeps_of_queries(self) -> bool:
+        """Whether it keeps something of a row's queries, which its keys cannot bring back."""
+        return False
+
     def check(self, context_length: int) -> None:  # noqa: B027  (most methods fit any model)
         """Raise ConfigError where the method cannot serve a model trained to so many tokens."""
 

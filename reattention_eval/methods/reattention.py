@@ -10,6 +10,7 @@ from reattention_eval.errors import ConfigError
 from reattention_eval.methods.base import BEYOND, MOST, ViewMethod
 from reattention_eval.methods.compiled import CallsKernels
 from reattention_eval.methods.repeats import ANY_LENGTH, Repeats
+from reattention_eval.methods.vote_rules import VoteRules
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ QUESTION_TOKENS = 48  # about what stands behind a document: kernels are compile
 
 
 @dataclass(frozen=True)
-class ReAttention(ViewMethod, Repeats, CallsKernels):
+class ReAttention(ViewMethod, VoteRules, Repeats, CallsKernels):
     """Global tokens, selected spans, local tokens (arXiv 2407.15176, section 3).
 
     While the cache fits into the scope, exactly full attention. Beyond it every query of a chunk
@@ -45,6 +46,8 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
             it; "document": those behind the prompt's document. None, as in the paper: they share
             the last chunk.
         last_alone: those tokens as chunks of one, as new tokens are.
+
+    Besides, none of them in the paper: the settings of `VoteRules`.
     """
 
     name: ClassVar[str] = "reattention"
@@ -83,7 +86,7 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
             self.require(
                 value in values, f"unknown {name} {value!r}; there are: {', '.join(values)}"
             )
-
+        self.check_votes()
         last = self.last_tokens
         self.require(
             last in (None, DOCUMENT) or (type(last) is int and 1 <= last <= MOST),
@@ -97,6 +100,7 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
 
     @property
     def budget(self) -> int:
+        """With layer_slope in the mean over layers."""
         return self.global_size + self.local_size + self.max_spans * self.span_size
 
     @classmethod
@@ -129,13 +133,10 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
     def views(self, row: RowCache, query: Tensor) -> Selection:
         """Of C chunks: query [C, H, T, D] (`reattention_eval.attention.ViewsTogether`)."""
         from reattention_eval.attention import Selection
-        from reattention_kernels import select_positions
 
         first, last = self.global_size, row.capacity - self.local_size
-        winners = self._winners(row, query, first, last)
-        winners = row.all_heads(winners, 1)  # every head votes, wherever it lives
-        spans, count = select_positions(
-            winners, last - first, self.max_spans, self.span_size, row.device_length, self._fixed
+        spans, count = self.chosen_spans(
+            row, query, self._scored_keys(row, first, last), last - first, self._fixed
         )
         return Selection(spans, count, self.global_size, self.local_size)
 
@@ -170,12 +171,15 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
             "chunk_sizes": tuple(
                 dict.fromkeys((self.chunk_size, last % self.chunk_size or self.chunk_size))
             ),
-            "top_k": self.top_k,
+            "top_k": self.asked_keys,
             "max_spans": self.max_spans,
             "span_size": self.span_size,
             "global_size": self.global_size,
             "local_size": self.local_size,
             "mode": self.selection,
+            "weighted": self.votes != "count" or self.vote_memory > 0,
+            "grid": self.span_grid,
+            "per_kv_head": self.per_kv_head,
         }
 
     def fixed_view(self, length: int) -> int:
@@ -184,15 +188,7 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
     def repeats_until(self, length: int) -> int:
         if not self.selects(length):
             return self.whole_until
-        return ANY_LENGTH if self.score == "qk" else 0
-
-    def _winners(self, row: RowCache, query: Tensor, first: int, last: int) -> Tensor:
-        """Positions in the middle, counted from `first`: int32 [C, H, T, k]."""
-        from reattention_kernels.topk_keys import topk_keys
-
-        key = self._scored_keys(row, first, last)
-        key = key.expand(len(query), *key.shape)
-        return topk_keys(query, key, self.top_k, self.selection, row.device_length, self._fixed)
+        return ANY_LENGTH if self.score == "qk" and not self.vote_memory else 0
 
     def _scored_keys(self, row: RowCache, first: int, last: int) -> Tensor:
         """Keys of the middle [Hkv, M, D], scaled where the score asks for it."""
@@ -207,10 +203,12 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
         return key * norm
 
     def check(self, context_length: int) -> None:
+        widest = self.widest_spans
+        scope = self.budget + (widest - self.max_spans) * self.span_size
         self.require(
-            self.allow_beyond_window or self.budget <= context_length,
-            f"the scope of {self.budget} tokens is larger than the model's trained window of "
+            self.allow_beyond_window or scope <= context_length,
+            f"the scope of {scope} tokens is larger than the model's trained window of "
             f"{context_length}; lower local_size or max_spans so that {self.global_size} + "
-            f"{self.local_size} + {self.max_spans} x {self.span_size} <= {context_length}, or set "
+            f"{self.local_size} + {widest} x {self.span_size} <= {context_length}, or set "
             "allow_beyond_window=True",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ METHODS = [
     FullAttention(chunk_size=64),
     StreamingLLM(sink_size=4, window_size=200, chunk_size=64),
     ReAttention(4, 128, 8, 3, 9, chunk_size=64),
+    ReAttention(4, 128, 8, 3, 9, chunk_size=64, per_kv_head=True, votes="rank", span_grid=True),
 ]
 SHAPE = dict(heads=6, kv_heads=2, head_dim=64, layers=3, window=8192)
 # in bf16 a peaky random model is chaotic: one span more or less changes every logit
@@ -148,10 +150,11 @@ def test_same_bits_twice():
     assert torch.equal(first, second)
 
 
-def test_a_layer_never_waits_for_the_host():
+@by_method([*METHODS[2:], replace(METHODS[2], votes="mass"), replace(METHODS[2], votes="margin")])
+def test_a_layer_never_waits_for_the_host(method):
     model = tiny_model(dtype=torch.bfloat16, **SHAPE).cuda()
     hidden = torch.randn(1, 64, 6 * 64, device="cuda", dtype=torch.bfloat16)
-    with attach(model, METHODS[2]) as session:
+    with attach(model, method) as session:
         session.prefill(random_prompt(700).cuda(), max_new_tokens=256)  # kernels are compiled
         session.decode(torch.tensor([[5]], device="cuda"))
         hook, attention = session._hook, model.model.layers[0].self_attn

@@ -24,6 +24,8 @@ METHODS = [
     StreamingLLM(sink_size=4, window_size=64, chunk_size=32),
     ReAttention(4, 32, 8, 3, 9, chunk_size=32),  # a scope of 108 tokens
 ]
+SMALL = ReAttention(2, 16, 4, 2, 6, chunk_size=16, per_kv_head=True)
+RULES = [replace(SMALL, votes="mass", span_grid=True), replace(SMALL, vote_memory=2)]
 STEPS = 4
 LONGROPE = longrope(64)
 
@@ -126,5 +128,27 @@ def test_chunks_of_a_forward_are_answered_together(method, by_kernels, monkeypat
     got = run(method, 210, steps=1)
     assert max(chunks) == 3
     assert sum(chunks) == len([name for name, _ in alone if name == "view"])
+    torch.testing.assert_close(got[0], want[0], rtol=1e-4, atol=1e-4)
+    assert got[1] == want[1]
+
+
+@pytest.mark.parametrize("method", RULES, ids=["mass", "memory"])
+@pytest.mark.parametrize("form", ["alone", "together", "repeated"])
+@pytest.mark.slow
+def test_a_view_for_each_kv_head(form, method, by_kernels, monkeypatch):
+    """Chunks one by one or together, two KV heads, steps as a graph would repeat them."""
+    shape = dict(steps=2, heads=6, kv_heads=2)
+    if form == "together":
+        monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 48)
+    elif form == "repeated":
+        rooms, shape["steps"] = repeat_without_gpu(monkeypatch), 7
+        monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float32,))
+    got = run(method, 65, **shape)
+    assert ("view", 16) in by_kernels and ("view", 1) in by_kernels
+    if form == "repeated":
+        assert bool(rooms) == (method.vote_memory == 0)
+    for module in (fused_view_attention, attend):
+        monkeypatch.setattr(module, "use_triton", lambda tensor: False)
+    want = run(method, 65, **shape)
     torch.testing.assert_close(got[0], want[0], rtol=1e-4, atol=1e-4)
     assert got[1] == want[1]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reattention_kernels.votes import select_positions_naive
+from reattention_kernels import votes
+from reattention_kernels.votes import MAX_WEIGHT, select_positions_naive
 
 pytest.importorskip("triton")
 from reattention_kernels.topk_keys.triton import interpreted
@@ -53,3 +54,25 @@ def test_every_position_equally_loved():
     got = select_positions_triton(chosen, 5000, 10, 8)
     want = select_positions_naive(chosen, 5000, 10, 8)
     assert torch.equal(got[0], want[0])
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["around", "grid"])
+@pytest.mark.parametrize("shape", [FEW[0], FEW[1], MANY[1], MANY[4]], ids=str)
+def test_weighted_votes(shape, grid, monkeypatch):
+    """By kernels and by PyTorch, as the naive form; on a grid with a length for each entry."""
+    batch, total, n, spans, span = shape
+    draw = torch.Generator().manual_seed(total)
+    chosen = torch.randint(n, (batch, 1, total // 4, 4), generator=draw)
+    chosen[..., :2] %= 1 + n // 9
+    chosen[torch.rand(chosen.shape, generator=draw) < 0.1] = -1
+    weights = torch.randint(1, MAX_WEIGHT + 1, chosen.shape, generator=draw)
+    weights[..., 3] = MAX_WEIGHT
+    given = chosen.int(), n, spans, span
+    want = select_positions_naive(*given, weights.int(), grid)
+    known = torch.full((batch,), n + 7, dtype=torch.int32)
+    for by_kernels in (False, True):
+        monkeypatch.setattr(votes, "use_triton", lambda *_, by_kernels=by_kernels: by_kernels)
+        for device_length in (None, known, known[:1]):
+            got = votes.select_positions(*given, device_length, 7, weights.int(), grid)
+            assert torch.equal(got[0], want[0])
+            assert torch.equal(got[1], want[1])

@@ -17,7 +17,12 @@ from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.parallel import Ranks
 
 SMALL = dict(global_size=2, local_size=12, span_size=4, max_spans=3, top_k=2, chunk_size=8)
-METHODS = {"full": FullAttention(chunk_size=8), "reattention": ReAttention(**SMALL)}
+METHODS = {
+    "full": FullAttention(chunk_size=8),
+    "reattention": ReAttention(**SMALL),
+    "votes": ReAttention(**SMALL, votes="mass", vote_memory=2),
+    "by_head": ReAttention(**SMALL, per_kv_head=True),
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": dict(family="llama"),
     "llama_tied": dict(family="llama", tie_word_embeddings=True),
@@ -52,7 +57,7 @@ CASES = {
     name: Case(*name.rsplit("-", 1))
     for name in (
         "llama-full", "llama-reattention", "llama_tied-reattention", "qwen2-reattention",
-        "qwen3-full", "internlm2-full", "internlm2-reattention",
+        "qwen3-full", "internlm2-full", "internlm2-reattention", "llama-votes", "llama-by_head",
     )
 }  # fmt: skip
 

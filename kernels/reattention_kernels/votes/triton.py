@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reattention_kernels.dependent import await_previous, dependent
 from reattention_kernels.device_number import number, number_step
+from reattention_kernels.votes.weights import MAX_WEIGHT
 
 FEW_WINNERS = 128  # comparing 256 with each other spills, and takes ten times as long
 FAR = tl.constexpr(2**31 - 1)  # behind every position
@@ -24,6 +25,7 @@ SEGMENT = 2048  # positions per program of the scans over all positions
 SEGMENTS_AT_ONCE = 256
 FEW_VOTES = 64  # positions with fewer are counted in the program first: they are many
 BINS_AT_ONCE = 512
+WEIGHTED_BINS = 4096  # weighted votes have so many more levels
 
 
 @triton.jit
@@ -70,6 +72,7 @@ def write_spans(
 @triton.jit(do_not_specialize=["n_winners", "n", "n_step", "n_less"])
 def select_few_kernel(
     winners_ptr,
+    weights_ptr,
     out_ptr,
     count_ptr,
     n_winners,
@@ -81,6 +84,7 @@ def select_few_kernel(
     SPAN: tl.constexpr,
     SPAN_P: tl.constexpr,
     P: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     """Grid (batch,): the whole operation for at most P winners.
@@ -95,7 +99,11 @@ def select_few_kernel(
     pos = tl.load(winners_ptr + row * n_winners + i, mask=i < n_winners, other=-1)
     end = number(n, row * n_step, n_less)
     same = pos[:, None] == pos[None, :]
-    both = tl.where(i[:, None] < i[None, :], 65537, 1)
+    if WEIGHTED:
+        weight = tl.load(weights_ptr + row * n_winners + i, mask=i < n_winners, other=0)
+        both = tl.where(i[:, None] < i[None, :], 65536, 0) + weight[:, None]
+    else:
+        both = tl.where(i[:, None] < i[None, :], 65537, 1)
     both = tl.sum(tl.where(same, both, 0), 0)  # votes, and above them those that came earlier
     kept = (pos >= 0) & (both < 65536)  # one stands for all equal ones
     if MAX_SPANS < P:
@@ -114,12 +122,17 @@ def select_few_kernel(
 
 
 @triton.jit(do_not_specialize=["n_winners", "n"])
-def count_votes_kernel(winners_ptr, votes_ptr, n_winners, n, BLOCK: tl.constexpr):
+def count_votes_kernel(
+    winners_ptr, weights_ptr, votes_ptr, n_winners, n, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr
+):
     """Grid (winner blocks, batch)."""
     row = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     pos = tl.load(winners_ptr + row * n_winners + i, mask=i < n_winners, other=-1)
-    tl.atomic_add(votes_ptr + row * n + pos, pos * 0 + 1, mask=pos >= 0, sem="relaxed")
+    weight = pos * 0 + 1
+    if WEIGHTED:
+        weight = tl.load(weights_ptr + row * n_winners + i, mask=i < n_winners, other=0)
+    tl.atomic_add(votes_ptr + row * n + pos, weight, mask=pos >= 0, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["hist_ptr", "n", "n_bins"])
@@ -251,12 +264,15 @@ def select_positions_triton(
     span_size: int,
     device_length: Tensor | None = None,
     less: int = 0,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Same contract as `reattention_kernels.select_positions`; winners int32."""
     b, device = winners.shape[0], winners.device
     end = n if device_length is None else device_length
     winners = winners.reshape(b, -1).to(torch.int32)
     n_winners, width = winners.shape[1], max_spans * span_size
+    weighted = weights is not None
+    weights = winners if weights is None else weights.reshape(b, -1).to(torch.int32)
     out = torch.empty(b, width, dtype=torch.int32, device=device)
     count = torch.empty(b, dtype=torch.int32, device=device)
     spans = dict(
@@ -265,23 +281,25 @@ def select_positions_triton(
     if n_winners <= FEW_WINNERS:
         padded = max(16, triton.next_power_of_2(n_winners))
         select_few_kernel[(b,)](
-            winners, out, count, n_winners, end, number_step(end), less,
-            P=padded, num_warps=FEW_WARPS, **spans, **dependent(winners),
+            winners, weights, out, count, n_winners, end, number_step(end), less,
+            P=padded, WEIGHTED=weighted, num_warps=FEW_WARPS, **spans, **dependent(winners),
         )  # fmt: skip
         return out, count
     # fewer than max_spans positions can reach the last bin, so the level lies below it
-    bins = n_winners // max_spans + 3
+    bins = n_winners * (MAX_WEIGHT if weighted else 1) // max_spans + 3
     segments = triton.cdiv(n, SEGMENT)
     zeros = torch.zeros(b * (n + bins + max_spans), dtype=torch.int32, device=device)
     votes, hist, kept = zeros.split([b * n, b * bins, b * max_spans])
     levels = torch.empty(b, 2, dtype=torch.int32, device=device)
     sizes = torch.empty(b, 2, segments, dtype=torch.int32, device=device)
     grid = (segments, b)
-    count_votes_kernel[(triton.cdiv(n_winners, 1024), b)](winners, votes, n_winners, n, BLOCK=1024)
+    count_votes_kernel[(triton.cdiv(n_winners, 1024), b)](
+        winners, weights, votes, n_winners, n, WEIGHTED=weighted, BLOCK=1024
+    )
     histogram_kernel[grid](votes, hist, n, bins, FEW=FEW_VOTES, SEG=SEGMENT)
     mark_kernel[grid](
         votes, hist, levels, sizes, n, bins, segments,
-        MAX_SPANS=max_spans, BINS=BINS_AT_ONCE, SEG=SEGMENT,
+        MAX_SPANS=max_spans, BINS=WEIGHTED_BINS if weighted else BINS_AT_ONCE, SEG=SEGMENT,
     )  # fmt: skip
     list_kernel[grid](
         votes, levels, sizes, kept, n, segments,
