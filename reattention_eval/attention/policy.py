@@ -162,6 +162,11 @@ class ViewsTogether(Protocol):
         """Keys of a view at most."""
         ...
 
+    @property
+    def first_tokens(self) -> int:
+        """Of a row, that every view has."""
+        ...
+
     def views(self, row: RowCache, query: Tensor) -> Selection:
         """As `view` for each of C chunks, one behind the other and equally long.
 

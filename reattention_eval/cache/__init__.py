@@ -1,16 +1,32 @@
 """Where the keys and values of a layer live, and what methods keep beside them."""
 
 from reattention_eval.cache.block_memory import BlockFactory, BlockMemory
+from reattention_eval.cache.capacity import fits_devices, require_host
+from reattention_eval.cache.host_tier import HostTier, Transferred
 from reattention_eval.cache.layer import LayerCache, RepeatedStep, RowCache
 from reattention_eval.cache.page_bounds import PageBounds, PageBoundsFactory
 from reattention_eval.cache.row_state import RowState
-from reattention_eval.cache.tiers import TIERS, CacheShape, TierBytes, tier_bytes
+from reattention_eval.cache.tiers import (
+    AUTO,
+    DEVICE,
+    TIERS,
+    VALUES_ON_HOST,
+    CacheShape,
+    TierBytes,
+    tier_bytes,
+)
+from reattention_eval.cache.values import FetchedValues
 
 __all__ = [
+    "AUTO",
+    "DEVICE",
     "TIERS",
+    "VALUES_ON_HOST",
     "BlockFactory",
     "BlockMemory",
     "CacheShape",
+    "FetchedValues",
+    "HostTier",
     "LayerCache",
     "PageBounds",
     "PageBoundsFactory",
@@ -18,5 +34,8 @@ __all__ = [
     "RowCache",
     "RowState",
     "TierBytes",
+    "Transferred",
+    "fits_devices",
+    "require_host",
     "tier_bytes",
 ]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from reattention_eval.cache.host_tier import HostTier
+from reattention_eval.cache.host_values import HostValues
 from reattention_eval.cache.row_state import Factory, Kept, RowStates, State
+from reattention_eval.cache.values import DeviceValues, FetchedValues, RowValues, grown, storage
+from reattention_kernels.view import view_rows, view_values
 
 GROWTH_TOKENS = 4096
 JoinHeads = Callable[[Tensor, int], Tensor]  # (this process's heads, their dim) -> all heads
@@ -21,6 +26,7 @@ class RowCache:
 
     key, value: [Hkv, capacity, D], in the order the tokens came; row r of a batch sees only its
     own. Ordinarily they end with the row's last token, and `capacity` is `length`.
+    values: as `value`; or what brings them from where they are. To ask for `value` is to bring all.
     join_heads: set where other processes hold the rest of the layer's heads.
     device_length: int32 [1], only so many of the tokens exist; set in a step whose length only the
     device knows, which a CUDA graph repeats while the cache grows. int32 [C] for C chunks that are
@@ -28,11 +34,15 @@ class RowCache:
     """
 
     key: Tensor
-    value: Tensor
+    values: Tensor | RowValues
     join_heads: JoinHeads | None = None
     device_length: Tensor | None = None
     layer: int = 0
     states: Callable[[Factory[Any]], Any] | None = None
+
+    @cached_property
+    def value(self) -> Tensor:
+        return self.values if isinstance(self.values, Tensor) else self.values.whole()
 
     @property
     def capacity(self) -> int:
@@ -67,10 +77,42 @@ class RowCache:
 
         positions: int64 [n] for all heads, or [Hkv, n] for each KV head its own.
         """
-        if positions.ndim == 1:
-            return self.key.index_select(1, positions), self.value.index_select(1, positions)
-        index = positions[..., None]
-        return self.key.take_along_dim(index, 1), self.value.take_along_dim(index, 1)
+        key = _at(self.key, positions)
+        if isinstance(self.values, Tensor):
+            return key, _at(self.values, positions)
+        return key, self.values.at(positions)
+
+    def gather_view(
+        self, spans: Tensor, count: Tensor, global_size: int, local_size: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions [n] of a view of global, selected and local tokens, and copies of their keys
+        and values, [Hkv, n, D].
+
+        spans: int32 [1, W], counted from global_size; count: int32 [1]. Waits for the device.
+        """
+        chosen = int(count[0])
+        positions = view_rows(spans[0], chosen, self.length, global_size, local_size)
+        fetched = self.fetch(spans, count, global_size).wait()
+        if isinstance(fetched, Tensor):
+            return positions, _at(self.key, positions), _at(fetched, positions)
+        value = view_values(fetched, 0, positions, chosen, self.length, global_size)
+        return positions, _at(self.key, positions), value
+
+    def fetch(
+        self, spans: Tensor, count: Tensor, global_size: int, beside: bool = False
+    ) -> FetchedValues:
+        """Start to bring the values of views to the device, where they are not all there: see
+        `RowValues.fetch`."""
+        if isinstance(self.values, Tensor):
+            return FetchedValues(self.values)
+        return self.values.fetch(spans, count, global_size, beside)
+
+    def between(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Key and value of tokens start..stop - 1."""
+        key = self.key[:, start:stop]
+        if isinstance(self.values, Tensor):
+            return key, self.values[:, start:stop]
+        return key, self.values.between(start, stop)
 
 
 @dataclass(frozen=True)
@@ -92,9 +134,13 @@ class LayerCache:
 
     `reserve` fixes the capacity once when it is known; otherwise the storage grows by
     GROWTH_TOKENS at a time. What is stored is never concatenated with what arrives.
+
+    tier: values are in host memory; None: on the device.
     """
 
-    def __init__(self, layer: int = 0, join_heads: JoinHeads | None = None) -> None:
+    def __init__(
+        self, layer: int = 0, join_heads: JoinHeads | None = None, tier: HostTier | None = None
+    ) -> None:
         self._layer = layer
         self._join_heads = join_heads
         self._states = RowStates()
@@ -103,13 +149,42 @@ class LayerCache:
         self.lengths: list[int] = []
         self._capacity = 0
         self._key: Tensor | None = None
-        self._value: Tensor | None = None
+        self._values = DeviceValues() if tier is None else HostValues(tier)
+        self.group_tokens = None if tier is None else tier.group_tokens
 
     @property
     def nbytes(self) -> int:
-        """Bytes of storage held, used or not."""
-        held = [part for part in (self._key, self._value) if part is not None]
-        return sum(part.numel() * part.element_size() for part in held) + self._states.nbytes
+        """Bytes of storage held on the device, used or not."""
+        key = 0 if self._key is None else self._key.numel() * self._key.element_size()
+        return key + self._values.nbytes + self._states.nbytes
+
+    @property
+    def host_bytes(self) -> int:
+        """The same, in host memory."""
+        return self._values.host_bytes
+
+    @property
+    def device(self) -> torch.device | None:
+        """None before the first token."""
+        return None if self._key is None else self._key.device
+
+    def bytes_of(self, rows: int, capacity: int) -> int:
+        """Of keys and values of so much, wherever they are; 0 as for `host_bytes_of`."""
+        if self._key is None:
+            return 0
+        _, heads, _, dim = self._key.shape
+        return 2 * rows * capacity * heads * dim * self._key.element_size()
+
+    def host_bytes_of(self, rows: int, capacity: int) -> int:
+        """That `reserve` with these takes of the host, what is held included; 0 while nobody knows
+        the shape of a token."""
+        return 0 if self._key is None else self._values.host_bytes_of(rows, capacity, self._key)
+
+    def clear(self) -> None:
+        """Give the storage back; the lengths stay known."""
+        self._key = None
+        self._values.clear()
+        self._states.clear()
 
     @property
     def capacity(self) -> int:
@@ -128,9 +203,11 @@ class LayerCache:
         held = self._key
         if held is not None and (held.shape[0] != rows or held.shape[2] < capacity):
             like = held.new_empty(0, held.shape[1], 0, held.shape[3])
-            self._key = self._value = held = None  # given back before as much is taken again
-            self._states.clear()
+            held = None
+            self.clear()  # given back before as much is taken again
             self._make(rows, capacity, like)
+        else:
+            self._values.start(rows, capacity)
 
     def reserve_more(self, capacity: int) -> None:
         """Room for `capacity` tokens a row, keeping what is stored."""
@@ -149,9 +226,9 @@ class LayerCache:
         stop = start + key.shape[1]
         key, value = (x.unflatten(0, (rows, -1)) for x in (key, value))
         self._make_room(stop, key[0])
-        assert self._key is not None and self._value is not None
+        assert self._key is not None
         self._key[row : row + rows, :, start:stop] = key
-        self._value[row : row + rows, :, start:stop] = value
+        self._values.write(row, start, value)
         self.lengths[row : row + rows] = [stop] * rows
         return self._view(row, stop, None, rows)
 
@@ -171,9 +248,11 @@ class LayerCache:
         rows: int = 1,
         ends: Tensor | None = None,
     ) -> RowCache:
-        assert self._key is not None and self._value is not None
-        some = slice(row, row + rows)  # rows lie one behind another: no copy is made
-        key, value = (x[some, :, :capacity].flatten(0, 1) for x in (self._key, self._value))
+        assert self._key is not None
+        # rows lie one behind another: no copy is made
+        key = self._key[row : row + rows, :, :capacity].flatten(0, 1)
+        own_length = None if step is None else step.device_length
+        values = self._values.view(row, rows, capacity, own_length)
 
         def state(factory: Factory[State]) -> State:
             if step is None:
@@ -183,25 +262,27 @@ class LayerCache:
             )
 
         length = ends if step is None else step.device_length
-        return RowCache(key, value, self._join_heads, length, self._layer, state)
+        return RowCache(key, values, self._join_heads, length, self._layer, state)
 
     def _append_repeated(
         self, row: int, key: Tensor, value: Tensor, step: RepeatedStep
     ) -> RowCache:
         """One token, at the place that the device knows; `advance` counts it."""
-        assert self._key is not None and self._value is not None
+        assert self._key is not None
         self._key[row].index_copy_(1, step.slot, key)
-        self._value[row].index_copy_(1, step.slot, value)
+        self._values.write_repeated(row, step.slot, value)
         return self._view(row, step.capacity, step)
 
     def prepare_repeat(self, row: int) -> None:
         """Bring up to date what a repeated step only adds to."""
         if self._key is not None:
             self._states.catch_up(row, self._key[row, :, : self.lengths[row]])
+            self._values.prepare_repeat(row, self.lengths[row])
 
     def advance(self, row: int, step: RepeatedStep) -> None:
         """A repeated step has added a token."""
         self.lengths[row] += 1
+        self._values.advance(row)
         self._states.advance(row, step.asked)
 
     def rewind(self, lengths: Sequence[int]) -> None:
@@ -212,6 +293,7 @@ class LayerCache:
                     f"row {row} holds {self.lengths[row]} tokens and cannot go back to {length}."
                 )
         self.lengths = list(lengths)
+        self._values.rewind(lengths)
         self._states.rewind(list(lengths))
 
     def _make_room(self, length: int, like: Tensor) -> None:
@@ -223,24 +305,21 @@ class LayerCache:
     def _make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
         shape = (rows, like.shape[1], capacity, like.shape[3])
-        self._key, self._value = _storage(shape, like), _storage(shape, like)
+        self._key = storage(shape, like)
+        self._values.make(rows, capacity, like)
         self.moves += 1
 
     def _grow(self, capacity: int) -> None:
-        assert self._key is not None and self._value is not None
-        self._key = self._grown(self._key, capacity)
-        self._value = self._grown(self._value, capacity)
+        assert self._key is not None
+        used = max(self.lengths)
+        self._key = grown(self._key, capacity, used)
+        self._values.grow(capacity, used)
         self._states.reserve(capacity)
         self.moves += 1
 
-    def _grown(self, storage: Tensor, capacity: int) -> Tensor:
-        grown = _storage((*storage.shape[:2], capacity, storage.shape[3]), storage)
-        used = max(self.lengths)
-        grown[:, :, :used] = storage[:, :, :used]
-        return grown
 
-
-def _storage(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Unwritten storage that may be written in and outside inference mode alike."""
-    with torch.inference_mode(False):
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
+def _at(x: Tensor, positions: Tensor) -> Tensor:
+    """x [Hkv, N, D] at positions [n] or [Hkv, n]: a copy [Hkv, n, D]."""
+    if positions.ndim == 1:
+        return x.index_select(1, positions)
+    return x.take_along_dim(positions[..., None], 1)

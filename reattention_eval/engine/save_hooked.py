@@ -50,8 +50,8 @@ def save_hooked(
         yield PROMPT, {"ids": torch.tensor(kept.prompt), "logits": kept.logits}
         for i, row in enumerate(rows):
             for shard, start in enumerate(range(0, length, step)):
-                part = slice(start, start + step)
-                yield _name(i, shard), {"key": row.key[:, part], "value": row.value[:, part]}
+                key, value = row.between(start, min(start + step, length))
+                yield _name(i, shard), {"key": key, "value": value}
 
     size = sum(2 * row.key.numel() * row.key.element_size() for row in rows)
     write_folder(folder, about, parts(), size + 8 * len(kept.prompt))

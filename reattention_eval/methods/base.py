@@ -172,6 +172,11 @@ class ViewMethod(Method):
         return True
 
     @property
+    def first_tokens(self) -> int:
+        """Of a row, that every view has; a cache keeps their values at hand."""
+        return 0
+
+    @property
     def whole_layers(self) -> int:
         """So many of the first layers always attend to the whole cache."""
         return 0

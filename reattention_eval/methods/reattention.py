@@ -119,6 +119,10 @@ class ReAttention(ViewMethod, Repeats, CallsKernels):
         return self._fixed if self.select_from == "local" else self.budget
 
     @property
+    def first_tokens(self) -> int:
+        return self.global_size
+
+    @property
     def _fixed(self) -> int:
         return self.global_size + self.local_size
 

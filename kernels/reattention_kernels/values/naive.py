@@ -88,12 +88,13 @@ def _fetch_new(
     known = (slot >= 0) & (slot < width)
     slot = torch.where(known, slot, 0)
     known &= old_positions[slot].long() == wanted
-    found, far = _read(source, wanted, slice(None))
-    out[:n] = torch.where(known[:, None, None], old_values[slot], found)
+    found = old_values[slot]
+    found[~known], far = _read(source, wanted[~known], slice(None))
+    out[:n] = found
     new_positions.fill_(-1)
     new_positions[:n] = wanted.int()
     slots[wanted] = torch.arange(n, dtype=torch.int32, device=slots.device)
-    counts += torch.stack((torch.tensor(n), known.sum(), (far & ~known).sum())).to(counts.device)
+    counts += torch.tensor([n, int(known.sum()), int(far.sum())], device=counts.device)
 
 
 def _read(source: SplitValues, wanted: Tensor, heads: slice) -> tuple[Tensor, Tensor]:

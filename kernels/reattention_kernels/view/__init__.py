@@ -10,7 +10,13 @@ from torch import Tensor
 
 from reattention_kernels.backend import TRITON_DTYPES, use_triton
 from reattention_kernels.causal.naive import attend_causal_naive
-from reattention_kernels.view.naive import SelectedView, ViewValues, attend_view_naive, view_rows
+from reattention_kernels.view.naive import (
+    SelectedView,
+    ViewValues,
+    attend_view_naive,
+    view_rows,
+    view_values,
+)
 
 __all__ = [
     "SelectedView",
@@ -20,6 +26,7 @@ __all__ = [
     "attend_whole",
     "takes_whole",
     "view_rows",
+    "view_values",
 ]
 
 DECODE_ROWS = 16  # rows (query heads of a KV head x queries) that one program takes

@@ -59,14 +59,15 @@ def attend_view_naive(
         n, t = chosen.numel(), query.shape[2]
         k = rotate(key[b][:, chosen], cos[:n], sin[:n])
         q = rotate(query[b], cos[n - t : n], sin[n - t : n])
-        v = _values(value, b, chosen, int(count[b]), length, global_size)
+        v = view_values(value, b, chosen, int(count[b]), length, global_size)
         rows.append(attend_causal_naive(q[None], k[None], v[None], scale)[0])
     return torch.stack(rows)
 
 
-def _values(
+def view_values(
     value: Tensor | ViewValues, b: int, chosen: Tensor, count: int, length: int, global_size: int
 ) -> Tensor:
+    """Entry b's values [Hkv, n, D] at the cache rows of a view, `count` of them selected."""
     if isinstance(value, Tensor):
         return value[b, :, chosen]
     recent = value.recent[b]

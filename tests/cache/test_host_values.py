@@ -1,0 +1,202 @@
+"""Values in host memory: the bits of a cache on the device, whatever comes and goes.
+
+On a CPU the two places are two storages; the window of values at hand is made small, so that most
+of what is attended has left it.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import random_prompt, tiny_model
+
+from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
+from reattention_eval.cache import HostTier, LayerCache, host_memory, host_values, tiers
+from reattention_eval.errors import ConfigError
+from reattention_eval.methods import build_method
+
+FIRST, WINDOW, BLOCK = 3, 20, 8
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(tiers, "GROUP_TOKENS", 12)
+    monkeypatch.setattr(tiers, "LEAST_WINDOW", 4)
+    monkeypatch.setattr(tiers, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(host_values, "LEAVE_TOKENS", 3)
+
+
+def tier():
+    return HostTier(FIRST, 8, group_tokens=6, window=WINDOW, block_tokens=BLOCK)
+
+
+def check_rows(host, device, generator):
+    for row, length in enumerate(device.lengths):
+        one, other = host.row(row), device.row(row)
+        assert torch.equal(one.value, other.value)
+        if not length:
+            continue
+        for shape in ((5,), (2, 7)):
+            at = torch.randint(length, shape, generator=generator)
+            assert all(map(torch.equal, one.gather(at), other.gather(at)))
+        start = length // 3
+        assert all(map(torch.equal, one.between(start, length), other.between(start, length)))
+        local = min(4, length)
+        middle = length - local - 2
+        if middle < 1:
+            continue
+        chosen = torch.randperm(middle, generator=generator)[:6].sort().values.int()
+        spans = torch.full((1, 8), -1, dtype=torch.int32)
+        spans[0, : len(chosen)] = chosen
+        view = spans, torch.tensor([len(chosen)], dtype=torch.int32), 2, local
+        assert all(map(torch.equal, one.gather_view(*view), other.gather_view(*view)))
+
+
+@pytest.mark.parametrize("capacity", [0, 15, 90])
+def test_what_comes_and_goes_is_what_a_cache_on_the_device_holds(capacity):
+    generator = torch.Generator().manual_seed(capacity)
+    host, device = LayerCache(tier=tier()), LayerCache()
+    for storm in range(3):
+        rows = 2 if storm else 1
+        for cache in (host, device):
+            cache.reserve(rows, capacity)
+        for step in range(60):
+            row = int(torch.randint(rows, (), generator=generator))
+            tokens = int(
+                torch.tensor([1, 1, 1, 2, 5, 31])[torch.randint(6, (), generator=generator)]
+            )
+            key, value = (torch.randn(2, tokens, 4, generator=generator) for _ in range(2))
+            for cache in (host, device):
+                cache.append(row, key, value)
+            if step % 11 == 10:
+                back = [int(n * torch.rand((), generator=generator)) for n in device.lengths]
+                for cache in (host, device):
+                    cache.rewind(back)
+            check_rows(host, device, generator)
+    assert host.host_bytes > 0 and device.host_bytes == 0
+    assert host.nbytes < device.nbytes
+
+
+def test_rows_that_are_written_together():
+    host, device = LayerCache(tier=tier()), LayerCache()
+    for cache in (host, device):
+        cache.reserve(3, 70)
+    draw = torch.Generator().manual_seed(1)
+    for tokens in (30, 1, 9, 30):
+        key, value = (torch.randn(6, tokens, 4, generator=draw) for _ in range(2))
+        held = [cache.append(0, key, value, 3) for cache in (host, device)]
+        assert torch.equal(held[0].value, held[1].value)
+    check_rows(host, device, draw)
+
+
+METHODS = [
+    ReAttention(global_size=2, local_size=12, span_size=4, max_spans=4, top_k=3, chunk_size=6),
+    ReAttention(2, 12, 4, 3, 4, chunk_size=6, score="qkv_l2", select_from="local"),
+    StreamingLLM(sink_size=2, window_size=20, chunk_size=6),
+    FullAttention(chunk_size=6),
+    build_method(dict(type="quest", budget_tokens=16, page_size=4, chunk_size=6, dense_layers=1)),
+    build_method(dict(type="infllm", budget_tokens=24, global_size=2, local_size=8, block_size=4,
+                      chunk_size=6)),
+    build_method(dict(type="self_extend", window_size=8, group_size=4, chunk_size=6)),
+]  # fmt: skip
+
+
+def conversation(model, method, cache, tmp_path):
+    """All that a session does, over prompts of several lengths."""
+    ids = random_prompt(150)
+    batch, mask = random_prompt(61, rows=3, seed=3), torch.ones(3, 61, dtype=torch.int64)
+    for row, padding in enumerate((0, 37, 21)):
+        batch[row, :padding] = mask[row, :padding] = 0
+    with attach(model, method, cache=cache) as session:
+        found = [session.prefill(ids), session.generate(max_new_tokens=9)]
+        found.append(session.extend(random_prompt(23, seed=7)))
+        found.append(session.generate(max_new_tokens=5))
+        found.append(torch.tensor(session.answer_nll([5, 9, 7])))
+        if method.name != "infllm":
+            session.save(tmp_path / cache)
+        shared = torch.cat((ids[:, :100], random_prompt(40, seed=8)), 1)
+        found.append(session.generate(shared, 7))
+        reused = session.stats.reused_tokens
+        if method.name != "infllm":
+            found.append(session.load(tmp_path / cache, max_new_tokens=4))
+            found.append(session.generate(max_new_tokens=4))
+        found.append(session.generate(batch, 6, attention_mask=mask))
+        found.append(model.generate(ids, max_new_tokens=6, do_sample=False))
+        stats = session.stats
+        session.check_selected()
+    return found, stats, reused, session
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.name}-{getattr(m, 'score', '')}")
+def test_a_session_has_the_same_bits(method, tmp_path):
+    model = tiny_model(layers=2)
+    want, plain, *_ = conversation(model, method, "device", tmp_path)
+    found, stats, reused, session = conversation(model, method, "values_on_host", tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
+    assert stats.layer_steps_selected == plain.layer_steps_selected
+    assert stats.mean_view == plain.mean_view
+    assert reused == 96 or method.name != "reattention"
+    assert stats.cache_host_bytes > 0 and stats.bytes_to_host > 0 and stats.bytes_from_host > 0
+    assert plain.cache_host_bytes == plain.bytes_to_host == plain.bytes_from_host == 0
+    if method.name == "reattention":
+        assert 0 < stats.value_hits < 1
+    # outside of the block nothing is held, and the counters are what they were
+    assert session.stats == stats
+    assert not any(layer.nbytes or layer.host_bytes for layer in session._hook.layers)
+
+
+def test_an_exception_gives_all_back():
+    kept = {}
+
+    def fail():
+        with attach(tiny_model(), METHODS[0], cache="values_on_host") as session:
+            session.prefill(random_prompt(90))
+            kept["session"] = session
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    hook = kept["session"]._hook
+    assert not any(layer.nbytes or layer.host_bytes for layer in hook.layers)
+    assert not hook.tier.memory.free_bytes
+
+
+def test_too_little_host_memory_is_said_before_anything_is_read(monkeypatch):
+    with attach(tiny_model(), METHODS[0], cache="values_on_host") as session:
+        before = session.prefill(random_prompt(60))
+        monkeypatch.setattr(host_memory, "main_memory", lambda: host_memory.SPARE_BYTES + 5000)
+        with pytest.raises(ConfigError, match=r"GiB of host memory and .* GiB are left"):
+            session.prefill(random_prompt(5000))
+        assert torch.equal(session.prefill(random_prompt(60)), before)  # needs no more
+
+
+def test_auto_keeps_all_where_it_fits():
+    with attach(tiny_model(), METHODS[0], cache="auto") as session:
+        logits = session.prefill(random_prompt(90))
+        assert session.stats.cache_host_bytes == 0
+    with attach(tiny_model(), METHODS[0]) as session:
+        assert torch.equal(session.prefill(random_prompt(90)), logits)
+
+
+def test_what_a_plan_says_of_a_tier_is_what_is_held():
+    model = tiny_model()
+    shape = tiers.CacheShape(2, 2, 16, 8)
+    for cache, tokens in (("device", 150), ("values_on_host", 150), ("values_on_host", 20)):
+        with attach(model, METHODS[0], cache=cache) as session:
+            session.prefill(random_prompt(tokens))
+            held = session.stats
+        plan = tiers.tier_bytes(shape, tokens, cache, METHODS[0].budget, 1, 2, 16)
+        assert plan.host == held.cache_host_bytes
+        assert plan.device == held.cache_bytes
+
+
+@pytest.mark.parametrize(
+    ("cache", "method", "words"),
+    [
+        ("disk", METHODS[0], "unknown cache 'disk'; there are: device, values_on_host"),
+        ("values_on_host", build_method("dynamic_ntk"), "in the model's own cache"),
+    ],
+)
+def test_what_cannot_be_is_said(cache, method, words):
+    with pytest.raises(ConfigError, match=words), attach(tiny_model(), method, cache=cache):
+        pass
