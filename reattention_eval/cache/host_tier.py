@@ -53,6 +53,12 @@ class Traffic:
         with torch.cuda.stream(self._leaving):
             yield self._leaving
 
+    def join(self) -> None:
+        """The current stream waits for what is being fetched, also where nobody asks for it any
+        more: its memory may be another's soon."""
+        if self.fetching is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.fetching)
+
     def beside(self) -> torch.cuda.StreamContext | nullcontext[None]:
         """The same for what is fetched."""
         if self.fetching is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from reattention_eval.cache.host_memory import HostBlocks
 from reattention_eval.cache.host_tier import HostTier, Traffic
 from reattention_eval.cache.last_fetched import LastFetched
-from reattention_eval.cache.values import FetchedValues, RowValues, storage
+from reattention_eval.cache.values import FetchedValues, RowValues, grown, storage
 from reattention_kernels.values import HeldValues, SplitValues, fetch_values, fetch_values_naive
 from reattention_kernels.view import ViewValues
 
@@ -110,29 +110,28 @@ class HostValues:
 
     def make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
-        self._capacity = capacity
         room = max(2, min(capacity, self._tier.window))
         self._window = storage((rows, like.shape[1], room, like.shape[3]), like)
         counts, self._traffic.token_bytes = self._traffic.counts, self._token_bytes
         self._rows = [_Row(self._blocks(like), LastFetched(counts)) for _ in range(rows)]
-        self._make_room()
+        self._make_room(capacity)
+        self._capacity = capacity
 
     def grow(self, capacity: int, used: int) -> None:
         """Room for `capacity` tokens; `used` are there."""
-        before, self._capacity = self._held, capacity
         room = max(2, min(capacity, self._tier.window))
-        if room > before.shape[2]:  # all that is there fits, at its own places
-            self._window = storage((*before.shape[:2], room, before.shape[3]), before)
-            self._window[:, :, :used] = before[:, :, :used]
-        self._make_room()
+        if room > self._room:  # all that is there fits, at its own places
+            self._window = grown(self._held, room, used)
+        self._make_room(capacity)
+        self._capacity = capacity
 
     def _blocks(self, like: Tensor) -> HostBlocks:
         return HostBlocks(self._tier.memory, like, self._tier.block_tokens)
 
-    def _make_room(self) -> None:
-        for row in self._rows:
-            if self._leaves:
-                row.blocks.reserve(self._capacity)
+    def _make_room(self, capacity: int) -> None:
+        if capacity > self._room:
+            for row in self._rows:
+                row.blocks.reserve(capacity)
 
     # -- tokens come -----------------------------------------------------------------------------
 
@@ -234,6 +233,8 @@ class HostValues:
     def rewind(self, lengths: Sequence[int]) -> None:
         """Nothing is there behind the first lengths[r] tokens of each row: what of the others has
         left the window since comes back."""
+        if self._window is not None:
+            self._traffic.join()
         for i, (row, length) in enumerate(zip(self._rows, lengths, strict=False)):
             if length >= row.written:
                 continue

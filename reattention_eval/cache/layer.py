@@ -305,15 +305,19 @@ class LayerCache:
     def _make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
         shape = (rows, like.shape[1], capacity, like.shape[3])
-        self._key = storage(shape, like)
-        self._values.make(rows, capacity, like)
+        try:
+            self._values.make(rows, capacity, like)
+            self._key = storage(shape, like)
+        except BaseException:  # none of it, or what came next would find half of it
+            self.clear()
+            raise
         self.moves += 1
 
     def _grow(self, capacity: int) -> None:
         assert self._key is not None
         used = max(self.lengths)
-        self._key = grown(self._key, capacity, used)
         self._values.grow(capacity, used)
+        self._key = grown(self._key, capacity, used)
         self._states.reserve(capacity)
         self.moves += 1
 

@@ -112,6 +112,7 @@ VIEWS = [
     # batch, heads, KV heads, queries, cache, head_dim, global, local, widest selection
     (2, 4, 2, 1, 300, 64, 4, 64, 96), (2, 6, 2, 33, 200, 32, 8, 40, 50),
     (1, 7, 1, 1, 500, 128, 0, 32, 64), (1, 3, 1, 9, 180, 16, 2, 33, 0),
+    (1, 20, 1, 1, 151, 16, 2, 33, 40),
 ]  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def fetch_values(
     device): one transfer, of what neither the device's part nor the last call has.
 
     Args:
-        source: where the values are.
+        source: where the values are; on a GPU, blocks that it can read: in pinned memory.
         positions: integers [1, W] for all heads, or [Hkv, W] for each its own.
         out: [W, Hkv, D], contiguous; rows behind `count` are left as they are. With `held.turn`
             both halves, [2, W, Hkv, D].
@@ -40,13 +40,8 @@ def fetch_values(
         offset: added to each position.
         held: what the last call brought, with one row of positions: it is copied from there.
         programs: at most so many work at a time, so that other work goes on beside it.
-
-    Raises:
-        ValueError: host memory that the device cannot read.
     """
     if use_triton(out):
-        if not all(block.is_pinned() for block in source.blocks):
-            raise ValueError("values in pageable host memory cannot be read by a kernel.")
         from reattention_kernels.values.triton import fetch_values_triton
 
         with torch.cuda.device_of(out):

@@ -92,13 +92,13 @@ def _chunk(
     k_view = torch.empty(b, kv_heads, capacity, d, dtype=key.dtype, device=key.device)
     v_view = torch.empty_like(k_view)
     sizes = torch.empty(b, dtype=torch.int32, device=key.device)
-    values, (vb, vh, vn, cb, ch, cn, _, first, room), split = _value_arguments(value)
+    values, strides, split = _value_arguments(value)
     rotated = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
     gather_view_kernel[(triton.cdiv(capacity, 32), kv_heads, b)](
         key, *values, positions, count, cos, sin, k_view, v_view, sizes,
         counted, counter_step(counted),
         n, number_step(n), capacity, kv_heads, positions.shape[1],
-        *key.stride()[:3], vb, vh, vn, cb, ch, cn, first, room,
+        *key.stride()[:3], *strides,
         GLOBAL=global_size, LOCAL=local_size, D=d, HALF_P=half, BLOCK=32, SPLIT=split,
     )  # fmt: skip
     rotate_query_kernel[(triton.cdiv(t, 32), h, b)](

@@ -117,6 +117,7 @@ def gather_view_kernel(
     stride_cb,
     stride_ch,
     stride_cn,
+    stride_half,
     first,
     room,
     GLOBAL: tl.constexpr,
@@ -147,7 +148,7 @@ def gather_view_kernel(
     k1, k2 = rotated_half(k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF)
     v_ptr += b * stride_vb + head * stride_vh
     if SPLIT:
-        chosen_ptr += b * stride_cb + head * stride_ch
+        chosen_ptr += b * stride_cb + head * stride_ch + (end % 2).to(tl.int64) * stride_half
     v_at = d[None, :] + value_rows(
         v_ptr, chosen_ptr, j, source, count, first, room, stride_vn, stride_cn, GLOBAL, SPLIT
     )
