@@ -25,13 +25,12 @@ from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
 from reattention_eval.cache import (
-    AUTO,
     DEVICE,
     HostTier,
     LayerCache,
     RepeatedStep,
     Transferred,
-    fits_devices,
+    place,
     require_host,
 )
 from reattention_eval.errors import ConfigError, SelectionError
@@ -56,8 +55,7 @@ class Hook:
         self._parts = find_model_parts(model)
         ranks = ranks_of(model)
         join = ranks.join if ranks else None
-        self.tier = None if tier == DEVICE else _host_tier(policy)
-        self._auto = tier == AUTO
+        self.tier = None if tier == DEVICE else _host_tier(policy, tier)
         self.layers = [
             # a window's values are read whole at every step
             LayerCache(i, join, self.tier if part.window is None else None)
@@ -151,18 +149,11 @@ class Hook:
         Raises:
             ConfigError: too little host memory; nothing has been taken of it.
         """
-        self._require(rows, capacity)
+        if self.tier is not None:
+            place(self.tier, self.layers, rows, capacity)
         self.rows.start(rows)
         for layer in self.layers:
             layer.reserve(rows, capacity)
-
-    def _require(self, rows: int, capacity: int) -> None:
-        """The room that a prompt needs, before anything of it is read."""
-        if self.tier is None:
-            return
-        if self._auto:
-            self.tier.keep(capacity if fits_devices(self.layers, rows, capacity) else 0)
-        require_host(self.tier, self.layers, rows, capacity)
 
     def expect(self, prompts: Sequence[int]) -> None:
         """Say how long each row's prompt is, for RoPE scaling that depends on it."""
@@ -175,7 +166,8 @@ class Hook:
 
     def reserve_more(self, capacity: int) -> None:
         """Make room for `capacity` tokens a row, keeping what is stored. Raises as `start`."""
-        self._require(len(self.layers[0].lengths), capacity)
+        if self.tier is not None:
+            require_host(self.tier, self.layers, len(self.layers[0].lengths), capacity)
         for layer in self.layers:
             layer.reserve_more(capacity)
 
@@ -200,6 +192,12 @@ class Hook:
         if self.tier is not None and self.tier.budget is None:
             return False  # all values are fetched at every step
         return self._answered == len(self.layers)
+
+    @property
+    def keys_move(self) -> bool:
+        """Whether layers have their keys at hand only while they are at work: then no step can be
+        repeated as it is."""
+        return any(layer.keys_on_host for layer in self.layers)
 
     def layer_kinds(self) -> list[tuple[int | None, int]]:
         """Each layer's sliding window, and which of `rope_samples` is its own."""
@@ -296,10 +294,10 @@ class Hook:
             )
 
 
-def _host_tier(policy: ViewPolicy) -> HostTier:
+def _host_tier(policy: ViewPolicy, name: str) -> HostTier:
     if isinstance(policy, ViewsTogether):
-        return HostTier(policy.first_tokens, policy.budget)
-    return HostTier(0, None)
+        return HostTier(policy.first_tokens, policy.budget, name)
+    return HostTier(0, None, name)
 
 
 def _choosing_layers(layers: Sequence[AttentionLayer], policy: ViewPolicy) -> int:

@@ -1,7 +1,7 @@
 """Where the keys and values of a layer live, and what methods keep beside them."""
 
 from reattention_eval.cache.block_memory import BlockFactory, BlockMemory
-from reattention_eval.cache.capacity import fits_devices, require_host
+from reattention_eval.cache.capacity import place, require_host
 from reattention_eval.cache.host_tier import HostTier, Transferred
 from reattention_eval.cache.layer import LayerCache, RepeatedStep, RowCache
 from reattention_eval.cache.page_bounds import PageBounds, PageBoundsFactory
@@ -35,7 +35,7 @@ __all__ = [
     "RowState",
     "TierBytes",
     "Transferred",
-    "fits_devices",
+    "place",
     "require_host",
     "tier_bytes",
 ]

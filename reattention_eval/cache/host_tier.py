@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from reattention_eval.cache.host_memory import HostMemory
-from reattention_eval.cache.tiers import group_tokens, window_tokens
+from reattention_eval.cache.tiers import VALUES_ON_HOST, group_tokens, window_tokens
 
 
 class Traffic:
@@ -23,6 +23,7 @@ class Traffic:
         cuda = device.type == "cuda"
         # what is fetched is waited for soon; what leaves is not
         self.fetching = torch.cuda.Stream(device, priority=-1) if cuda else None
+        self.streaming = torch.cuda.Stream(device) if cuda else None  # of whole layers
         self._leaving = torch.cuda.Stream(device) if cuda else None
         with torch.inference_mode(False):  # counted in and outside inference mode alike
             # as in `HeldValues.counts`
@@ -56,15 +57,18 @@ class Traffic:
     def join(self) -> None:
         """The current stream waits for what is being fetched, also where nobody asks for it any
         more: its memory may be another's soon."""
-        if self.fetching is not None:
-            torch.cuda.current_stream(self.device).wait_stream(self.fetching)
+        for stream in (self.fetching, self.streaming):
+            if stream is not None:
+                torch.cuda.current_stream(self.device).wait_stream(stream)
 
-    def beside(self) -> torch.cuda.StreamContext | nullcontext[None]:
-        """The same for what is fetched."""
-        if self.fetching is None:
+    def beside(
+        self, stream: torch.cuda.Stream | None
+    ) -> torch.cuda.StreamContext | nullcontext[None]:
+        """The same for what comes, on one of these streams."""
+        if stream is None:
             return nullcontext()
-        self.fetching.wait_stream(torch.cuda.current_stream(self.device))
-        return torch.cuda.stream(self.fetching)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        return torch.cuda.stream(stream)
 
 
 class Transferred(NamedTuple):
@@ -82,6 +86,7 @@ class HostTier:
     """Settings, host memory and counters of one model's layers.
 
     Attributes:
+        name: "values_on_host", "host" or "auto".
         first: first tokens of a row whose values always stay on the device: at least as many as a
             view has global ones.
         budget: keys that a view has at most; None where views are of all.
@@ -92,11 +97,13 @@ class HostTier:
 
     first: int
     budget: int | None
+    name: str = VALUES_ON_HOST
     group_tokens: int = field(default_factory=group_tokens)
     window: int = 0
     block_tokens: int | None = None
     memory: HostMemory = field(default_factory=HostMemory)
     traffic: dict[torch.device, Traffic] = field(default_factory=dict)
+    stages: dict[Hashable, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.window = self._least = self.window or self.first + window_tokens(self.budget)

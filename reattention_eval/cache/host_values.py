@@ -36,7 +36,7 @@ class _Row:
 
 
 class HostValues:
-    """`DeviceValues` of which a window is on the device: a row's first tokens, and its last as a
+    """`DeviceStore` of which a window is on the device: a row's first tokens, and its last as a
     ring. A value that leaves the window is in host memory by then: it is copied there when its
     tokens come, beside what is computed. Where all fit into the window none leaves.
 
@@ -306,7 +306,7 @@ class HostValues:
             values = held.new_empty(chunks, *halves.shape[1:])
             positions = spans.new_empty(chunks, width)
         traffic = self._traffic
-        with traffic.beside() if beside else nullcontext():
+        with traffic.beside(traffic.fetching) if beside else nullcontext():
             before = last.latest()
             if chunks == 1:
                 positions, values = (x[None] for x in last.turn())

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reattention_eval.cache.host_keys import HostKeys
 from reattention_eval.cache.host_tier import HostTier
 from reattention_eval.cache.host_values import HostValues
 from reattention_eval.cache.row_state import Factory, Kept, RowStates, State
-from reattention_eval.cache.values import DeviceValues, FetchedValues, RowValues, grown, storage
+from reattention_eval.cache.values import DeviceStore, FetchedValues, RowValues
 from reattention_kernels.view import view_rows, view_values
 
 GROWTH_TOKENS = 4096
@@ -135,7 +136,8 @@ class LayerCache:
     `reserve` fixes the capacity once when it is known; otherwise the storage grows by
     GROWTH_TOKENS at a time. What is stored is never concatenated with what arrives.
 
-    tier: values are in host memory; None: on the device.
+    tier: values are in host memory, and keys where it says so; None: on the device. Then what
+    `append`, `row` and `beginning` give holds until another layer is asked.
     """
 
     def __init__(
@@ -148,48 +150,70 @@ class LayerCache:
         self.moves = 0  # how often the storage was made anew; alike in processes that share heads
         self.lengths: list[int] = []
         self._capacity = 0
-        self._key: Tensor | None = None
-        self._values = DeviceValues() if tier is None else HostValues(tier)
+        self._like: Tensor | None = None  # [0, Hkv, 0, D]
+        self._rows = 0
+        self._tier = tier
+        self._keys: DeviceStore | HostKeys = DeviceStore()
+        self._values: DeviceStore | HostValues = DeviceStore() if tier is None else HostValues(tier)
         self.group_tokens = None if tier is None else tier.group_tokens
 
     @property
     def nbytes(self) -> int:
         """Bytes of storage held on the device, used or not."""
-        key = 0 if self._key is None else self._key.numel() * self._key.element_size()
-        return key + self._values.nbytes + self._states.nbytes
+        return self._keys.nbytes + self._values.nbytes + self._states.nbytes
 
     @property
     def host_bytes(self) -> int:
         """The same, in host memory."""
-        return self._values.host_bytes
+        return self._keys.host_bytes + self._values.host_bytes
+
+    @property
+    def on_tier(self) -> bool:
+        """Whether any of it may be in host memory."""
+        return self._tier is not None
+
+    @property
+    def keys_on_host(self) -> bool:
+        return isinstance(self._keys, HostKeys)
+
+    def place_keys(self, on_host: bool) -> None:
+        """Where keys are from the next `reserve` on; what is held is forgotten where it changes."""
+        if on_host != self.keys_on_host:
+            assert self._tier is not None
+            self.clear()
+            self._keys = HostKeys(self._tier, self._layer) if on_host else DeviceStore()
 
     @property
     def device(self) -> torch.device | None:
         """None before the first token."""
-        return None if self._key is None else self._key.device
+        return None if self._like is None else self._like.device
 
     def bytes_of(self, rows: int, capacity: int) -> int:
         """Of keys and values of so much, wherever they are; 0 as for `host_bytes_of`."""
-        if self._key is None:
+        if self._like is None:
             return 0
-        _, heads, _, dim = self._key.shape
-        return 2 * rows * capacity * heads * dim * self._key.element_size()
+        _, heads, _, dim = self._like.shape
+        return 2 * rows * capacity * heads * dim * self._like.element_size()
 
     def host_bytes_of(self, rows: int, capacity: int) -> int:
         """That `reserve` with these takes of the host, what is held included; 0 while nobody knows
         the shape of a token."""
-        return 0 if self._key is None else self._values.host_bytes_of(rows, capacity, self._key)
+        if self._like is None:
+            return 0
+        stores = self._keys, self._values
+        return sum(store.host_bytes_of(rows, capacity, self._like) for store in stores)
 
     def clear(self) -> None:
         """Give the storage back; the lengths stay known."""
-        self._key = None
+        self._rows = 0
+        self._keys.clear()
         self._values.clear()
         self._states.clear()
 
     @property
     def capacity(self) -> int:
         """Tokens a row has room for."""
-        return self._capacity if self._key is None else self._key.shape[2]
+        return self._capacity
 
     def reserve(self, rows: int, capacity: int) -> None:
         """Start empty with room for `rows` rows of `capacity` tokens; storage that fits is kept.
@@ -198,20 +222,19 @@ class LayerCache:
         behind this is free.
         """
         self._states.rewind([0] * rows)
-        self._capacity = capacity
         self.lengths = [0] * rows
-        held = self._key
-        if held is not None and (held.shape[0] != rows or held.shape[2] < capacity):
-            like = held.new_empty(0, held.shape[1], 0, held.shape[3])
-            held = None
+        if self._like is None:
+            self._capacity = capacity
+        elif self._rows != rows or self._capacity < capacity:
             self.clear()  # given back before as much is taken again
-            self._make(rows, capacity, like)
+            self._make(rows, capacity, self._like)
         else:
-            self._values.start(rows, capacity)
+            for store in (self._keys, self._values):
+                store.start(rows, capacity)
 
     def reserve_more(self, capacity: int) -> None:
         """Room for `capacity` tokens a row, keeping what is stored."""
-        if self._key is not None and self._key.shape[2] < capacity:
+        if self._rows and self._capacity < capacity:
             self._grow(capacity)
 
     def append(self, row: int, key: Tensor, value: Tensor, rows: int = 1) -> RowCache:
@@ -225,9 +248,8 @@ class LayerCache:
         start = self.lengths[row]
         stop = start + key.shape[1]
         key, value = (x.unflatten(0, (rows, -1)) for x in (key, value))
-        self._make_room(stop, key[0])
-        assert self._key is not None
-        self._key[row : row + rows, :, start:stop] = key
+        self._make_room(stop, key)
+        self._keys.write(row, start, key)
         self._values.write(row, start, value)
         self.lengths[row : row + rows] = [stop] * rows
         return self._view(row, stop, None, rows)
@@ -248,9 +270,7 @@ class LayerCache:
         rows: int = 1,
         ends: Tensor | None = None,
     ) -> RowCache:
-        assert self._key is not None
-        # rows lie one behind another: no copy is made
-        key = self._key[row : row + rows, :, :capacity].flatten(0, 1)
+        key = self._keys.view(row, rows, capacity)
         own_length = None if step is None else step.device_length
         values = self._values.view(row, rows, capacity, own_length)
 
@@ -268,15 +288,14 @@ class LayerCache:
         self, row: int, key: Tensor, value: Tensor, step: RepeatedStep
     ) -> RowCache:
         """One token, at the place that the device knows; `advance` counts it."""
-        assert self._key is not None
-        self._key[row].index_copy_(1, step.slot, key)
+        self._keys.write_repeated(row, step.slot, key)
         self._values.write_repeated(row, step.slot, value)
         return self._view(row, step.capacity, step)
 
     def prepare_repeat(self, row: int) -> None:
         """Bring up to date what a repeated step only adds to."""
-        if self._key is not None:
-            self._states.catch_up(row, self._key[row, :, : self.lengths[row]])
+        if self._rows:
+            self._states.catch_up(row, self._keys.view(row, 1, self.lengths[row]))
             self._values.prepare_repeat(row, self.lengths[row])
 
     def advance(self, row: int, step: RepeatedStep) -> None:
@@ -293,31 +312,32 @@ class LayerCache:
                     f"row {row} holds {self.lengths[row]} tokens and cannot go back to {length}."
                 )
         self.lengths = list(lengths)
-        self._values.rewind(lengths)
+        for store in (self._keys, self._values):
+            store.rewind(lengths)
         self._states.rewind(list(lengths))
 
     def _make_room(self, length: int, like: Tensor) -> None:
-        if self._key is None:
-            self._make(len(self.lengths), max(self._capacity, length), like[None])
-        elif length > self._key.shape[2]:
+        if not self._rows:
+            self._make(len(self.lengths), max(self._capacity, length), like)
+        elif length > self._capacity:
             self._grow(length + GROWTH_TOKENS)
 
     def _make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
-        shape = (rows, like.shape[1], capacity, like.shape[3])
+        self._like = like.new_empty(0, like.shape[1], 0, like.shape[3])
         try:
-            self._values.make(rows, capacity, like)
-            self._key = storage(shape, like)
+            for store in (self._keys, self._values):
+                store.make(rows, capacity, self._like)
         except BaseException:  # none of it, or what came next would find half of it
             self.clear()
             raise
+        self._rows, self._capacity = rows, capacity
         self.moves += 1
 
     def _grow(self, capacity: int) -> None:
-        assert self._key is not None
-        used = max(self.lengths)
-        self._values.grow(capacity, used)
-        self._key = grown(self._key, capacity, used)
+        for store in (self._values, self._keys):
+            store.grow(capacity, max(self.lengths))
+        self._capacity = capacity
         self._states.reserve(capacity)
         self.moves += 1
 

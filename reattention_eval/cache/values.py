@@ -1,4 +1,4 @@
-"""The values of a layer on its device, as a tensor: what `HostValues` has to equal."""
+"""Keys or values of a layer on its device, as a tensor: what `HostKeys` and `HostValues` equal."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FetchedValues:
         return self._values
 
 
-class DeviceValues:
+class DeviceStore:
     """[B, Hkv, capacity, D]."""
 
     host_bytes = 0
@@ -105,7 +105,7 @@ class DeviceValues:
 
     def view(
         self, row: int, rows: int, capacity: int, device_length: Tensor | None = None
-    ) -> Tensor | RowValues:
+    ) -> Tensor:
         """Of some rows, one behind the other: [R * Hkv, capacity, D], no copy."""
         assert self._held is not None
         return self._held[row : row + rows, :, :capacity].flatten(0, 1)

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from torch import nn
 
 from reattention_eval.attention import Hook, check_model, short_prompt, watched
-from reattention_eval.cache import AUTO, DEVICE, VALUES_ON_HOST
+from reattention_eval.cache import AUTO, DEVICE, TIERS
 from reattention_eval.context_length import known_context_length
 from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.engine.native import NativeSession
@@ -20,7 +20,7 @@ from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method, NativeMethod, ViewMethod, build_method
 from reattention_eval.rope_names import check_rope_is_read
 
-CACHES = (DEVICE, VALUES_ON_HOST, AUTO)
+CACHES = (*TIERS, AUTO)
 _NATIVE: WeakSet[nn.Module] = WeakSet()  # models that a native method is attached to
 
 
@@ -36,8 +36,9 @@ def attach(
         model: a transformers causal language model with rotary position embedding.
         method: a method, its name, or a dict with its `type` and settings.
         cache: where keys and values are: "device"; "values_on_host", the values of all but a
-            window of tokens in (pinned) host memory; "auto": the first of these that a prompt
-            fits. The same bits in each; of methods on the hook only.
+            window of tokens in (pinned) host memory; "host", keys there too, on the device layer
+            by layer; "auto": on the device what has room, prompt by prompt. The same bits in each;
+            of methods on the hook only.
 
     Yields:
         the session that prefills, decodes and counts.

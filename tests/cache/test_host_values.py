@@ -127,11 +127,12 @@ def conversation(model, method, cache, tmp_path):
     return found, stats, reused, session
 
 
+@pytest.mark.parametrize("cache", ["values_on_host", "host"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.name}-{getattr(m, 'score', '')}")
-def test_a_session_has_the_same_bits(method, tmp_path):
-    model = tiny_model(layers=2)
+def test_a_session_has_the_same_bits(method, cache, tmp_path):
+    model = tiny_model(layers=3)
     want, plain, *_ = conversation(model, method, "device", tmp_path)
-    found, stats, reused, session = conversation(model, method, "values_on_host", tmp_path)
+    found, stats, reused, session = conversation(model, method, cache, tmp_path)
     assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
     assert stats.layer_steps_selected == plain.layer_steps_selected
     assert stats.mean_view == plain.mean_view
@@ -193,7 +194,7 @@ def test_what_a_plan_says_of_a_tier_is_what_is_held():
 @pytest.mark.parametrize(
     ("cache", "method", "words"),
     [
-        ("disk", METHODS[0], "unknown cache 'disk'; there are: device, values_on_host"),
+        ("disk", METHODS[0], "unknown cache 'disk'; there are: device, values_on_host, host"),
         ("values_on_host", build_method("dynamic_ntk"), "in the model's own cache"),
     ],
 )
