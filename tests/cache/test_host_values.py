@@ -33,6 +33,7 @@ def tier():
 def check_rows(host, device, generator):
     for row, length in enumerate(device.lengths):
         one, other = host.row(row), device.row(row)
+        assert torch.equal(one.key, other.key)
         assert torch.equal(one.value, other.value)
         if not length:
             continue
@@ -52,29 +53,41 @@ def check_rows(host, device, generator):
         assert all(map(torch.equal, one.gather_view(*view), other.gather_view(*view)))
 
 
+@pytest.mark.parametrize("keys_too", [False, True])
 @pytest.mark.parametrize("capacity", [0, 15, 90])
-def test_what_comes_and_goes_is_what_a_cache_on_the_device_holds(capacity):
+def test_what_comes_and_goes_is_what_caches_on_the_device_hold(capacity, keys_too):
+    """Three layers, in the order of forwards, over rows that come, grow and are cut."""
     generator = torch.Generator().manual_seed(capacity)
-    host, device = LayerCache(tier=tier()), LayerCache()
+    shared = tier()
+    pairs = [(LayerCache(i, tier=shared), LayerCache(i)) for i in range(3)]
+    for host, _ in pairs:
+        host.place_keys(keys_too)
     for storm in range(3):
         rows = 2 if storm else 1
-        for cache in (host, device):
-            cache.reserve(rows, capacity)
-        for step in range(60):
+        for pair in pairs:
+            for cache in pair:
+                cache.reserve(rows, capacity)
+        for step in range(24):
             row = int(torch.randint(rows, (), generator=generator))
-            tokens = int(
-                torch.tensor([1, 1, 1, 2, 5, 31])[torch.randint(6, (), generator=generator)]
-            )
-            key, value = (torch.randn(2, tokens, 4, generator=generator) for _ in range(2))
-            for cache in (host, device):
-                cache.append(row, key, value)
-            if step % 11 == 10:
-                back = [int(n * torch.rand((), generator=generator)) for n in device.lengths]
+            tokens = (1, 1, 1, 2, 5, 31)[int(torch.randint(6, (), generator=generator))]
+            for host, device in pairs:
+                key, value = (torch.randn(2, tokens, 4, generator=generator) for _ in range(2))
                 for cache in (host, device):
-                    cache.rewind(back)
-            check_rows(host, device, generator)
-    assert host.host_bytes > 0 and device.host_bytes == 0
-    assert host.nbytes < device.nbytes
+                    cache.append(row, key, value)
+                check_rows(host, device, generator)
+            if step % 7 == 6:
+                back = [int(n * torch.rand((), generator=generator)) for n in device.lengths]
+                for pair in pairs:
+                    for cache in pair:
+                        cache.rewind(back)
+                check_rows(*pairs[step % 3], generator)
+    on_host, on_device = (sum(pair[i].nbytes for pair in pairs) for i in range(2))
+    assert all(host.host_bytes > 0 and device.host_bytes == 0 for host, device in pairs)
+    assert on_host < on_device
+    for host, _ in pairs:
+        host.clear()
+    assert not any(host.nbytes or host.host_bytes for host, _ in pairs)
+    assert shared.memory.free_bytes
 
 
 def test_rows_that_are_written_together():
@@ -127,8 +140,15 @@ def conversation(model, method, cache, tmp_path):
     return found, stats, reused, session
 
 
-@pytest.mark.parametrize("cache", ["values_on_host", "host"])
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.name}-{getattr(m, 'score', '')}")
+def _cases():
+    for i, method in enumerate(METHODS):
+        for cache in ("values_on_host", "host"):
+            usual = i == 0 or (method.name == "full" and cache == "host")
+            words = f"{method.name}-{getattr(method, 'score', '')}-{cache}"
+            yield pytest.param(method, cache, marks=[] if usual else pytest.mark.slow, id=words)
+
+
+@pytest.mark.parametrize(("method", "cache"), [*_cases()])
 def test_a_session_has_the_same_bits(method, cache, tmp_path):
     model = tiny_model(layers=3)
     want, plain, *_ = conversation(model, method, "device", tmp_path)
@@ -182,7 +202,8 @@ def test_auto_keeps_all_where_it_fits():
 def test_what_a_plan_says_of_a_tier_is_what_is_held():
     model = tiny_model()
     shape = tiers.CacheShape(2, 2, 16, 8)
-    for cache, tokens in (("device", 150), ("values_on_host", 150), ("values_on_host", 20)):
+    cases = ("device", 150), ("values_on_host", 150), ("values_on_host", 20), ("host", 150)
+    for cache, tokens in cases:
         with attach(model, METHODS[0], cache=cache) as session:
             session.prefill(random_prompt(tokens))
             held = session.stats
