@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from repeats import repeat_without_gpu
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
@@ -222,3 +223,28 @@ def test_what_a_plan_says_of_a_tier_is_what_is_held():
 def test_what_cannot_be_is_said(cache, method, words):
     with pytest.raises(ConfigError, match=words), attach(tiny_model(), method, cache=cache):
         pass
+
+
+def test_repeated_steps_have_the_same_bits(monkeypatch):
+    """What a CUDA graph does: places, lengths and halves are read from the device."""
+    model, ids = tiny_model(layers=2), random_prompt(150)
+
+    def steps(cache):
+        with attach(model, METHODS[0], cache=cache) as session:
+            found = [session.prefill(ids, max_new_tokens=90)]
+            found += [session.decode(torch.tensor([[token]])) for token in range(3, 40)]
+            found.append(torch.tensor(session.answer_nll([5, 9, 7])))
+            found.append(session.extend(random_prompt(17, seed=2), max_new_tokens=30))
+            found += [session.decode(torch.tensor([[token]])) for token in range(3, 20)]
+            return found, session.stats
+
+    want, plain = steps("device")
+    with monkeypatch.context() as patch:
+        repeated = repeat_without_gpu(patch)
+        found, stats = steps("values_on_host")
+        assert repeated
+        others, _ = steps("host")
+    for got in (found, others):
+        assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
+    assert stats.layer_steps == plain.layer_steps
+    assert 0.2 < stats.value_hits < 1
