@@ -12,7 +12,8 @@ from torch import Tensor
 from reattention_eval.cache.host_memory import HostBlocks
 from reattention_eval.cache.host_tier import HostTier, Traffic
 from reattention_eval.cache.last_fetched import LastFetched
-from reattention_eval.cache.values import FetchedValues, RowValues, grown, storage
+from reattention_eval.cache.value_window import ValueWindow
+from reattention_eval.cache.values import FetchedValues, RowValues
 from reattention_kernels.values import HeldValues, SplitValues, fetch_values, fetch_values_naive
 from reattention_kernels.view import ViewValues
 
@@ -46,7 +47,7 @@ class HostValues:
     def __init__(self, tier: HostTier) -> None:
         self._tier = tier
         self._rows: list[_Row] = []
-        self._window: Tensor | None = None  # [B, Hkv, R, D]
+        self._window: ValueWindow | None = None
         self._capacity = 0
         self._left: torch.cuda.Event | None = None
 
@@ -54,8 +55,8 @@ class HostValues:
     def nbytes(self) -> int:
         if self._window is None:
             return 0
-        own = self._window.numel() * self._window.element_size()
-        return own + sum(row.last.nbytes for row in self._rows)
+        held = self._window.tensor
+        return held.numel() * held.element_size() + sum(row.last.nbytes for row in self._rows)
 
     @property
     def host_bytes(self) -> int:
@@ -67,37 +68,29 @@ class HostValues:
         return rows * self._blocks(like).bytes_of(capacity) if leaves else 0
 
     @property
-    def _held(self) -> Tensor:
+    def _held(self) -> ValueWindow:
         assert self._window is not None
         return self._window
 
     @property
-    def _room(self) -> int:
-        return self._held.shape[2]
-
-    @property
-    def _behind(self) -> int:
-        """Places of the ring."""
-        return self._room - self.first
-
-    @property
     def first(self) -> int:
-        return min(self._tier.first, self._room - 1)
+        """Tokens of a row that always stay."""
+        return self._held.first
 
     @property
     def _leaves(self) -> bool:
-        return self._capacity > self._room
+        return self._capacity > self._held.room
 
     @property
     def _traffic(self) -> Traffic:
-        return self._tier.on(self._held.device)
+        return self._tier.on(self._held.tensor.device)
 
     # -- storage ---------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Hold nothing, and wait until nothing is on its way."""
-        if self._window is not None and self._window.is_cuda:
-            torch.cuda.synchronize(self._window.device)
+        if self._window is not None and self._window.tensor.is_cuda:
+            torch.cuda.synchronize(self._window.tensor.device)
         for row in self._rows:
             row.blocks.clear()
         self._window, self._rows, self._left = None, [], None
@@ -110,18 +103,16 @@ class HostValues:
 
     def make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
-        room = max(2, min(capacity, self._tier.window))
-        self._window = storage((rows, like.shape[1], room, like.shape[3]), like)
-        counts, self._traffic.token_bytes = self._traffic.counts, self._token_bytes
+        room = min(capacity, self._tier.window)
+        self._window = ValueWindow(rows, room, self._tier.first, like)
+        counts, self._traffic.token_bytes = self._traffic.counts, self._window.token_bytes
         self._rows = [_Row(self._blocks(like), LastFetched(counts)) for _ in range(rows)]
         self._make_room(capacity)
         self._capacity = capacity
 
     def grow(self, capacity: int, used: int) -> None:
         """Room for `capacity` tokens; `used` are there."""
-        room = max(2, min(capacity, self._tier.window))
-        if room > self._room:  # all that is there fits, at its own places
-            self._window = grown(self._held, room, used)
+        self._held.grow(min(capacity, self._tier.window), used)
         self._make_room(capacity)
         self._capacity = capacity
 
@@ -129,7 +120,7 @@ class HostValues:
         return HostBlocks(self._tier.memory, like, self._tier.block_tokens)
 
     def _make_room(self, capacity: int) -> None:
-        if capacity > self._room:
+        if capacity > self._held.room:
             for row in self._rows:
                 row.blocks.reserve(capacity)
 
@@ -143,27 +134,8 @@ class HostValues:
             at = self._rows[i]
             if self._leaves and (value.shape[2] > 1 or stop - at.kept >= LEAVE_TOKENS):
                 self._leave(i, start, tokens)
-            self._keep(i, start, stop, tokens)
-            at.written, at.oldest = stop, max(at.oldest, stop - self._behind)
-
-    def _keep(self, row: int, start: int, stop: int, value: Tensor) -> None:
-        """Into the window, as far as its place there is not another's by then."""
-        window = self._held[row]
-        last_ones = max(start, stop - self._behind, self.first)
-        for first, last in ((start, min(stop, self.first)), (last_ones, stop)):
-            for begin, end, at in self._places(first, last):
-                window[:, at : at + end - begin] = value[:, begin - start : end - start]
-
-    def _places(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """(first, last + 1, place of the first) of the runs that tokens make in the window."""
-        found, at = [], start
-        while at < stop:
-            place = at if at < self.first else self.first + (at - self.first) % self._behind
-            edge = self.first if at < self.first else self._room
-            end = min(stop, at + edge - place)
-            found.append((at, end, place))
-            at = end
-        return found
+            self._held.write(i, start, tokens)
+            at.written, at.oldest = stop, max(at.oldest, self._held.oldest(stop))
 
     def _leave(self, row: int, start: int, value: Tensor) -> None:
         """To the host: what of the row is not there yet, and these tokens [Hkv, T, D]."""
@@ -176,14 +148,14 @@ class HostValues:
                 if value.is_cuda:
                     value.record_stream(stream)
                 self._left = stream.record_event()
-        self._traffic.bytes_out += (stop - at.kept) * self._token_bytes
+        self._traffic.bytes_out += (stop - at.kept) * self._held.token_bytes
         at.kept = stop
         if pending:
             self._wait()
 
     def _leave_window(self, at: _Row, row: int, stop: int) -> None:
-        for begin, end, place in self._places(at.kept, stop):
-            at.blocks.write(begin, self._held[row, :, place : place + end - begin])
+        for begin, _, places in self._held.runs(row, at.kept, stop):
+            at.blocks.write(begin, places)
 
     def _settle(self, row: int, stop: int) -> None:
         """The first `stop` tokens are in host memory, for the current stream."""
@@ -193,17 +165,13 @@ class HostValues:
                 self._leave_window(at, row, stop)
                 if stream is not None:
                     self._left = stream.record_event()
-            self._traffic.bytes_out += (stop - at.kept) * self._token_bytes
+            self._traffic.bytes_out += (stop - at.kept) * self._held.token_bytes
             at.kept = stop
         self._wait()
 
-    @property
-    def _token_bytes(self) -> int:
-        return self._held.shape[1] * self._held.shape[3] * self._held.element_size()
-
     def _wait(self) -> None:
         if self._left is not None:
-            torch.cuda.current_stream(self._held.device).wait_event(self._left)
+            torch.cuda.current_stream(self._traffic.device).wait_event(self._left)
             if self._rows and not self._rows[0].blocks.readable:
                 self._left.synchronize()  # the host reads it itself
             self._left = None
@@ -212,11 +180,11 @@ class HostValues:
 
     def write_repeated(self, row: int, slot: Tensor, value: Tensor) -> None:
         """value [Hkv, 1, D], at the place that `prepare_repeat` set."""
-        self._held[row].index_copy_(1, self._traffic.slot, value)
+        self._held.tensor[row].index_copy_(1, self._traffic.slot, value)
 
     def prepare_repeat(self, row: int, length: int) -> None:
         """A step is going to be repeated, behind so many tokens."""
-        self._traffic.set_slot(self._places(length, length + 1)[0][2])
+        self._traffic.set_slot(self._held.place(length))
         self._wait()
         if self._leaves and length - self._rows[row].kept >= LEAVE_TOKENS:
             self._settle(row, length)
@@ -225,7 +193,7 @@ class HostValues:
         """It has been."""
         at = self._rows[row]
         at.written += 1
-        at.oldest = max(at.oldest, at.written - self._behind)
+        at.oldest = max(at.oldest, self._held.oldest(at.written))
         at.last.turned(at.written)
 
     # -- tokens go -------------------------------------------------------------------------------
@@ -233,20 +201,21 @@ class HostValues:
     def rewind(self, lengths: Sequence[int]) -> None:
         """Nothing is there behind the first lengths[r] tokens of each row: what of the others has
         left the window since comes back."""
-        if self._window is not None:
-            self._traffic.join()
+        if self._window is None:
+            return
+        self._traffic.join()
         for i, (row, length) in enumerate(zip(self._rows, lengths, strict=False)):
             if length >= row.written:
                 continue
             row.written, row.kept = length, min(row.kept, length)
             row.last.forget(length)
-            oldest = max(0, length - self._behind)
+            oldest = self._held.oldest(length)
             if oldest < row.oldest:
                 self._wait()
                 first, last = max(self.first, oldest), min(row.oldest, length)
-                for begin, end, place in self._places(first, last):
-                    row.blocks.read(begin, end, self._held[i, :, place : place + end - begin])
-                    self._traffic.bytes_in += (end - begin) * self._token_bytes
+                for begin, end, places in self._held.runs(i, first, last):
+                    row.blocks.read(begin, end, places)
+                    self._traffic.bytes_in += (end - begin) * self._held.token_bytes
             row.oldest = oldest
 
     # -- reading ---------------------------------------------------------------------------------
@@ -255,31 +224,32 @@ class HostValues:
         self, row: int, rows: int, capacity: int, device_length: Tensor | None = None
     ) -> Tensor | RowValues:
         """Of some rows, one behind the other: [R * Hkv, capacity, D] where nothing has left."""
-        if capacity <= self._room and self._rows[row].written <= self._room:
-            return self._held[row : row + rows, :, :capacity].flatten(0, 1)
+        if max(capacity, self._rows[row].written) <= self._held.room:
+            return self._held.tensor[row : row + rows, :, :capacity].flatten(0, 1)
         return _View(self, row, rows, capacity, device_length)
 
     def whole(self, row: int, rows: int, length: int) -> Tensor:
-        held = self._held
+        held = self._held.tensor
         out = held.new_empty(rows, held.shape[1], length, held.shape[3])
         for i in range(rows):
             self._settle(row + i, length)
             self._rows[row + i].blocks.read(0, length, out[i])
-        self._traffic.bytes_in += rows * length * self._token_bytes
+        self._traffic.bytes_in += rows * length * self._held.token_bytes
         return out.flatten(0, 1)
 
     def between(self, row: int, start: int, stop: int) -> Tensor:
-        out = self._held.new_empty(self._held.shape[1], stop - start, self._held.shape[3])
+        held = self._held.tensor
+        out = held.new_empty(held.shape[1], stop - start, held.shape[3])
         self._settle(row, stop)
         self._rows[row].blocks.read(start, stop, out)
         return out
 
     def at(self, row: int, positions: Tensor) -> Tensor:
         self._wait()
-        held, of_heads = self._held, positions if positions.ndim == 2 else positions[None]
+        held, of_heads = self._held.tensor, positions if positions.ndim == 2 else positions[None]
         out = held.new_empty(of_heads.shape[1], held.shape[1], held.shape[3])
         self._bring(row, of_heads, out)
-        self._traffic.bytes_in += len(out) * self._token_bytes
+        self._traffic.bytes_in += len(out) * self._held.token_bytes
         return out.transpose(0, 1).contiguous()
 
     def fetch(
@@ -292,7 +262,7 @@ class HostValues:
         beside: bool,
     ) -> FetchedValues:
         """See `RowValues.fetch`; device_length: of a repeated step."""
-        (chunks, width), held, last = spans.shape, self._held, self._rows[row].last
+        (chunks, width), held, last = spans.shape, self._held.tensor, self._rows[row].last
         window = held[row].expand(chunks, -1, -1, -1)
         if not width:
             nothing = held.new_empty(chunks, held.shape[1], 0, held.shape[3])
@@ -338,7 +308,7 @@ class HostValues:
         at = self._rows[row]
         written = at.written if device_length is None else device_length
         source = SplitValues(
-            self._held[row], self.first, written, at.blocks.blocks, at.blocks.addresses
+            self._held.tensor[row], self.first, written, at.blocks.blocks, at.blocks.addresses
         )
         if at.blocks.readable:
             fetch_values(source, positions, out, count, offset, held, programs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import gcd
 from typing import Any
 
 import torch
@@ -64,14 +65,17 @@ def _with_rows(x: Tensor) -> Tensor:
     return x if x.stride(3) == 1 else x.contiguous()
 
 
-def _value_arguments(value: Tensor | ViewValues) -> tuple[tuple[Any, ...], tuple[Any, ...], bool]:
-    """What kernels are given of values: pointers, strides and sizes, and whether they are split."""
+def _value_arguments(value: Tensor | ViewValues) -> tuple[tuple[Any, ...], tuple[Any, ...], int]:
+    """What kernels are given of values: pointers, strides and sizes, and SPLIT."""
     if isinstance(value, Tensor):
-        return (value, None), (*value.stride()[:3], 0, 0, 0, 0, 0, 1), False
+        return (value, None), (*value.stride()[:3], 0, 0, 0, 0, 0, 1), 0
     recent, first, chosen, halves = value
     entry, head, row = chosen.stride()[:3]
     steps = (0, head, row, entry) if halves else (entry, head, row, 0)
-    return (recent, chosen), (*recent.stride()[:3], *steps, first, recent.shape[2]), True
+    strides = *recent.stride()[:3], *steps
+    size = recent.element_size()
+    divides = gcd(16, recent.data_ptr(), chosen.data_ptr(), *(size * step for step in strides))
+    return (recent, chosen), (*strides, first, recent.shape[2]), divides
 
 
 def _chunk(

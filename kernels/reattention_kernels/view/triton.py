@@ -42,13 +42,14 @@ def value_rows(
     """Where the values of view slots j lie, whose cache rows are `source`: pointers [BN, 1].
 
     SPLIT: selected ones in `chosen`, the others in what is there of the cache: its first tokens,
-    and the last ones as a ring.
+    and the last ones as a ring. What is split says how many bytes divide each row's address.
     """
     if SPLIT:
         row = tl.where(source < first, source, first + (source - first) % (room - first))
         selected = (j >= GLOBAL) & (j < GLOBAL + count)
         chosen = chosen_ptr + (j - GLOBAL).to(tl.int64) * stride_cn
-        return tl.where(selected, chosen, v_ptr + row.to(tl.int64) * stride_vn)[:, None]
+        rows = tl.where(selected, chosen, v_ptr + row.to(tl.int64) * stride_vn)
+        return tl.multiple_of(rows, SPLIT)[:, None]
     else:
         return (v_ptr + source.to(tl.int64) * stride_vn)[:, None]
 
