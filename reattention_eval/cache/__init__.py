@@ -3,7 +3,6 @@
 from reattention_eval.cache.block_memory import BlockFactory, BlockMemory
 from reattention_eval.cache.capacity import place, require_host
 from reattention_eval.cache.host_tier import HostTier, Transferred
-from reattention_eval.cache.layer import LayerCache, RepeatedStep, RowCache
 from reattention_eval.cache.layer import LayerCache, RepeatedStep
 from reattention_eval.cache.page_bounds import PageBounds, PageBoundsFactory
 from reattention_eval.cache.row_cache import RowCache
