@@ -64,11 +64,11 @@ class HostMemory:
         with torch.inference_mode(False):  # written in and outside inference mode alike
             if device.type == "cuda" and self._pins:
                 try:
-                    return torch.empty(*shape, dtype=dtype, pin_memory=True)
+                    return torch.empty(*shape, dtype=dtype, device="cpu", pin_memory=True)
                 except RuntimeError as error:
                     self._pins = False
                     warnings.warn(_pageable(device, str(error)), RuntimeWarning, stacklevel=2)
-            return torch.empty(*shape, dtype=dtype)
+            return torch.empty(*shape, dtype=dtype, device="cpu")
 
     def give_back(self) -> None:
         """To the system: what is in nobody's use."""
@@ -119,7 +119,7 @@ class HostBlocks:
             self.blocks.append(block)
             self.readable &= self._device.type != "cuda" or block.is_pinned()
         if len(self.blocks) > held:
-            addresses = torch.tensor([block.data_ptr() for block in self.blocks])
+            addresses = torch.tensor([block.data_ptr() for block in self.blocks], device="cpu")
             with torch.inference_mode(False):
                 if len(addresses) > len(self.addresses):
                     self.addresses = self.addresses.new_zeros(2 * len(addresses))
@@ -151,10 +151,10 @@ class HostBlocks:
 
 def _pageable(device: torch.device, reason: str) -> str:
     """What is said once, with the rate at which pageable memory is copied here."""
-    pageable = torch.ones(_PROBE_BYTES, dtype=torch.uint8)
+    pageable = torch.ones(_PROBE_BYTES, dtype=torch.uint8, device="cpu")
     speed = f"copied to the GPU at {_rate(pageable, device):.1f} GB/s here"
     try:
-        pinned = torch.ones(_PROBE_BYTES // 8, dtype=torch.uint8).pin_memory()
+        pinned = pageable[: _PROBE_BYTES // 8].pin_memory()
         speed += f", where pinned memory takes {_rate(pinned, device):.1f} GB/s"
     except RuntimeError:
         pass

@@ -112,7 +112,8 @@ class HostValues:
 
     def grow(self, capacity: int, used: int) -> None:
         """Room for `capacity` tokens; `used` are there."""
-        self._held.grow(min(capacity, self._tier.window), used)
+        if not self._leaves:  # else places have been taken twice
+            self._held.grow(min(capacity, self._tier.window), used)
         self._make_room(capacity)
         self._capacity = capacity
 

@@ -103,6 +103,22 @@ def test_rows_that_are_written_together():
     check_rows(host, device, draw)
 
 
+def test_a_window_that_is_made_larger_holds_for_storage_that_is_made_then():
+    shared = tier()
+    host, device = LayerCache(tier=shared), LayerCache()
+    draw = torch.Generator().manual_seed(2)
+    for step in range(6):
+        for cache in (host, device):
+            if step % 3 == 0:
+                cache.reserve(1, 50)
+            cache.reserve_more(50 + 40 * step)
+        shared.keep(1000 * (step % 3))
+        key, value = (torch.randn(2, 48, 4, generator=draw) for _ in range(2))
+        for cache in (host, device):
+            cache.append(0, key, value)
+        check_rows(host, device, draw)
+
+
 METHODS = [
     ReAttention(global_size=2, local_size=12, span_size=4, max_spans=4, top_k=3, chunk_size=6),
     ReAttention(2, 12, 4, 3, 4, chunk_size=6, score="qkv_l2", select_from="local"),
