@@ -25,6 +25,7 @@ from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
 from reattention_eval.cache import (
+    AUTO,
     DEVICE,
     HostTier,
     LayerCache,
@@ -55,7 +56,8 @@ class Hook:
         self._parts = find_model_parts(model)
         ranks = ranks_of(model)
         join = ranks.join if ranks else None
-        self.tier = None if tier == DEVICE else _host_tier(policy, tier)
+        processes = ranks.size if ranks else 1
+        self.tier = None if tier == DEVICE else _host_tier(policy, tier, processes)
         self.layers = [
             # a window's values are read whole at every step
             LayerCache(i, join, self.tier if part.window is None else None)
@@ -294,10 +296,15 @@ class Hook:
             )
 
 
-def _host_tier(policy: ViewPolicy, name: str) -> HostTier:
+def _host_tier(policy: ViewPolicy, name: str, processes: int) -> HostTier:
+    if name == AUTO and processes > 1:  # they would have to choose alike
+        raise ConfigError(
+            f'cache="auto" looks at the memory of one process, and {processes} share this model; '
+            'take "device", "values_on_host" or "host" (`reattention-eval plan` says which fits).'
+        )
     if isinstance(policy, ViewsTogether):
-        return HostTier(policy.first_tokens, policy.budget, name)
-    return HostTier(0, None, name)
+        return HostTier(policy.first_tokens, policy.budget, name, processes)
+    return HostTier(0, None, name, processes)
 
 
 def _choosing_layers(layers: Sequence[AttentionLayer], policy: ViewPolicy) -> int:

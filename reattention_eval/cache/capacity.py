@@ -45,7 +45,7 @@ def require_host(tier: HostTier, layers: Sequence[LayerCache], rows: int, capaci
     needed = sum(layer.host_bytes_of(rows, capacity) for layer in layers)
     more = needed - sum(layer.host_bytes for layer in layers) - tier.memory.free_bytes
     if more > 0:
-        require_host_memory(more)
+        require_host_memory(more * tier.processes)
 
 
 def _spread(layers: Sequence[LayerCache]) -> Callable[[int], list[LayerCache]]:

@@ -90,6 +90,7 @@ class HostTier:
         first: first tokens of a row whose values always stay on the device: at least as many as a
             view has global ones.
         budget: keys that a view has at most; None where views are of all.
+        processes: that share the host, each with as many bytes as this one.
         group_tokens: of a row, appended at most between two views.
         window: tokens of a row whose values are on the device, the first ones among them.
         block_tokens: of a block of host memory; None for what is usual.
@@ -98,6 +99,7 @@ class HostTier:
     first: int
     budget: int | None
     name: str = VALUES_ON_HOST
+    processes: int = 1
     group_tokens: int = field(default_factory=group_tokens)
     window: int = 0
     block_tokens: int | None = None
