@@ -55,7 +55,7 @@ def check_rows(host, device, generator):
 
 
 @pytest.mark.parametrize("keys_too", [False, True])
-@pytest.mark.parametrize("capacity", [0, 15, 90])
+@pytest.mark.parametrize("capacity", [0, pytest.param(15, marks=pytest.mark.slow), 90])
 def test_what_comes_and_goes_is_what_caches_on_the_device_hold(capacity, keys_too):
     """Three layers, in the order of forwards, over rows that come, grow and are cut."""
     generator = torch.Generator().manual_seed(capacity)
@@ -68,7 +68,7 @@ def test_what_comes_and_goes_is_what_caches_on_the_device_hold(capacity, keys_to
         for pair in pairs:
             for cache in pair:
                 cache.reserve(rows, capacity)
-        for step in range(24):
+        for step in range(12):
             row = int(torch.randint(rows, (), generator=generator))
             tokens = (1, 1, 1, 2, 5, 31)[int(torch.randint(6, (), generator=generator))]
             for host, device in pairs:
@@ -76,7 +76,7 @@ def test_what_comes_and_goes_is_what_caches_on_the_device_hold(capacity, keys_to
                 for cache in (host, device):
                     cache.append(row, key, value)
                 check_rows(host, device, generator)
-            if step % 7 == 6:
+            if step % 5 == 4:
                 back = [int(n * torch.rand((), generator=generator)) for n in device.lengths]
                 for pair in pairs:
                     for cache in pair:
@@ -160,7 +160,7 @@ def conversation(model, method, cache, tmp_path):
 def _cases():
     for i, method in enumerate(METHODS):
         for cache in ("values_on_host", "host"):
-            usual = i == 0 or (method.name == "full" and cache == "host")
+            usual = i == 0
             words = f"{method.name}-{getattr(method, 'score', '')}-{cache}"
             yield pytest.param(method, cache, marks=[] if usual else pytest.mark.slow, id=words)
 
@@ -248,10 +248,10 @@ def test_repeated_steps_have_the_same_bits(monkeypatch):
     def steps(cache):
         with attach(model, METHODS[0], cache=cache) as session:
             found = [session.prefill(ids, max_new_tokens=90)]
-            found += [session.decode(torch.tensor([[token]])) for token in range(3, 40)]
+            found += [session.decode(torch.tensor([[token]])) for token in range(3, 24)]
             found.append(torch.tensor(session.answer_nll([5, 9, 7])))
             found.append(session.extend(random_prompt(17, seed=2), max_new_tokens=30))
-            found += [session.decode(torch.tensor([[token]])) for token in range(3, 20)]
+            found += [session.decode(torch.tensor([[token]])) for token in range(3, 9)]
             return found, session.stats
 
     want, plain = steps("device")
@@ -263,4 +263,4 @@ def test_repeated_steps_have_the_same_bits(monkeypatch):
     for got in (found, others):
         assert all(torch.equal(one, other) for one, other in zip(got, want, strict=True))
     assert stats.layer_steps == plain.layer_steps
-    assert 0.2 < stats.value_hits < 1
+    assert 0.05 < stats.value_hits < 1
