@@ -6,6 +6,8 @@ of what is attended has left it.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from repeats import repeat_without_gpu
@@ -178,6 +180,11 @@ def test_a_session_has_the_same_bits(method, cache, tmp_path):
     assert plain.cache_host_bytes == plain.bytes_to_host == plain.bytes_from_host == 0
     if method.name == "reattention":
         assert 0 < stats.value_hits < 1
+    if method.name != "infllm":  # what one saves, the other loads
+        kept = (
+            json.loads((tmp_path / at / "session.json").read_text()) for at in ("device", cache)
+        )
+        assert next(kept)["files"] == next(kept)["files"]
     # outside of the block nothing is held, and the counters are what they were
     assert session.stats == stats
     assert not any(layer.nbytes or layer.host_bytes for layer in session._hook.layers)
