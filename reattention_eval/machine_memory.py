@@ -7,14 +7,11 @@ from pathlib import Path
 _MEMINFO = Path("/proc/meminfo")
 # of a GPU: the CUDA context, and what lies unused between allocations
 _CONTEXT, _FRAGMENTS = 600 << 20, 0.02
-# where a container or a SLURM job may be held to less than the machine has
-_LIMITS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
+_CGROUPS, _CGROUP_FILES = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+# where a container or a SLURM job may be held to less than the machine has: limit, use, and what of
+# the use are files that the system gives up; version 2, then version 1
+_V2 = ("memory.max", "memory.current", "inactive_file")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def accelerator_memory() -> list[tuple[int, int]]:
@@ -33,7 +30,7 @@ def usable(total: int) -> int:
 
 def main_memory() -> int | None:
     """Bytes that this process may still take; None where the system does not say."""
-    known = [left for left in (_available(), *(_left(*pair) for pair in _LIMITS)) if left]
+    known = [left for left in (_available(), *map(_left, *_groups())) if left is not None]
     return min(known) if known else None
 
 
@@ -45,8 +42,34 @@ def _available() -> int | None:
         return None
 
 
-def _left(limit: Path, used: Path) -> int | None:
+def _groups() -> tuple[list[Path], list[tuple[str, str, str]]]:
+    """Folders of the control groups that this process is in, and of those around them; the files
+    of each."""
+    found = {_CGROUP_FILES: _V2, _CGROUP_FILES / "memory": _V1}  # a container's own, as it sees it
     try:
-        return max(0, int(limit.read_text()) - int(used.read_text()))
+        lines = [line.split(":", 2) for line in _CGROUPS.read_text().splitlines()]
+    except OSError:
+        lines = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        version_1 = "memory" in controllers.split(",")
+        if version_1 or not controllers:
+            root = _CGROUP_FILES / "memory" if version_1 else _CGROUP_FILES
+            group = root / path.lstrip("/")
+            for folder in (group, *group.parents):
+                if folder.is_relative_to(root):
+                    found[folder] = _V1 if version_1 else _V2
+    return list(found), list(found.values())
+
+
+def _left(folder: Path, names: tuple[str, str, str]) -> int | None:
+    limit, used, given_up = names
+    try:
+        left = int((folder / limit).read_text()) - int((folder / used).read_text())
     except (OSError, ValueError):  # "max" means no limit
         return None
+    try:
+        lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        left += int(dict(lines)[given_up])
+    except (OSError, ValueError, KeyError):
+        pass
+    return max(0, left)

@@ -52,18 +52,21 @@ def group_chunks(
     ends: Sequence[int],
     selects: Callable[[int], bool],
     alike: Callable[[int], Hashable],
+    most: int | None = None,
 ) -> list[ChunkGroup]:
     """New tokens of a row that holds `held`, as chunks that end at `ends` of them (`chunk_ends`).
 
     selects: whether the policy has a view of its own of so many tokens; alike: what chunks that end
-    at so many tokens must have in common to be answered by the whole cache together.
+    at so many tokens must have in common to be answered by the whole cache together; most: tokens
+    of a group of chunks with views of their own, of which it has one at least.
     """
     groups: list[ChunkGroup] = []
     kinds: list[Hashable] = []
     for place, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
         own = selects(held + end)
         kind = (end - begin) if own else (None, alike(held + end))
-        if groups and kinds[-1] == kind:
+        full = own and most is not None and groups and end - groups[-1].begin > most
+        if groups and kinds[-1] == kind and not full:
             last = groups[-1]
             ends = (*last.ends, held + end)
             groups[-1] = ChunkGroup(last.place, last.begin, end, ends, own)

@@ -11,9 +11,9 @@ from reattention_eval.attention.attend import FLASH_DTYPES
 from reattention_eval.attention.counts import PLACES
 from reattention_eval.attention.policy import Selection
 from reattention_eval.attention.rope import ViewRope
-from reattention_eval.cache import RowCache
+from reattention_eval.cache import FetchedValues, RowCache
 from reattention_kernels.backend import use_triton
-from reattention_kernels.view import SelectedView, attend_view
+from reattention_kernels.view import SelectedView, ViewValues, attend_view
 
 LEAST_PLACES = 4095
 
@@ -54,11 +54,13 @@ class FusedViewAttention:
         scale: float,
         place: int,
         out: Tensor | None = None,
+        values: FetchedValues | None = None,
     ) -> Tensor | None:
         """query [C, H, T, D] -> [C, H, T, D]; None where the kernels do not take the call.
 
         C chunks of a row, one behind the other, the first at `place` in its forward; `view` has as
-        many rows. out: where to, with any strides but the last.
+        many rows. out: where to, with any strides but the last. values: the view's, where they were
+        asked for already.
         """
         if not self.takes(query):
             return None
@@ -68,8 +70,11 @@ class FusedViewAttention:
             return None
         counter, end = self._counter(query.device), place + len(query)
         counted = counter[place:end] if end <= PLACES else counter[-1:]
-        attend = _attend if view.count.ndim == 1 else _attend_by_head
-        return attend(view, row, query, tables, rope.alike, scale, out, counted)
+        if view.count.ndim > 1:
+            return _attend_by_head(view, row, query, tables, rope.alike, scale, out, counted)
+        if values is None:
+            values = row.fetch(view.spans, view.count, view.global_size)
+        return _attend(view, row, values.wait(), query, tables, rope.alike, scale, out, counted)
 
     def attend_all(
         self,
@@ -97,7 +102,7 @@ class FusedViewAttention:
             chosen = row.device_length - 1
         view = Selection(self._all_places(row.capacity, query.device), chosen, 0, 1)
         into = None if out is None else out[None]
-        return _attend(view, row, query[None], tables, rope.alike, scale, into)[0]
+        return _attend(view, row, row.value, query[None], tables, rope.alike, scale, into)[0]
 
     def held_places(self) -> list[Tensor]:
         """The tables of `attend_all` made last, one a device."""
@@ -116,6 +121,7 @@ class FusedViewAttention:
 def _attend(
     view: Selection,
     row: RowCache,
+    value: Tensor | ViewValues,
     query: Tensor,
     tables: tuple[Tensor, Tensor],
     alike: bool,
@@ -123,10 +129,11 @@ def _attend(
     out: Tensor | None = None,
     counted: Tensor | None = None,
 ) -> Tensor:
-    key, value = (x.expand(len(query), *x.shape) for x in (row.key, row.value))
+    if isinstance(value, Tensor):
+        value = value.expand(len(query), *value.shape)
     return attend_view(
         query,
-        key,
+        row.key.expand(len(query), *row.key.shape),
         value,
         SelectedView(view.spans, view.count, *tables, view.global_size, view.local_size, alike),
         scale,

@@ -8,7 +8,7 @@ the view, rotates it and attends (`layer_answers`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,11 +20,20 @@ from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.layer_answers import LayerAnswers
 from reattention_eval.attention.model_parts import AttentionLayer, find_model_parts
 from reattention_eval.attention.model_patch import ModelPatch
-from reattention_eval.attention.policy import ViewPolicy
+from reattention_eval.attention.policy import ViewPolicy, ViewsTogether
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
-from reattention_eval.cache import LayerCache, RepeatedStep
+from reattention_eval.cache import (
+    AUTO,
+    DEVICE,
+    HostTier,
+    LayerCache,
+    RepeatedStep,
+    Transferred,
+    place,
+    require_host,
+)
 from reattention_eval.cache_argument import with_cache
 from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.parallel import ranks_of
@@ -43,15 +52,19 @@ class Hook:
     layer-steps that had to select, known from the lengths alone.
     """
 
-    def __init__(self, model: nn.Module, policy: ViewPolicy) -> None:
+    def __init__(self, model: nn.Module, policy: ViewPolicy, tier: str = DEVICE) -> None:
         self.model = model
         self._parts = find_model_parts(model)
         ranks = ranks_of(model)
         join = ranks.join if ranks else None
         answered = [i for i, part in enumerate(self._parts.layers) if part.window is None]
-        depths = {layer: (place, len(answered)) for place, layer in enumerate(answered)}
+        depths = {layer: (depth, len(answered)) for depth, layer in enumerate(answered)}
+        processes = ranks.size if ranks else 1
+        self.tier = None if tier == DEVICE else _host_tier(policy, tier, processes)
         self.layers = [
-            LayerCache(i, join, depths.get(i, (0, 1))) for i in range(len(self._parts.layers))
+            # a window's values are read whole at every step
+            LayerCache(i, join, self.tier if i in depths else None, depths.get(i, (0, 1)))
+            for i in range(len(self._parts.layers))
         ]
         self.cache = HookCache(self.layers)
         self._ropes = list(dict.fromkeys(part.rope for part in self._parts.layers))
@@ -73,6 +86,8 @@ class Hook:
         self._reading = Counts().plus(Counts())  # sums, no longer by place
         self.answers.reset_counters()
         self.user.reset_counters()
+        if self.tier is not None:
+            self.tier.reset_counts()
 
     @property
     def layer_steps(self) -> int:
@@ -85,6 +100,10 @@ class Hook:
     def counts(self) -> Counts:
         """The counters as they are now, without waiting for the device."""
         return self.answers.counts()
+
+    def transferred(self) -> Transferred:
+        """Between devices and host; waits for the devices."""
+        return Transferred(0, 0, 0, 0) if self.tier is None else self.tier.transferred()
 
     def decode_counts(self) -> Counts:
         """Those of forwards that carried no token of a prompt or turn."""
@@ -115,6 +134,13 @@ class Hook:
         for layer in self._parts.layers:
             _LAYERS.pop(layer.module, None)
 
+    def give_back(self) -> None:
+        """All storage; what was counted stays."""
+        for cache in self.layers:
+            cache.clear()
+        if self.tier is not None:
+            self.tier.memory.give_back()
+
     # -- a forward -------------------------------------------------------------------------------
 
     def drive(self, plan: Sequence[RowStep]) -> None:
@@ -123,7 +149,13 @@ class Hook:
         self._driven = True
 
     def start(self, rows: int, capacity: int) -> None:
-        """Empty the cache and make room."""
+        """Empty the cache and make room.
+
+        Raises:
+            ConfigError: too little host memory; nothing has been taken of it.
+        """
+        if self.tier is not None:
+            place(self.tier, self.layers, rows, capacity)
         self.rows.start(rows)
         for layer in self.layers:
             layer.reserve(rows, capacity)
@@ -138,7 +170,9 @@ class Hook:
         return all(rope.regime(one) == rope.regime(other) for rope in self._ropes)
 
     def reserve_more(self, capacity: int) -> None:
-        """Make room for `capacity` tokens a row, keeping what is stored."""
+        """Make room for `capacity` tokens a row, keeping what is stored. Raises as `start`."""
+        if self.tier is not None:
+            require_host(self.tier, self.layers, len(self.layers[0].lengths), capacity)
         for layer in self.layers:
             layer.reserve_more(capacity)
 
@@ -160,7 +194,15 @@ class Hook:
         kinds = {(parameter.device, parameter.dtype) for parameter in self.model.parameters()}
         if len(kinds) != 1 or kinds.pop()[1] not in FLASH_DTYPES:
             return False
+        if self.tier is not None and self.tier.budget is None:
+            return False  # all values are fetched at every step
         return self._answered == len(self.layers)
+
+    @property
+    def keys_move(self) -> bool:
+        """Whether layers have their keys at hand only while they are at work: then no step can be
+        repeated as it is."""
+        return any(layer.keys_on_host for layer in self.layers)
 
     def layer_kinds(self) -> list[tuple[int | None, int]]:
         """Each layer's sliding window, and which of `rope_samples` is its own."""
@@ -181,10 +223,11 @@ class Hook:
     @contextmanager
     def repeating(self, step: RepeatedStep) -> Iterator[None]:
         """Forwards inside put one token of row 0 where the device says, and count nothing."""
+        tier = self.tier
         for layer in self.layers:
             layer.repeated = step
         try:
-            with self.answers.uncounted():
+            with self.answers.uncounted(), nullcontext() if tier is None else tier.uncounted():
                 yield
         finally:
             for layer in self.layers:
@@ -254,6 +297,17 @@ class Hook:
                 "was computed is not the method asked for. Detach, attach again, and report the "
                 "versions of transformers and torch if it persists."
             )
+
+
+def _host_tier(policy: ViewPolicy, name: str, processes: int) -> HostTier:
+    if name == AUTO and processes > 1:  # they would have to choose alike
+        raise ConfigError(
+            f'cache="auto" looks at the memory of one process, and {processes} share this model; '
+            'take "device", "values_on_host" or "host" (`reattention-eval plan` says which fits).'
+        )
+    if isinstance(policy, ViewsTogether):
+        return HostTier(policy.first_tokens, policy.fetched_keys, name, processes)
+    return HostTier(0, None, name, processes)
 
 
 def _choosing_layers(layers: Sequence[AttentionLayer], policy: ViewPolicy) -> int:

@@ -123,12 +123,13 @@ class LayerAnswers:
         prompt = rows.prompts[step.row]
         whole = prompt if at.window is not None else rows.whole(prompt)
         chosen = at.window is None and layer >= self.policy.whole_layers
-        what = at.rope, chosen, whole, held, step.count, step.last, rows.read_until[step.row]
+        most = cache.group_tokens
+        what = at.rope, chosen, whole, held, step.count, step.last, rows.read_until[step.row], most
         if self._groups[0] != what:
             self._groups = what, group_chunks(
                 held, rows.chunk_ends(step),
                 lambda length: chosen and rows.chooses(step.row, length),
-                lambda length: at.rope.regime(max(length, whole)),
+                lambda length: at.rope.regime(max(length, whole)), most,
             )  # fmt: skip
         return self._groups[1]
 

@@ -173,6 +173,16 @@ class ViewsTogether(Protocol):
         """Keys of a view at most."""
         ...
 
+    @property
+    def first_tokens(self) -> int:
+        """Of a row, that every view has."""
+        ...
+
+    @property
+    def fetched_keys(self) -> int | None:
+        """Keys of a layer's view at most, the same for all heads; None: heads have their own."""
+        ...
+
     def views(self, row: RowCache, query: Tensor) -> Selection:
         """As `view` for each of C chunks, one behind the other and equally long.
 

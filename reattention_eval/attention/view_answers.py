@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from reattention_eval.attention.answer_parts import AnswerParts
 from reattention_eval.attention.banded_view import BandedView, attend_banded
 from reattention_eval.attention.chunk_groups import ChunkGroup
 from reattention_eval.attention.policy import Selection, View, ViewPolicy, ViewsTogether
+from reattention_eval.attention.rope import ViewRope
 from reattention_eval.attention.whole_answers import WholeAnswers
-from reattention_eval.cache import RowCache
+from reattention_eval.cache import FetchedValues, RowCache
 from reattention_eval.errors import ConfigError
 
 GATHERED_BYTES = 256 << 20  # of views answered in one call, keys and values
+FETCHING_CALLS = 4  # at least, of a group whose values are fetched
 
 
 class ViewAnswers:
@@ -64,7 +67,11 @@ class ViewAnswers:
         heads, _, dim = one.key.shape
         view_bytes = 2 * heads * dim * one.key.element_size() * policy.budget
         calls = -(-len(group.ends) // max(1, GATHERED_BYTES // view_bytes))
+        if cache.group_tokens is not None:  # while one call's values come, another one chooses
+            calls = max(calls, min(FETCHING_CALLS, len(group.ends)))
         chunks = -(-len(group.ends) // calls)
+        rope = self._parts.layers[layer].rope
+        pending: Callable[[], bool] = lambda: True  # noqa: E731
         for first in range(0, len(group.ends), chunks):
             ends = group.ends[first : first + chunks]
             part = slice(first * size, (first + len(ends)) * size)
@@ -73,11 +80,29 @@ class ViewAnswers:
             view = policy.views(held, q)
             self._parts.views.note(layer, row, view, ends[-1])
             place = group.place + first
-            rope = self._parts.layers[layer].rope
-            if self._parts.fused.attend(rope, view, held, q, scale, place, into) is None:
+            values = held.fetch(view.spans, view.count, view.global_size, beside=True)
+            # while they are on their way, what was chosen before is attended to
+            if not pending():
                 return False
-            for i in range(len(ends)):
-                self._parts.counter.add(place + i, 1, 1, view.global_size + view.local_size)
+            pending = partial(self._attend, rope, view, held, q, scale, place, into, values)
+        return pending()
+
+    def _attend(
+        self,
+        rope: ViewRope,
+        view: Selection,
+        held: RowCache,
+        query: Tensor,
+        scale: float,
+        place: int,
+        out: Tensor,
+        values: FetchedValues,
+    ) -> bool:
+        """Chunks query [C, H, T, D] to their views, counted; False where the kernels decline."""
+        if self._parts.fused.attend(rope, view, held, query, scale, place, out, values) is None:
+            return False
+        for i in range(len(query)):
+            self._parts.counter.add(place + i, 1, 1, view.global_size + view.local_size)
         return True
 
     def _on_device(self, ends: Sequence[int], device: torch.device) -> Tensor:
@@ -123,19 +148,22 @@ class ViewAnswers:
             if answer is not None:
                 self._parts.counter.add(place, 1, 1, view.global_size + view.local_size)
                 return
-            positions = view.of_heads(held.length)
             if view.count.ndim > 1:
+                positions = view.of_heads(held.length)
                 self._by_head(positions, layer, held, query, scale, whole, place, out)
                 return
-            view = View(positions[0])
+            places, key, value = held.gather_view(
+                view.spans, view.count, view.global_size, view.local_size
+            )
+            view = View(places)
         elif isinstance(view, View):
             view.check(policy.name, held, query)
+            key, value = held.gather(view.positions)
         else:
             raise ConfigError(
                 f"{policy.name}: view must give a View, a Selection or a BandedView, found "
                 f"{type(view).__name__}."
             )
-        key, value = held.gather(view.positions)
         self._parts.counter.add(place, 1, 1, key.shape[1])
         if view.places is None or view.query_places is None or view.extent is None:
             query, key = rope.rotate_view(query, key, whole)

@@ -11,6 +11,7 @@ from weakref import WeakSet
 from torch import nn
 
 from reattention_eval.attention import Hook, check_model, short_prompt, watched
+from reattention_eval.cache import AUTO, DEVICE, TIERS
 from reattention_eval.context_length import known_context_length
 from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.engine.native import NativeSession
@@ -19,11 +20,14 @@ from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method, NativeMethod, ViewMethod, build_method
 from reattention_eval.rope_names import check_rope_is_read
 
+CACHES = (*TIERS, AUTO)
 _NATIVE: WeakSet[nn.Module] = WeakSet()  # models that a native method is attached to
 
 
 @contextmanager
-def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterator[Session]:
+def attach(
+    model: nn.Module, method: Method | Mapping[str, Any] | str, *, cache: str = DEVICE
+) -> Iterator[Session]:
     """Run `model` with `method` inside the block; outside it the model is as it was.
 
     Inside, `model(...)` and `model.generate(...)` use the method too.
@@ -31,6 +35,10 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
     Args:
         model: a transformers causal language model with rotary position embedding.
         method: a method, its name, or a dict with its `type` and settings.
+        cache: where keys and values are: "device"; "values_on_host", the values of all but a
+            window of tokens in (pinned) host memory; "host", keys there too, on the device layer
+            by layer; "auto": on the device what has room, prompt by prompt. The same bits in each;
+            of methods on the hook only.
 
     Yields:
         the session that prefills, decodes and counts.
@@ -44,6 +52,7 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
         SelectionError: on leaving the block, a run that had to select did not.
     """
     method = build_method(method)
+    _check_cache(cache, method)
     check_model(model)
     if model in _NATIVE:
         raise ConfigError(
@@ -55,7 +64,7 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
     context_length = known_context_length(model.config)
     method = method.on(context_length)
     method.check(context_length)
-    with _session(model, method) as session:
+    with _session(model, method, cache) as session:
         with watched(type(model).__name__):
             prompt = short_prompt(model)
             session.prefill(prompt, document_tokens=prompt.shape[1])
@@ -65,9 +74,20 @@ def attach(model: nn.Module, method: Method | Mapping[str, Any] | str) -> Iterat
         session.check_selected()
 
 
-def _session(model: nn.Module, method: Method) -> AbstractContextManager[Session]:
+def _check_cache(cache: str, method: Method) -> None:
+    if cache not in CACHES:
+        raise ConfigError(f"unknown cache {cache!r:.80}; there are: {', '.join(CACHES)}.")
+    if cache not in (DEVICE, AUTO) and not isinstance(method, ViewMethod):
+        raise ConfigError(
+            f"{method.name} keeps keys and values in the model's own cache, which is on the "
+            'device; take cache="device", or a method on the hook (full, reattention, '
+            "streaming_llm)."
+        )
+
+
+def _session(model: nn.Module, method: Method, cache: str) -> AbstractContextManager[Session]:
     if isinstance(method, ViewMethod):
-        return _hooked(model, method)
+        return _hooked(model, method, cache)
     if isinstance(method, NativeMethod):
         return _native(model, method)
     raise ConfigError(
@@ -76,8 +96,8 @@ def _session(model: nn.Module, method: Method) -> AbstractContextManager[Session
 
 
 @contextmanager
-def _hooked(model: nn.Module, method: ViewMethod) -> Iterator[Session]:
-    hook = Hook(model, method)
+def _hooked(model: nn.Module, method: ViewMethod, cache: str) -> Iterator[Session]:
+    hook = Hook(model, method, cache)
     hook.install()
     try:
         with closing(HookedSession(model, hook, method)) as session:

@@ -62,7 +62,7 @@ class RepeatedDecode:
     def __call__(self, tokens: list[int]) -> Tensor | None:
         """Logits [1, vocab] behind one more token of the only row."""
         length = self._hook.layers[0].lengths[0]
-        if not self._able:
+        if not self._able or self._hook.keys_move:
             return None
         capacity = min(self._capacity(length + 1), repeats_until(self._method, length + 1))
         frequencies = self._hook.frequencies(length + 1)

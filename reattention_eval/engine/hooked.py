@@ -33,6 +33,7 @@ class HookedSession(Session):
 
     def __init__(self, model: nn.Module, hook: Hook, method: ViewMethod) -> None:
         self._hook = hook
+        self._last_stats: SessionStats | None = None
         self._read_counts = ReadCounts()
         self._ordinary: list[int] = []  # of each row to read: tokens before its last ones
         self._size = ForwardSize(model, method.chunk_size)
@@ -45,8 +46,11 @@ class HookedSession(Session):
 
     @property
     def stats(self) -> SessionStats:
-        """As said, `model.generate` too."""
+        """As said, `model.generate` too. As they were when the session was closed."""
+        if self._last_stats is not None:
+            return self._last_stats
         hook, own = self._hook, self._stats
+        moved = hook.transferred()
         users, counts, decoded = hook.user, hook.counts(), hook.decode_counts()
         steps, decode_steps = counts.layer_steps, decoded.layer_steps
         return replace(
@@ -61,6 +65,11 @@ class HookedSession(Session):
             prefill_seconds=own.prefill_seconds + users.prefill_seconds,
             decode_seconds=own.decode_seconds + users.decode_seconds,
             cache_bytes=sum(layer.nbytes for layer in hook.layers),
+            cache_host_bytes=sum(layer.host_bytes for layer in hook.layers),
+            bytes_to_host=moved.to_host,
+            bytes_from_host=moved.from_host,
+            values_asked=moved.asked,
+            values_held=moved.held,
             peak_bytes=peak_bytes(self._device),
             attention=attention_of_device(self._device, next(self.model.parameters()).dtype),
         )
@@ -79,8 +88,12 @@ class HookedSession(Session):
         super().reset_stats()
 
     def close(self) -> None:
-        super().close()
-        self._repeats.close()
+        try:
+            self._last_stats = self._last_stats or self.stats
+        finally:  # a device that has failed counts nothing, but its memory is given back
+            super().close()
+            self._repeats.close()
+            self._hook.give_back()
 
     def check_selected(self) -> None:
         self._hook.check_selected()

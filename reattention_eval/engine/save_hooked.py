@@ -34,8 +34,7 @@ def save_hooked(
     """See `Session.save`."""
     _require_whole(model)
     check_savable(method)
-    rows = [layer.row(0) for layer in hook.layers]
-    length, like = rows[0].length, rows[0].key
+    length, like = hook.layers[0].lengths[0], hook.layers[0].row(0).key
     about = {
         **_describe(model, hook, method),
         "tokens": length,
@@ -48,12 +47,13 @@ def save_hooked(
 
     def parts() -> Iterator[tuple[str, dict[str, Tensor]]]:
         yield PROMPT, {"ids": torch.tensor(kept.prompt), "logits": kept.logits}
-        for i, row in enumerate(rows):
+        for i, layer in enumerate(hook.layers):
+            row = layer.row(0)  # its keys may be at hand until the next layer's are
             for shard, start in enumerate(range(0, length, step)):
-                part = slice(start, start + step)
-                yield _name(i, shard), {"key": row.key[:, part], "value": row.value[:, part]}
+                key, value = row.between(start, min(start + step, length))
+                yield _name(i, shard), {"key": key, "value": value}
 
-    size = sum(2 * row.key.numel() * row.key.element_size() for row in rows)
+    size = sum(layer.bytes_of(1, length) for layer in hook.layers)
     write_folder(folder, about, parts(), size + 8 * len(kept.prompt))
 
 

@@ -28,7 +28,12 @@ class SessionStats:
     forward_tokens: int = 0  # of a row's prompt that one forward of the model carried at most
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
-    cache_bytes: int = 0
+    cache_bytes: int = 0  # on devices
+    cache_host_bytes: int = 0  # in host memory
+    bytes_to_host: int = 0  # transferred, of the cache
+    bytes_from_host: int = 0
+    values_asked: int = 0  # selected tokens whose values views asked a host cache for, all layers
+    values_held: int = 0  # those of them that the layer's view before had brought already
     peak_bytes: int = 0  # CUDA memory allocated at most; on a CPU the process's resident memory
     attention: str = ""  # what computes the attention of chunks and of their views
 
@@ -36,6 +41,11 @@ class SessionStats:
     def tokens_per_second(self) -> float:
         """Decode speed; 0.0 before the first decoded token."""
         return self.decode_tokens / self.decode_seconds if self.decode_seconds else 0.0
+
+    @property
+    def value_hits(self) -> float:
+        """Share of selected tokens whose values had not to be fetched again; 0.0 before any."""
+        return self.values_held / self.values_asked if self.values_asked else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "tokens_per_second": self.tokens_per_second}

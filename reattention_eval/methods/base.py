@@ -183,6 +183,17 @@ class ViewMethod(Method):
         return True
 
     @property
+    def fetched_keys(self) -> int | None:
+        """See `reattention_eval.attention.ViewsTogether`; a cache brings so many values to the
+        device for each view, or, for None, all."""
+        return self.budget
+
+    @property
+    def first_tokens(self) -> int:
+        """Of a row, that every view has; a cache keeps their values at hand."""
+        return 0
+
+    @property
     def whole_layers(self) -> int:
         """So many of the first layers always attend to the whole cache."""
         return 0

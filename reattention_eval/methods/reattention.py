@@ -124,6 +124,14 @@ class ReAttention(ViewMethod, VoteRules, Repeats, CallsKernels):
         return self._fixed if self.select_from == "local" else self.budget
 
     @property
+    def first_tokens(self) -> int:
+        return self.global_size
+
+    @property
+    def fetched_keys(self) -> int | None:
+        return None if self.per_kv_head else self._fixed + self.widest_spans * self.span_size
+
+    @property
     def _fixed(self) -> int:
         return self.global_size + self.local_size
 

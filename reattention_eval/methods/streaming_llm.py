@@ -48,6 +48,10 @@ class StreamingLLM(ViewMethod, Repeats):
     def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"window_size": tokens - cls.given_or_default(given, "sink_size", 0)}
 
+    @property
+    def first_tokens(self) -> int:
+        return self.sink_size
+
     def repeats_until(self, length: int) -> int:
         return ANY_LENGTH if self.selects(length) else self.budget
 

@@ -94,7 +94,12 @@ ANSWERED: Mapping[str, Field] = {
     "prefill_seconds": Field("number", True, "to the first token"),
     "decode_seconds": Field("number", True, "from there"),
     "decode_tokens_per_second": Field("number", True, "of the batch"),
-    "cache_bytes": Field("count", True, "of keys and values"),
+    "cache_bytes": Field("count", True, "of keys and values, on GPUs"),
+    "cache_host_bytes": Field("count", False, "of keys and values, in host memory"),
+    "bytes_to_host": Field("count", False, "of keys and values, transferred"),
+    "bytes_from_host": Field("count", False, "likewise"),
+    "values_asked": Field("count", False, "that views fetched, of a cache in host memory"),
+    "values_held": Field("count", False, "those of them that the view before had fetched"),
     "peak_bytes": Field("count", True, "on all GPUs at most; on a CPU the process's memory"),
     "attention": Field("text", False, "what computes it"),
 }  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from tiny_models import random_prompt, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reattention_eval import ReAttention, attach
+from reattention_eval import ReAttention, attach, machine_memory
 from reattention_eval.checkpoints.miniature import CONFIGS
 from reattention_eval.efficiency import (
     Placement,
@@ -186,3 +186,31 @@ def test_the_forward_is_the_one_that_a_session_takes(rows: int, monkeypatch) -> 
         assert size.choose(rows) == planned
         found.append(planned)
     assert found[0] == 32 < found[1] < found[3]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_every_control_group_around_the_process_count(tmp_path, monkeypatch, version):
+    """A SLURM job's limit lies above the step that the process is in."""
+    monkeypatch.setattr(machine_memory, "_CGROUP_FILES", tmp_path)
+    monkeypatch.setattr(machine_memory, "_CGROUPS", tmp_path / "cgroup")
+    line = "0::/slurm/job_7/step_0" if version == 2 else "4:cpu,memory:/slurm/job_7/step_0"
+    (tmp_path / "cgroup").write_text(f"1:name=systemd:/\n{line}\n")
+    job = tmp_path / ("" if version == 2 else "memory") / "slurm" / "job_7"
+    (job / "step_0").mkdir(parents=True)
+    names = (
+        ("memory.max", "memory.current", "inactive_file")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
+    for folder, limit in (
+        (job, "5000000"),
+        (job / "step_0", "max" if version == 2 else str(2**63)),
+    ):
+        (folder / names[0]).write_text(limit)
+        (folder / names[1]).write_text("4000000")
+    assert main_memory() == 1_000_000
+    (job / "memory.stat").write_text(f"anon 7\n{names[2]} 250000\n")  # pages that can be given up
+    assert main_memory() == 1_250_000
+    (job / names[1]).write_text("6000000")
+    (job / "memory.stat").unlink()
+    assert main_memory() == 0

@@ -36,7 +36,7 @@ def answers(model, method):
         for token in (5, 6, 7):
             logits.append(session.decode(torch.tensor([[token]])))
         both = session.generate(prompt, 5, attention_mask=mask)
-        places = [layer._key.device for layer in session._hook.layers]
+        places = [layer.device for layer in session._hook.layers]
         return torch.cat(logits).cpu(), both.cpu(), session.stats.mean_view, places
 
 

@@ -10,15 +10,23 @@ from torch import Tensor
 
 from reattention_kernels.backend import TRITON_DTYPES, use_triton
 from reattention_kernels.causal.naive import attend_causal_naive
-from reattention_kernels.view.naive import SelectedView, attend_view_naive, view_rows
+from reattention_kernels.view.naive import (
+    SelectedView,
+    ViewValues,
+    attend_view_naive,
+    view_rows,
+    view_values,
+)
 
 __all__ = [
     "SelectedView",
+    "ViewValues",
     "attend_view",
     "attend_view_naive",
     "attend_whole",
     "takes_whole",
     "view_rows",
+    "view_values",
 ]
 
 DECODE_ROWS = 16  # rows (query heads of a KV head x queries) that one program takes
@@ -28,7 +36,7 @@ HEAD_DIMS = (16, 256)
 def attend_view(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
+    value: Tensor | ViewValues,
     view: SelectedView,
     scale: float,
     device_length: Tensor | None = None,
@@ -46,7 +54,8 @@ def attend_view(
 
     Args:
         query: [B, H, T, D], un-rotated; T <= local_size.
-        key, value: [B, Hkv, N, D], the whole cache with the chunk appended, un-rotated.
+        key, value: [B, Hkv, N, D], the whole cache with the chunk appended, un-rotated; of values
+            that are not all on the device, those of the views.
         view: what is selected, and the RoPE tables.
         scale: factor of the scores.
         device_length: int32 [1] or [B], only the first so many keys of an entry exist; for calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import gcd
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from reattention_kernels.causal.launch import attend_causal_triton, upcast
 from reattention_kernels.causal.triton import LOG2E
 from reattention_kernels.dependent import dependent
 from reattention_kernels.device_number import number_step
-from reattention_kernels.view import DECODE_ROWS, SelectedView
+from reattention_kernels.view import DECODE_ROWS, SelectedView, ViewValues
 from reattention_kernels.view.triton import (
     DECODE_SPLITS,
     DECODE_TILE,
@@ -36,7 +37,7 @@ MOST_SPLITS = 128
 def attend_view_triton(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
+    value: Tensor | ViewValues,
     view: SelectedView,
     scale: float,
     device_length: Tensor | None = None,
@@ -44,7 +45,9 @@ def attend_view_triton(
     counted: Tensor | None = None,
 ) -> Tensor:
     """Same contract as `reattention_kernels.attend_view`; never waits for the host."""
-    query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
+    query, key = _with_rows(query), _with_rows(key)
+    if isinstance(value, Tensor):
+        value = _with_rows(value)
     positions, counts, cos, sin = (
         x.contiguous() for x in (view.positions, view.counts, view.cos, view.sin)
     )
@@ -57,10 +60,28 @@ def attend_view_triton(
     return step(query, key, value, view, scale, n, out, counted)
 
 
+def _with_rows(x: Tensor) -> Tensor:
+    """[B, H, N, D] whose last dimension lies without gaps."""
+    return x if x.stride(3) == 1 else x.contiguous()
+
+
+def _value_arguments(value: Tensor | ViewValues) -> tuple[tuple[Any, ...], tuple[Any, ...], int]:
+    """What kernels are given of values: pointers, strides and sizes, and SPLIT."""
+    if isinstance(value, Tensor):
+        return (value, None), (*value.stride()[:3], 0, 0, 0, 0, 0, 1), 0
+    recent, first, chosen, halves = value
+    entry, head, row = chosen.stride()[:3]
+    steps = (0, head, row, entry) if halves else (entry, head, row, 0)
+    strides = *recent.stride()[:3], *steps
+    size = recent.element_size()
+    divides = gcd(16, recent.data_ptr(), chosen.data_ptr(), *(size * step for step in strides))
+    return (recent, chosen), (*strides, first, recent.shape[2]), divides
+
+
 def _chunk(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
+    value: Tensor | ViewValues,
     view: SelectedView,
     scale: float,
     n: int | Tensor,
@@ -75,13 +96,14 @@ def _chunk(
     k_view = torch.empty(b, kv_heads, capacity, d, dtype=key.dtype, device=key.device)
     v_view = torch.empty_like(k_view)
     sizes = torch.empty(b, dtype=torch.int32, device=key.device)
+    values, strides, split = _value_arguments(value)
     rotated = torch.empty(b, h, t, d, dtype=query.dtype, device=query.device)
     gather_view_kernel[(triton.cdiv(capacity, 32), kv_heads, b)](
-        key, value, positions, count, cos, sin, k_view, v_view, sizes,
+        key, *values, positions, count, cos, sin, k_view, v_view, sizes,
         counted, counter_step(counted),
         n, number_step(n), capacity, kv_heads, positions.shape[1],
-        *key.stride()[:3], *value.stride()[:3],
-        GLOBAL=global_size, LOCAL=local_size, D=d, HALF_P=half, BLOCK=32,
+        *key.stride()[:3], *strides,
+        GLOBAL=global_size, LOCAL=local_size, D=d, HALF_P=half, BLOCK=32, SPLIT=split,
     )  # fmt: skip
     rotate_query_kernel[(triton.cdiv(t, 32), h, b)](
         query, count, cos, sin, rotated, t, h, *query.stride()[:3],
@@ -94,7 +116,7 @@ def _chunk(
 def _decode(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
+    value: Tensor | ViewValues,
     view: SelectedView,
     scale: float,
     n: int | Tensor,
@@ -106,14 +128,16 @@ def _decode(
     keys, warps, stages = DECODE_TILE
     # not by B: an entry has the same bits alone and among others
     splits = DECODE_SPLITS if kv_heads >= FEW_HEADS else MORE_SPLITS
+    values, strides, split = _value_arguments(value)
 
     def launch(grid: Grid, parts: Tensor, stats: Tensor, layout: dict[str, Any]) -> None:
         decode_view_kernel[grid](
-            query, key, value, positions, count, cos, sin, parts, stats,
+            query, key, *values, positions, count, cos, sin, parts, stats,
             counted, counter_step(counted), scale * LOG2E,
             n, number_step(n), query.shape[2], kv_heads, positions.shape[1],
-            *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
+            *query.stride()[:3], *key.stride()[:3], *strides,
             GLOBAL=global_size, LOCAL=local_size, BN=keys, ALIKE=alike, UPCAST=upcast(),
+            SPLIT=split,
             num_warps=warps, num_stages=stages, **layout,
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reattention_kernels.causal.naive import attend_causal_naive, host_lengths
+from reattention_kernels.values import recent_rows
 
 
 class SelectedView(NamedTuple):
@@ -28,10 +29,24 @@ class SelectedView(NamedTuple):
     alike: bool = False
 
 
+class ViewValues(NamedTuple):
+    """The values of views, where the cache's own are not all on the device.
+
+    recent: [B, Hkv, R, D], `first`: as in `reattention_kernels.values.SplitValues`; they hold a
+        view's global and local part. chosen: [B, Hkv, W, D], the values of the selected positions,
+        in their order. halves: `chosen` is [2, Hkv, W, D], and counts by device_length % 2.
+    """
+
+    recent: Tensor
+    first: int
+    chosen: Tensor
+    halves: bool = False
+
+
 def attend_view_naive(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
+    value: Tensor | ViewValues,
     view: SelectedView,
     scale: float,
     lengths: Tensor | None = None,
@@ -44,8 +59,22 @@ def attend_view_naive(
         n, t = chosen.numel(), query.shape[2]
         k = rotate(key[b][:, chosen], cos[:n], sin[:n])
         q = rotate(query[b], cos[n - t : n], sin[n - t : n])
-        rows.append(attend_causal_naive(q[None], k[None], value[b, :, chosen][None], scale)[0])
+        v = view_values(value, b, chosen, int(count[b]), length, global_size)
+        rows.append(attend_causal_naive(q[None], k[None], v[None], scale)[0])
     return torch.stack(rows)
+
+
+def view_values(
+    value: Tensor | ViewValues, b: int, chosen: Tensor, count: int, length: int, global_size: int
+) -> Tensor:
+    """Entry b's values [Hkv, n, D] at the cache rows of a view, `count` of them selected."""
+    if isinstance(value, Tensor):
+        return value[b, :, chosen]
+    recent = value.recent[b]
+    found = recent[:, recent_rows(chosen, value.first, recent.shape[1])]
+    entry = length % 2 if value.halves else b
+    found[:, global_size : global_size + count] = value.chosen[entry, :, :count]
+    return found
 
 
 def view_rows(positions: Tensor, count: int, n: int, global_size: int, local_size: int) -> Tensor:

@@ -26,6 +26,35 @@ def view_to_cache(j, positions_ptr, count, size, n_keys, GLOBAL: tl.constexpr, L
 
 
 @triton.jit
+def value_rows(
+    v_ptr,
+    chosen_ptr,
+    j,
+    source,
+    count,
+    first,
+    room,
+    stride_vn,
+    stride_cn,
+    GLOBAL: tl.constexpr,
+    SPLIT: tl.constexpr,
+):
+    """Where the values of view slots j lie, whose cache rows are `source`: pointers [BN, 1].
+
+    SPLIT: selected ones in `chosen`, the others in what is there of the cache: its first tokens,
+    and the last ones as a ring. What is split says how many bytes divide each row's address.
+    """
+    if SPLIT:
+        row = tl.where(source < first, source, first + (source - first) % (room - first))
+        selected = (j >= GLOBAL) & (j < GLOBAL + count)
+        chosen = chosen_ptr + (j - GLOBAL).to(tl.int64) * stride_cn
+        rows = tl.where(selected, chosen, v_ptr + row.to(tl.int64) * stride_vn)
+        return tl.multiple_of(rows, SPLIT)[:, None]
+    else:
+        return (v_ptr + source.to(tl.int64) * stride_vn)[:, None]
+
+
+@triton.jit
 def add_count(counted_ptr, at, count):
     """To the counter of selected keys, where there is one; entries may share it."""
     if counted_ptr is not None:
@@ -51,10 +80,21 @@ def rotated_half(
     return x1 * c1 - x2 * s1, x2 * c2 + x1 * s2
 
 
-@triton.jit(do_not_specialize=["counted_ptr", "counted_step", "n_keys", "limit_step", "capacity"])
+@triton.jit(
+    do_not_specialize=[
+        "counted_ptr",
+        "counted_step",
+        "n_keys",
+        "limit_step",
+        "capacity",
+        "first",
+        "room",
+    ]
+)
 def gather_view_kernel(
     k_ptr,
     v_ptr,
+    chosen_ptr,
     positions_ptr,
     count_ptr,
     cos_ptr,
@@ -75,11 +115,18 @@ def gather_view_kernel(
     stride_vb,
     stride_vh,
     stride_vn,
+    stride_cb,
+    stride_ch,
+    stride_cn,
+    stride_half,
+    first,
+    room,
     GLOBAL: tl.constexpr,
     LOCAL: tl.constexpr,
     D: tl.constexpr,
     HALF_P: tl.constexpr,
     BLOCK: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):
     """Grid (view blocks, KV heads, batch) -> out_k, out_v [B, Hkv, capacity, D], zero-padded, and
     their sizes [B]."""
@@ -96,11 +143,16 @@ def gather_view_kernel(
     real = j < size
     end = number(n_keys, b * limit_step)
     source = view_to_cache(j, positions_ptr + b * width, count, size, end, GLOBAL, LOCAL)
-    source = tl.where(real, source, 0).to(tl.int64)[:, None]
+    source = tl.where(real, source, 0)
     mask = real[:, None] & (d < HALF)[None, :]
-    k_at = b * stride_kb + head * stride_kh + source * stride_kn + d[None, :]
+    k_at = b * stride_kb + head * stride_kh + source.to(tl.int64)[:, None] * stride_kn + d[None, :]
     k1, k2 = rotated_half(k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF)
-    v_at = v_ptr + b * stride_vb + head * stride_vh + source * stride_vn + d[None, :]
+    v_ptr += b * stride_vb + head * stride_vh
+    if SPLIT:
+        chosen_ptr += b * stride_cb + head * stride_ch + (end % 2).to(tl.int64) * stride_half
+    v_at = d[None, :] + value_rows(
+        v_ptr, chosen_ptr, j, source, count, first, room, stride_vn, stride_cn, GLOBAL, SPLIT
+    )
     v1 = tl.load(v_at, mask=mask, other=0.0)
     v2 = tl.load(v_at + HALF, mask=mask, other=0.0)
     at = ((b * n_kv_heads + head) * capacity + j[:, None]) * D + d[None, :]

@@ -8,14 +8,25 @@ import triton.language as tl
 from reattention_kernels.causal.triton import dot, softmax_step
 from reattention_kernels.dependent import await_previous
 from reattention_kernels.device_number import number
-from reattention_kernels.view.triton import add_count, rotated_half, view_to_cache
+from reattention_kernels.view.triton import add_count, rotated_half, value_rows, view_to_cache
 
 
-@triton.jit(do_not_specialize=["counted_ptr", "counted_step", "n_keys", "limit_step", "n_queries"])
+@triton.jit(
+    do_not_specialize=[
+        "counted_ptr",
+        "counted_step",
+        "n_keys",
+        "limit_step",
+        "n_queries",
+        "first",
+        "room",
+    ]
+)
 def decode_view_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
+    chosen_ptr,
     positions_ptr,
     count_ptr,
     cos_ptr,
@@ -39,6 +50,12 @@ def decode_view_kernel(
     stride_vb,
     stride_vh,
     stride_vn,
+    stride_cb,
+    stride_ch,
+    stride_cn,
+    stride_half,
+    first,
+    room,
     GROUP: tl.constexpr,
     GLOBAL: tl.constexpr,
     LOCAL: tl.constexpr,
@@ -48,6 +65,7 @@ def decode_view_kernel(
     BN: tl.constexpr,
     ALIKE: tl.constexpr,
     UPCAST: tl.constexpr,
+    SPLIT: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     """Grid (splits, KV heads, batch) -> part [B, Hkv, splits, ROWS, 2, HALF_P] and their stats."""
@@ -78,23 +96,29 @@ def decode_view_kernel(
     q1 = q1.to(dtype)
     q2 = q2.to(dtype)
     last = size - n_queries + t
+    v_ptr += b * stride_vb + head * stride_vh
+    if SPLIT:
+        chosen_ptr += b * stride_cb + head * stride_ch + (end % 2).to(tl.int64) * stride_half
 
     m = tl.full((ROWS,), -float("inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc1 = tl.zeros((ROWS, HALF_P), tl.float32)
     acc2 = tl.zeros((ROWS, HALF_P), tl.float32)
-    first = split * blocks * BN
-    for start in range(first, tl.minimum(first + blocks * BN, size), BN):
+    begin = split * blocks * BN
+    for start in range(begin, tl.minimum(begin + blocks * BN, size), BN):
         j = start + tl.arange(0, BN)
         real = j < size
         source = view_to_cache(j, positions_ptr + b * width, count, size, end, GLOBAL, LOCAL)
-        source = tl.where(real, source, 0).to(tl.int64)[:, None]
+        source = tl.where(real, source, 0)
         mask = real[:, None] & in_half
-        k_at = b * stride_kb + head * stride_kh + source * stride_kn + d[None, :]
+        key_row = source.to(tl.int64)[:, None]
+        k_at = b * stride_kb + head * stride_kh + key_row * stride_kn + d[None, :]
         k1, k2 = rotated_half(
             k_ptr, k_at, mask, cos_ptr, sin_ptr, j[:, None] * D + d[None, :], HALF, ALIKE
         )
-        v_at = v_ptr + b * stride_vb + head * stride_vh + source * stride_vn + d[None, :]
+        v_at = d[None, :] + value_rows(
+            v_ptr, chosen_ptr, j, source, count, first, room, stride_vn, stride_cn, GLOBAL, SPLIT
+        )
         v1 = tl.load(v_at, mask=mask, other=0.0)
         v2 = tl.load(v_at + HALF, mask=mask, other=0.0)
         scores = dot(q1, tl.trans(k1.to(dtype)), UPCAST) + dot(q2, tl.trans(k2.to(dtype)), UPCAST)

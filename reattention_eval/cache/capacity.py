@@ -1,0 +1,86 @@
+"""Where keys and values of a prompt go, and whether there is room, before any of it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+
+from reattention_eval.cache.host_keys import SLOTS
+from reattention_eval.cache.host_memory import require_host_memory
+from reattention_eval.cache.host_tier import HostTier
+from reattention_eval.cache.layer import LayerCache
+from reattention_eval.cache.tiers import AUTO, HOST
+
+SHARE_FOR_CACHE = 0.9  # of a device's free memory; forwards take the rest
+
+
+def place(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
+    """Choose for `rows` rows of `capacity` tokens, which are going to be reserved.
+
+    "auto" keeps all on the devices if they have room, then all keys, then the keys of as many
+    layers as it can.
+
+    Raises:
+        ConfigError: too little host memory; nothing has been taken of it.
+    """
+    own = [layer for layer in layers if layer.on_tier]
+    chosen = own if tier.name == HOST else []
+    if tier.name == AUTO:
+        tier.keep(capacity)
+        if not _fits(tier, layers, rows, capacity, ()):
+            tier.keep(0)
+            chosen = next(
+                (some for some in map(_spread(own), range(len(own)))
+                 if _fits(tier, layers, rows, capacity, some)), own,
+            )  # fmt: skip
+    for layer in own:
+        layer.place_keys(layer in chosen)
+    require_host(tier, layers, rows, capacity)
+
+
+def require_host(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
+    """Raise ConfigError where `rows` rows of `capacity` tokens need more host memory than is left,
+    beside what the layers hold."""
+    needed = sum(layer.host_bytes_of(rows, capacity) for layer in layers)
+    more = needed - sum(layer.host_bytes for layer in layers) - tier.memory.free_bytes
+    if more > 0:
+        require_host_memory(more * tier.processes)
+
+
+def _spread(layers: Sequence[LayerCache]) -> Callable[[int], list[LayerCache]]:
+    """So many of the layers, as far from each other as can be: keys come while others compute."""
+    n = len(layers)
+    return lambda m: [x for i, x in enumerate(layers) if i * m // n != (i + 1) * m // n]
+
+
+def _fits(
+    tier: HostTier,
+    layers: Sequence[LayerCache],
+    rows: int,
+    capacity: int,
+    on_host: Collection[LayerCache],
+) -> bool:
+    """Whether the layers' devices have room, with the keys of some in host memory, and what the
+    layers hold given back. Other devices than GPUs have."""
+    needed: dict[torch.device, int] = {}
+    staged: dict[torch.device, int] = {}
+    at_hand = min(capacity, tier.window) + (2 * (tier.budget or 0) if capacity > tier.window else 0)
+    for layer in layers:
+        if layer.device is None or layer.device.type != "cuda":
+            continue
+        key = layer.bytes_of(rows, capacity) // 2
+        value = layer.bytes_of(rows, at_hand) // 2 if layer.on_tier else key
+        if layer in on_host:
+            staged[layer.device] = SLOTS * key
+            key = 0
+        needed[layer.device] = needed.get(layer.device, 0) + key + value - layer.nbytes
+    return all(
+        more + staged.get(device, 0) <= SHARE_FOR_CACHE * _free(device)
+        for device, more in needed.items()
+    )
+
+
+def _free(device: torch.device) -> int:
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused

@@ -1,0 +1,175 @@
+"""Host memory that a device can read: taken in blocks, pinned where it can be."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from reattention_eval.cache.tiers import block_tokens
+from reattention_eval.errors import ConfigError
+from reattention_eval.machine_memory import main_memory
+
+SPARE_BYTES = 512 << 20  # of host memory, left to everything else
+_PROBE_BYTES = 32 << 20
+_GIB = 2**30
+
+
+def require_host_memory(nbytes: int) -> None:
+    """Raise ConfigError where the host has not so many bytes left (limits of a container or a job
+    count)."""
+    left = main_memory()
+    if left is not None and nbytes > left - SPARE_BYTES:
+        raise ConfigError(
+            f"the cache needs {nbytes / _GIB:.1f} GiB of host memory and {left / _GIB:.1f} GiB are "
+            f"left here, of which {SPARE_BYTES / _GIB:.1f} stay free: ask for a shorter prompt, "
+            'give the job more memory, or keep the cache on the device (cache="device").'
+        )
+
+
+class HostMemory:
+    """What the layers of a model take of the host. Pinned while that succeeds; said once when not,
+    and from then on pageable."""
+
+    def __init__(self) -> None:
+        self._pins = True
+        self._free: dict[tuple[object, ...], list[Tensor]] = {}
+
+    @property
+    def free_bytes(self) -> int:
+        """Held, and in nobody's use."""
+        return sum(x.numel() * x.element_size() for held in self._free.values() for x in held)
+
+    def release(self, blocks: Iterable[Tensor]) -> None:
+        """Nobody reads or writes these any more; the next who takes as much gets them."""
+        for block in blocks:
+            self._free.setdefault((*block.shape, block.dtype), []).append(block)
+
+    def take(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Unwritten memory for `device` to read.
+
+        Raises:
+            ConfigError: there is too little left.
+        """
+        free = self._free.get((*shape, dtype))
+        if free:
+            return free.pop()
+        nbytes = dtype.itemsize
+        for n in shape:
+            nbytes *= n
+        require_host_memory(nbytes)
+        with torch.inference_mode(False):  # written in and outside inference mode alike
+            if device.type == "cuda" and self._pins:
+                try:
+                    return torch.empty(*shape, dtype=dtype, device="cpu", pin_memory=True)
+                except RuntimeError as error:
+                    self._pins = False
+                    warnings.warn(_pageable(device, str(error)), RuntimeWarning, stacklevel=2)
+            return torch.empty(*shape, dtype=dtype, device="cpu")
+
+    def give_back(self) -> None:
+        """To the system: what is in nobody's use."""
+        self._free.clear()
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+            empty = getattr(torch.accelerator, "empty_host_cache", None)
+            empty = empty or getattr(torch._C, "_host_emptyCache", None)
+            if empty is not None:  # without, they serve the next who asks PyTorch for pinned memory
+                empty()
+
+
+class HostBlocks:
+    """A row's tokens [Hkv, D] of one layer in host memory, in blocks: more of them are added, none
+    is moved.
+
+    like: [*, Hkv, *, D], of the device that reads them.
+    """
+
+    def __init__(self, memory: HostMemory, like: Tensor, tokens: int | None = None) -> None:
+        self._memory, self._device, self._dtype = memory, like.device, like.dtype
+        self._token = like.shape[1], like.shape[3]
+        self.size = tokens or block_tokens(like.shape[1] * like.shape[3] * like.element_size())
+        self.blocks: list[Tensor] = []  # [size, Hkv, D] each
+        with torch.inference_mode(False):
+            self.addresses = torch.zeros(64, dtype=torch.int64, device=self._device)
+        self.readable = True  # by the device, where they lie
+
+    @property
+    def nbytes(self) -> int:
+        return sum(block.numel() * block.element_size() for block in self.blocks)
+
+    def bytes_of(self, tokens: int) -> int:
+        """Taken for so many tokens."""
+        token = self._token[0] * self._token[1] * self._dtype.itemsize
+        return -(-tokens // self.size) * self.size * token
+
+    def clear(self) -> None:
+        """Hold nothing; nothing of it is on its way."""
+        self._memory.release(self.blocks)
+        self.blocks = []
+
+    def reserve(self, tokens: int) -> None:
+        """Have room for so many tokens. `addresses` may be another tensor then."""
+        held = len(self.blocks)
+        while len(self.blocks) * self.size < tokens:
+            block = self._memory.take((self.size, *self._token), self._dtype, self._device)
+            self.blocks.append(block)
+            self.readable &= self._device.type != "cuda" or block.is_pinned()
+        if len(self.blocks) > held:
+            addresses = torch.tensor([block.data_ptr() for block in self.blocks], device="cpu")
+            with torch.inference_mode(False):
+                if len(addresses) > len(self.addresses):
+                    self.addresses = self.addresses.new_zeros(2 * len(addresses))
+                self.addresses[: len(addresses)] = addresses.to(self._device)
+
+    def write(self, start: int, value: Tensor) -> None:
+        """value [Hkv, n, D], into the places of tokens start.. ; ordered on the current stream."""
+        tokens = value.transpose(0, 1).contiguous()
+        for block, first, part in self._parts(start, start + len(tokens)):
+            here = tokens[first - start : first - start + len(part)]
+            block[part.start : part.stop].copy_(here, non_blocking=True)
+
+    def read(self, start: int, stop: int, out: Tensor) -> None:
+        """Tokens start..stop - 1 into out [Hkv, stop - start, D]; ordered likewise."""
+        for block, first, part in self._parts(start, stop):
+            tokens = block[part.start : part.stop].to(out.device, non_blocking=True)
+            out[:, first - start : first - start + len(part)] = tokens.transpose(0, 1)
+
+    def _parts(self, start: int, stop: int) -> list[tuple[Tensor, int, range]]:
+        """(block, first token, places in the block) of a run of tokens."""
+        found, first = [], start
+        while first < stop:
+            i, at = divmod(first, self.size)
+            end = min(self.size, at + stop - first)
+            found.append((self.blocks[i], first, range(at, end)))
+            first += end - at
+        return found
+
+
+def _pageable(device: torch.device, reason: str) -> str:
+    """What is said once, with the rate at which pageable memory is copied here."""
+    pageable = torch.ones(_PROBE_BYTES, dtype=torch.uint8, device="cpu")
+    speed = f"copied to the GPU at {_rate(pageable, device):.1f} GB/s here"
+    try:
+        pinned = pageable[: _PROBE_BYTES // 8].pin_memory()
+        speed += f", where pinned memory takes {_rate(pinned, device):.1f} GB/s"
+    except RuntimeError:
+        pass
+    return (
+        f"host memory for the cache cannot be pinned ({reason.splitlines()[0]:.120}): from here on "
+        f"it is pageable, {speed}; every layer waits for its values, and decode steps are launched "
+        "one by one. The answers are the same. Give the job or container more lockable memory."
+    )
+
+
+def _rate(data: Tensor, device: torch.device) -> float:
+    """GB/s."""
+    data.to(device)
+    torch.cuda.synchronize(device)
+    begun = time.perf_counter()
+    data.to(device)
+    torch.cuda.synchronize(device)
+    return data.numel() / (time.perf_counter() - begun) / 1e9

@@ -1,0 +1,346 @@
+"""The values of a layer in host memory, but for those that a view needs always."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reattention_eval.cache.host_memory import HostBlocks
+from reattention_eval.cache.host_tier import HostTier, Traffic
+from reattention_eval.cache.last_fetched import LastFetched
+from reattention_eval.cache.value_window import ValueWindow
+from reattention_eval.cache.values import FetchedValues, RowValues
+from reattention_kernels.values import HeldValues, SplitValues, fetch_values, fetch_values_naive
+from reattention_kernels.view import ViewValues
+
+LEAVE_TOKENS = 256  # decoded ones wait on the device until they are so many
+PROGRAMS = 48  # of a transfer beside other work: enough to fill the bus
+
+
+@dataclass
+class _Row:
+    """One row: its blocks in host memory, and what was brought back last.
+
+    written: tokens there are; kept: tokens that are in host memory; oldest: of those behind the
+    first ones, the first whose value is on the device.
+    """
+
+    blocks: HostBlocks
+    last: LastFetched
+    written: int = 0
+    kept: int = 0
+    oldest: int = 0
+
+
+class HostValues:
+    """`DeviceStore` of which a window is on the device: a row's first tokens, and its last as a
+    ring. A value that leaves the window is in host memory by then: it is copied there when its
+    tokens come, beside what is computed. Where all fit into the window none leaves.
+
+    On a CPU the two places are two storages as well.
+    """
+
+    def __init__(self, tier: HostTier) -> None:
+        self._tier = tier
+        self._rows: list[_Row] = []
+        self._window: ValueWindow | None = None
+        self._capacity = 0
+        self._left: torch.cuda.Event | None = None
+
+    @property
+    def nbytes(self) -> int:
+        if self._window is None:
+            return 0
+        held = self._window.tensor
+        return held.numel() * held.element_size() + sum(row.last.nbytes for row in self._rows)
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(row.blocks.nbytes for row in self._rows)
+
+    def host_bytes_of(self, rows: int, capacity: int, like: Tensor) -> int:
+        """That so much takes of the host, what is held included."""
+        leaves = capacity > self._tier.window
+        return rows * self._blocks(like).bytes_of(capacity) if leaves else 0
+
+    @property
+    def _held(self) -> ValueWindow:
+        assert self._window is not None
+        return self._window
+
+    @property
+    def first(self) -> int:
+        """Tokens of a row that always stay."""
+        return self._held.first
+
+    @property
+    def _leaves(self) -> bool:
+        return self._capacity > self._held.room
+
+    @property
+    def _traffic(self) -> Traffic:
+        return self._tier.on(self._held.tensor.device)
+
+    # -- storage ---------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Hold nothing, and wait until nothing is on its way."""
+        if self._window is not None and self._window.tensor.is_cuda:
+            torch.cuda.synchronize(self._window.tensor.device)
+        for row in self._rows:
+            row.blocks.clear()
+        self._window, self._rows, self._left = None, [], None
+
+    def start(self, rows: int, capacity: int) -> None:
+        """Nothing is there; the storage fits."""
+        for row in self._rows:
+            row.written = row.kept = row.oldest = 0
+            row.last.forget(0)
+
+    def make(self, rows: int, capacity: int, like: Tensor) -> None:
+        """like: [*, Hkv, *, D]."""
+        room = min(capacity, self._tier.window)
+        self._window = ValueWindow(rows, room, self._tier.first, like)
+        counts, self._traffic.token_bytes = self._traffic.counts, self._window.token_bytes
+        self._rows = [_Row(self._blocks(like), LastFetched(counts)) for _ in range(rows)]
+        self._make_room(capacity)
+        self._capacity = capacity
+
+    def grow(self, capacity: int, used: int) -> None:
+        """Room for `capacity` tokens; `used` are there."""
+        if not self._leaves:  # else places have been taken twice
+            self._held.grow(min(capacity, self._tier.window), used)
+        self._make_room(capacity)
+        self._capacity = capacity
+
+    def _blocks(self, like: Tensor) -> HostBlocks:
+        return HostBlocks(self._tier.memory, like, self._tier.block_tokens)
+
+    def _make_room(self, capacity: int) -> None:
+        if capacity > self._held.room:
+            for row in self._rows:
+                row.blocks.reserve(capacity)
+
+    # -- tokens come -----------------------------------------------------------------------------
+
+    def write(self, row: int, start: int, value: Tensor) -> None:
+        """value [R, Hkv, T, D], of rows that hold `start` tokens each."""
+        stop = start + value.shape[2]
+        self._wait()  # or what is on its way out would be written over
+        for i, tokens in enumerate(value, row):
+            at = self._rows[i]
+            if self._leaves and (value.shape[2] > 1 or stop - at.kept >= LEAVE_TOKENS):
+                self._leave(i, start, tokens)
+            self._held.write(i, start, tokens)
+            at.written, at.oldest = stop, max(at.oldest, self._held.oldest(stop))
+
+    def _leave(self, row: int, start: int, value: Tensor) -> None:
+        """To the host: what of the row is not there yet, and these tokens [Hkv, T, D]."""
+        at, stop = self._rows[row], start + value.shape[1]
+        pending = at.kept < start
+        with self._traffic.leaving() as stream:
+            self._leave_window(at, row, start)
+            at.blocks.write(start, value)
+            if stream is not None:
+                if value.is_cuda:
+                    value.record_stream(stream)
+                self._left = stream.record_event()
+        self._traffic.bytes_out += (stop - at.kept) * self._held.token_bytes
+        at.kept = stop
+        if pending:
+            self._wait()
+
+    def _leave_window(self, at: _Row, row: int, stop: int) -> None:
+        for begin, _, places in self._held.runs(row, at.kept, stop):
+            at.blocks.write(begin, places)
+
+    def _settle(self, row: int, stop: int) -> None:
+        """The first `stop` tokens are in host memory, for the current stream."""
+        at = self._rows[row]
+        if at.kept < stop:
+            with self._traffic.leaving() as stream:
+                self._leave_window(at, row, stop)
+                if stream is not None:
+                    self._left = stream.record_event()
+            self._traffic.bytes_out += (stop - at.kept) * self._held.token_bytes
+            at.kept = stop
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._left is not None:
+            torch.cuda.current_stream(self._traffic.device).wait_event(self._left)
+            if self._rows and not self._rows[0].blocks.readable:
+                self._left.synchronize()  # the host reads it itself
+            self._left = None
+
+    # -- steps that a CUDA graph repeats ---------------------------------------------------------
+
+    def write_repeated(self, row: int, slot: Tensor, value: Tensor) -> None:
+        """value [Hkv, 1, D], at the place that `prepare_repeat` set."""
+        self._held.tensor[row].index_copy_(1, self._traffic.slot, value)
+
+    def prepare_repeat(self, row: int, length: int) -> None:
+        """A step is going to be repeated, behind so many tokens."""
+        self._traffic.set_slot(self._held.place(length))
+        self._wait()
+        if self._leaves and length - self._rows[row].kept >= LEAVE_TOKENS:
+            self._settle(row, length)
+
+    def advance(self, row: int) -> None:
+        """It has been."""
+        at = self._rows[row]
+        at.written += 1
+        at.oldest = max(at.oldest, self._held.oldest(at.written))
+        at.last.turned(at.written)
+
+    # -- tokens go -------------------------------------------------------------------------------
+
+    def rewind(self, lengths: Sequence[int]) -> None:
+        """Nothing is there behind the first lengths[r] tokens of each row: what of the others has
+        left the window since comes back."""
+        if self._window is None:
+            return
+        self._traffic.join()
+        for i, (row, length) in enumerate(zip(self._rows, lengths, strict=False)):
+            if length >= row.written:
+                continue
+            row.written, row.kept = length, min(row.kept, length)
+            row.last.forget(length)
+            oldest = self._held.oldest(length)
+            if oldest < row.oldest:
+                self._wait()
+                first, last = max(self.first, oldest), min(row.oldest, length)
+                for begin, end, places in self._held.runs(i, first, last):
+                    row.blocks.read(begin, end, places)
+                    self._traffic.bytes_in += (end - begin) * self._held.token_bytes
+            row.oldest = oldest
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def view(
+        self, row: int, rows: int, capacity: int, device_length: Tensor | None = None
+    ) -> Tensor | RowValues:
+        """Of some rows, one behind the other: [R * Hkv, capacity, D] where nothing has left."""
+        if max(capacity, self._rows[row].written) <= self._held.room:
+            return self._held.tensor[row : row + rows, :, :capacity].flatten(0, 1)
+        return _View(self, row, rows, capacity, device_length)
+
+    def whole(self, row: int, rows: int, length: int) -> Tensor:
+        held = self._held.tensor
+        out = held.new_empty(rows, held.shape[1], length, held.shape[3])
+        for i in range(rows):
+            self._settle(row + i, length)
+            self._rows[row + i].blocks.read(0, length, out[i])
+        self._traffic.bytes_in += rows * length * self._held.token_bytes
+        return out.flatten(0, 1)
+
+    def between(self, row: int, start: int, stop: int) -> Tensor:
+        held = self._held.tensor
+        out = held.new_empty(held.shape[1], stop - start, held.shape[3])
+        self._settle(row, stop)
+        self._rows[row].blocks.read(start, stop, out)
+        return out
+
+    def at(self, row: int, positions: Tensor) -> Tensor:
+        self._wait()
+        held, of_heads = self._held.tensor, positions if positions.ndim == 2 else positions[None]
+        out = held.new_empty(of_heads.shape[1], held.shape[1], held.shape[3])
+        self._bring(row, of_heads, out)
+        self._traffic.bytes_in += len(out) * self._held.token_bytes
+        return out.transpose(0, 1).contiguous()
+
+    def fetch(
+        self,
+        row: int,
+        spans: Tensor,
+        count: Tensor,
+        global_size: int,
+        device_length: Tensor | None,
+        beside: bool,
+    ) -> FetchedValues:
+        """See `RowValues.fetch`; device_length: of a repeated step."""
+        (chunks, width), held, last = spans.shape, self._held.tensor, self._rows[row].last
+        window = held[row].expand(chunks, -1, -1, -1)
+        if not width:
+            nothing = held.new_empty(chunks, held.shape[1], 0, held.shape[3])
+            return FetchedValues(ViewValues(window, self.first, nothing))
+        _, halves = last.reserve(width, held[row], self._capacity)
+        if device_length is not None:
+            known = last.repeated(device_length)
+            self._bring(row, spans, halves, count, global_size, known, device_length)
+            return FetchedValues(ViewValues(window, self.first, halves.transpose(1, 2), True))
+        if chunks > 1:
+            values = held.new_empty(chunks, *halves.shape[1:])
+            positions = spans.new_empty(chunks, width)
+        traffic = self._traffic
+        with traffic.beside(traffic.fetching) if beside else nullcontext():
+            before = last.latest()
+            if chunks == 1:
+                positions, values = (x[None] for x in last.turn())
+            for c in range(chunks):
+                some, known = slice(c, c + 1), last.known(before, positions[c])
+                self._bring(
+                    row, spans[some], values[c], count[some], global_size, known,
+                    programs=PROGRAMS if beside else None,
+                )  # fmt: skip
+                before = positions[c], values[c]
+            if chunks > 1:
+                for new, kept in zip(last.turn(), before, strict=True):
+                    new.copy_(kept)
+            ready = traffic.fetching.record_event() if beside and traffic.fetching else None
+        return FetchedValues(ViewValues(window, self.first, values.transpose(1, 2)), ready)
+
+    def _bring(
+        self,
+        row: int,
+        positions: Tensor,
+        out: Tensor,
+        count: Tensor | None = None,
+        offset: int = 0,
+        held: HeldValues | None = None,
+        device_length: Tensor | None = None,
+        programs: int | None = None,
+    ) -> None:
+        """See `reattention_kernels.values.fetch_values`."""
+        at = self._rows[row]
+        written = at.written if device_length is None else device_length
+        source = SplitValues(
+            self._held.tensor[row], self.first, written, at.blocks.blocks, at.blocks.addresses
+        )
+        if at.blocks.readable:
+            fetch_values(source, positions, out, count, offset, held, programs)
+        else:
+            fetch_values_naive(source, positions, out, count, offset, held)
+
+
+@dataclass(frozen=True)
+class _View:
+    """`RowValues` of some rows, one behind the other; the positions and views are of the first."""
+
+    store: HostValues
+    row: int
+    rows: int
+    capacity: int
+    device_length: Tensor | None
+
+    def whole(self) -> Tensor:
+        if self.device_length is not None:
+            raise RuntimeError("a step that reads all values from the host cannot be repeated")
+        return self.store.whole(self.row, self.rows, self.capacity)
+
+    def at(self, positions: Tensor) -> Tensor:
+        return self.store.at(self.row, positions)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        return self.store.between(self.row, start, stop)
+
+    def fetch(
+        self, spans: Tensor, count: Tensor, global_size: int, beside: bool = False
+    ) -> FetchedValues:
+        if global_size > self.store.first:
+            return FetchedValues(self.whole())
+        return self.store.fetch(self.row, spans, count, global_size, self.device_length, beside)

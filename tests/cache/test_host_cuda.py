@@ -1,0 +1,122 @@
+"""On a GPU: values in pinned host memory, read by kernels and in graphs, the bits of the device."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+
+import pytest
+import torch
+from tiny_models import random_prompt, tiny_model
+
+from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
+from reattention_eval.cache import host_values, tiers
+
+pytestmark = pytest.mark.gpu
+
+METHODS = [
+    ReAttention(4, 128, 8, 3, 9, chunk_size=64),
+    ReAttention(4, 128, 8, 3, 9, chunk_size=64, score="qkv_l1"),
+    StreamingLLM(sink_size=4, window_size=200, chunk_size=64),
+    FullAttention(chunk_size=64),
+]
+# a KV head of many query heads: its decode step is a chunk to the kernels
+SHAPES = [dict(heads=6, kv_heads=2, head_dim=64), dict(heads=20, kv_heads=1, head_dim=128)]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(tiers, "GROUP_TOKENS", 256)
+    monkeypatch.setattr(tiers, "LEAST_WINDOW", 64)
+    monkeypatch.setattr(tiers, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(host_values, "LEAVE_TOKENS", 7)
+
+
+def model_of(shape, dtype=torch.bfloat16):
+    options = dict(layers=3, window=8192, initializer_range=0.03, dtype=dtype)
+    return tiny_model(**options, **shape).to("cuda")
+
+
+def conversation(model, method, cache, folder):
+    ids, turn = random_prompt(1500).cuda(), random_prompt(90, seed=4).cuda()
+    with attach(model, method, cache=cache) as session:
+        found = [session.prefill(ids, max_new_tokens=200)]
+        found += [session.generate(max_new_tokens=60), session.extend(turn, max_new_tokens=99)]
+        found.append(session.generate(max_new_tokens=40))
+        graphs = session._repeats.graphs
+        session.save(folder / cache)
+        found.append(session.generate(torch.cat((ids[:, :700], turn), 1), 30))
+        assert session.stats.reused_tokens
+        found.append(session.load(folder / cache, max_new_tokens=9))
+        found.append(session.generate(max_new_tokens=9))
+        mask = torch.ones(2, 1500, dtype=torch.int64)
+        mask[1, :400] = 0
+        both = torch.cat((ids, ids.roll(77, 1)))
+        found.append(session.generate(both, 12, attention_mask=mask))
+        stats = session.stats
+    return [x.cpu() for x in found], stats, graphs
+
+
+@pytest.mark.parametrize("cache", ["values_on_host", "host"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.name}-{getattr(m, 'score', '')}")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_same_bits(method, shape, cache, tmp_path):
+    model = model_of(shape)
+    want, plain, graphs = conversation(model, method, "device", tmp_path)
+    found, stats, of_host = conversation(model, method, cache, tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
+    assert stats.mean_view == plain.mean_view
+    assert stats.cache_host_bytes and stats.bytes_from_host and stats.bytes_to_host
+    if method.name == "streaming_llm" or getattr(method, "score", "") == "qk":
+        assert graphs and (of_host or cache == "host")  # steps are captured in both
+    if getattr(method, "score", "") == "qk":
+        assert 0.05 < stats.value_hits < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_pageable_memory_is_said_and_has_the_same_bits(dtype, tmp_path, monkeypatch):
+    model, real = model_of(SHAPES[0], dtype), torch.empty
+
+    def refuse(*shape, pin_memory=False, **options):
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return real(*shape, **options)
+
+    want, *_ = conversation(model, METHODS[0], "device", tmp_path)
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.warns(RuntimeWarning, match=r"cannot be pinned .* GB/s"):
+        found, *_ = conversation(model, METHODS[0], "values_on_host", tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
+
+
+def test_all_is_given_back_after_an_exception():
+    model = model_of(SHAPES[0])
+    ids = random_prompt(3000).cuda()
+
+    def fail():
+        with attach(model, METHODS[0], cache="values_on_host") as session:
+            session.generate(ids, 20)
+            assert session.stats.cache_host_bytes
+            raise ValueError("in the middle")
+
+    held = []
+    for _ in range(3):  # what libraries keep is there behind the first
+        with pytest.raises(ValueError, match="in the middle"):
+            fail()
+        gc.collect()
+        torch.cuda.synchronize()
+        pinned = torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)
+        held.append((torch.cuda.memory_allocated(), pinned))
+    assert held[2] == held[1]
+    assert held[2][0] <= held[0][0]
+
+
+def test_no_step_waits_for_the_host(monkeypatch):
+    """But the ones that read a token to choose the next."""
+    model = model_of(SHAPES[0])
+    with attach(model, METHODS[0], cache="values_on_host") as session:
+        session.prefill(random_prompt(1500).cuda(), max_new_tokens=99)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            session.generate(max_new_tokens=30)  # a graph that cannot be made is said
+        assert session._repeats.graphs
