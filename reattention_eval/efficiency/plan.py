@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from reattention_eval.cache import rounded_capacity
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import (
@@ -100,11 +101,10 @@ def plan_memory(
     weights = (layers * shape.layer_parameters + tables + shape.hidden) * size // parts
     kv_heads = shape.kv_heads // parts
     token = 2 * kv_heads * shape.head_dim * size  # key and value of one layer
+    index = kv_heads * index_bytes(method, tokens, shape.head_dim)
     return MemoryPlan(
         weights=weights,
-        cache=rows
-        * layers
-        * (token * tokens + kv_heads * index_bytes(method, tokens, shape.head_dim)),
+        cache=rows * layers * (token * rounded_capacity(tokens) + index),
         workspace=_workspace(shape, method, tokens, placement, rows),
     )
 
