@@ -275,6 +275,9 @@ def plan(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at once.", min=1)] = 1,
+    weight_bits: Annotated[
+        float | None, typer.Option(help="Of a weight, where they are quantised: 8, or 4.5.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
 ) -> None:
     """Memory of a prompt tier by tier, time to its first token, and the longest that fits."""
@@ -287,7 +290,7 @@ def plan(
     card = gpu_of(gpu, gpu_memory)
     fits = show_plan(
         model, token_count(length), chosen, placement=placement, gpu=card, rows=batch_size,
-        as_json=json,
+        weight_bits=weight_bits, as_json=json,
     )  # fmt: skip
     if not (all(fits) if method else any(fits)):  # those asked for, or of all of them any
         raise typer.Exit(FAILED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rich.table import Table
 
@@ -65,6 +65,7 @@ def show_plan(
     placement: Placement,
     gpu: Gpu,
     rows: int = 1,
+    weight_bits: float | None = None,
     as_json: bool = False,
 ) -> list[bool]:
     """Print the plan of every method; for each, whether the length fits in a tier, or is not known.
@@ -72,12 +73,17 @@ def show_plan(
     Args:
         length: tokens of a prompt and its answer.
         methods: few get a sentence each where the length does not fit; many the table alone.
+        weight_bits: of the layers' weights where they are quantised.
         as_json: one object, for programs.
 
     Raises:
         ConfigError, CheckpointError: an unknown model, method or setting.
     """
     shape = read_shape(model)
+    if weight_bits is not None:
+        if not 1 <= weight_bits <= 32:
+            raise ConfigError(f"no weight has {weight_bits:g} bits; give 8, for example, or 4.5.")
+        shape = replace(shape, weight_bits=weight_bits)
     plans = [
         forecast(shape, method, length, placement, gpu, rows)
         for method in map(build_method, methods)
@@ -102,6 +108,7 @@ def _print_json(
     found = {
         "model": model,
         "parameters": shape.parameters,
+        "weight_bits": shape.weight_bits,
         "window": shape.window,
         "tokens": length,
         "batch_size": rows,
@@ -127,7 +134,7 @@ def _print_table(
     lines = [_cells(one) for tiers in plans for one in tiers]
     shown = [i for i, name in enumerate(COLUMNS) if name or gpu.memory is not None]
     shown = [i for i in shown if any(line[i] for line in lines)]
-    table = Table(title=_title(model, shape.parameters, length, rows, placement))
+    table = Table(title=_title(model, shape, length, rows, placement))
     for i in shown:
         justify = "left" if i < 2 else "right"
         table.add_column(COLUMNS[i], justify=justify)  # type: ignore[arg-type]
@@ -188,7 +195,10 @@ def _time_notes(gpu: Gpu, plans: list[list[Forecast]]) -> list[str]:
         what = gpu.name or ("a GPU of which only the memory is known" if gpu.memory else "")
         return [f"No measured rates for {what}: times are left empty."] if what else []
     if not timed:
-        return []
+        return [
+            "No times: they are known of full attention and ReAttention, one prompt that fits, on one "
+            "GPU, in 16 bit."
+        ]
     said = f"Times by rates measured with {gpu.rates.measured}"
     if gpu.rates.scaled_from:
         said += f" on {gpu.rates.scaled_from}; ~ scaled to this card by both data sheets"
@@ -211,15 +221,18 @@ def _instead(tiers: list[Forecast], length: int) -> str:
     return f"{name}: the longest that fits is {longest.longest:,} tokens{where}."
 
 
-def _title(model: str, parameters: int, length: int, rows: int, placement: Placement) -> str:
+def _title(model: str, shape: ModelShape, length: int, rows: int, placement: Placement) -> str:
     spread = ""
+    kind = placement.dtype
+    if shape.weight_bits is not None:
+        kind += f" and {shape.weight_bits:g} bits a weight"
     if placement.gpus > 1:
         spread = f", layers over {placement.gpus} GPUs"
     if placement.tensor_parallel > 1:
         spread = f", heads over {placement.tensor_parallel} GPUs"
     batch = f"{rows} prompts of " if rows > 1 else ""
     return (
-        f"{model}: {parameters / 1e9:.2f} billion parameters in {placement.dtype}, "
+        f"{model}: {shape.parameters / 1e9:.2f} billion parameters in {kind}, "
         f"{batch}{length:,} tokens{spread}"
     )
 

@@ -142,7 +142,7 @@ def _in(
         return Forecast(method, tier, plan, fits, longest)
     asked = shape, method, tokens, placement, gpu.memory, rows, tier
     forward, peak = prompt_forward(*asked), peak_memory(*asked)
-    alone = rows == placement.gpus == placement.tensor_parallel == 1
+    alone = rows == placement.gpus == placement.tensor_parallel == 1 and shape.weight_bits is None
     ttft = tpot = None
     if alone and placement.dtype in _TIMED_DTYPES:
         ttft, tpot = _seconds(shape, method, tokens, placement.itemsize, gpu, tier, forward)

@@ -113,7 +113,7 @@ def plan_memory(
         )
     # the first GPU holds the embedding, the last one the head; a tied one is held once
     tables = shape.embedding_parameters * (2 if placement.gpus == 1 and not shape.tied else 1)
-    weights = (layers * shape.layer_parameters + tables + shape.hidden) * size // parts
+    weights = (layers * shape.layer_bytes(size) + (tables + shape.hidden) * size) // parts
     held = CacheShape(layers, shape.kv_heads // parts, shape.head_dim, size)
     cache = tier_bytes(held, rounded_capacity(tokens), tier, method.budget, rows)
     index = rows * layers * held.kv_heads * index_bytes(method, tokens, shape.head_dim)
