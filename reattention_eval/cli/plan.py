@@ -196,8 +196,8 @@ def _time_notes(gpu: Gpu, plans: list[list[Forecast]]) -> list[str]:
         return [f"No measured rates for {what}: times are left empty."] if what else []
     if not timed:
         return [
-            "No times: they are known of full attention and ReAttention, one prompt that fits, on one "
-            "GPU, in 16 bit."
+            "No times: they are known of full attention and ReAttention, one prompt that fits, on "
+            "one GPU, in 16 bit."
         ]
     said = f"Times by rates measured with {gpu.rates.measured}"
     if gpu.rates.scaled_from:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,13 @@ class ModelShape:
     layer_parameters: int
     window: int | None
     weight_bits: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For records: weights of the dtype's own size say nothing of it, as ever."""
+        every = asdict(self)
+        if self.weight_bits is None:
+            del every["weight_bits"]
+        return every
 
     def layer_bytes(self, itemsize: int) -> int:
         """Of a layer's weights; itemsize: of the dtype that they are computed in."""

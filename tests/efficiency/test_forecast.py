@@ -60,6 +60,13 @@ def test_there_are_many_shapes_and_lengths(cells: list[Measured]) -> None:
     assert max(cell.tokens for cell in cells) >= 64 * min(cell.tokens for cell in cells)
 
 
+def test_records_can_be_added_to() -> None:
+    """A record's shape is what the model still says of itself."""
+    for path in RECORDS:
+        shape = read(path).data["shape"]
+        assert ModelShape(**shape).as_dict() == shape
+
+
 def test_times_are_within_the_bar_of_every_record(cells: list[Measured]) -> None:
     """Under rates that were fitted without the model at that length, older commits too."""
     for cell in cells:
