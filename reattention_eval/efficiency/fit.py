@@ -23,7 +23,10 @@ from reattention_eval.efficiency.work import (
     step_work,
 )
 from reattention_eval.errors import DataError
-from reattention_eval.methods import build_method
+from reattention_eval.methods import Method, build_method
+
+# settings that methods no longer have, and what is done always
+_GONE = {"candidates": "16bit"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ def measured(record: E2ERecord) -> list[Measured]:
             continue
         if cell.get("cache", DEVICE) != DEVICE:
             continue
-        method = build_method({"type": cell["method"], **cell["settings"]})
-        if not can_be_timed(method):
+        method = method_of(cell)
+        if method is None or not can_be_timed(method):
             continue
         tokens, forward = cell["tokens"], max(run["forward_tokens"] for run in cell["runs"])
         environment = record.data["environments"][cell["environment"]]
@@ -87,6 +90,14 @@ def measured(record: E2ERecord) -> list[Measured]:
             )
         )
     return found
+
+
+def method_of(cell: dict[str, Any]) -> Method | None:
+    """What a cell measured; None where there is no such method any more."""
+    settings = dict(cell["settings"])
+    if any(settings.pop(name, now) != now for name, now in _GONE.items()):
+        return None
+    return build_method({"type": cell["method"], **settings})
 
 
 def fit(cells: Sequence[Measured]) -> Rates:

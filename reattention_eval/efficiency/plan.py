@@ -115,7 +115,9 @@ def plan_memory(
     tables = shape.embedding_parameters * (2 if placement.gpus == 1 and not shape.tied else 1)
     weights = (layers * shape.layer_bytes(size) + (tables + shape.hidden) * size) // parts
     held = CacheShape(layers, shape.kv_heads // parts, shape.head_dim, size)
-    cache = tier_bytes(held, rounded_capacity(tokens), tier, method.budget, rows)
+    first = method.first_tokens if isinstance(method, ViewMethod) else 0
+    room = rounded_capacity(tokens)
+    cache = tier_bytes(held, room, tier, method.budget, rows, first, _chosen(method))
     index = rows * layers * held.kv_heads * index_bytes(method, tokens, shape.head_dim)
     return MemoryPlan(
         weights=weights,
@@ -186,6 +188,12 @@ def prompt_forward(
     free = max(0, memory - plan.weights - plan.cache)
     most = forward_size(method.chunk_size, rows, values * placement.itemsize, free)
     return min(tokens, max(least, most))
+
+
+def _chosen(method: Method) -> int | None:
+    """Keys of a view that are neither its first nor its last, at most; None where none says."""
+    spans = kernel_settings(method)
+    return None if spans is None else int(spans["max_spans"]) * int(spans["span_size"])
 
 
 def _token_values(shape: ModelShape, placement: Placement) -> int:

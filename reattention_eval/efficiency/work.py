@@ -75,7 +75,7 @@ def can_be_timed(method: Method) -> bool:
     asked = ("selection", "score", "candidates", "select_from")
     own = ReAttention()
     return type(method) is ReAttention and all(
-        getattr(method, name) == getattr(own, name) for name in asked
+        getattr(method, name, None) == getattr(own, name, None) for name in asked
     )
 
 

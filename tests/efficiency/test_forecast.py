@@ -24,7 +24,7 @@ from reattention_eval.efficiency import (
 from reattention_eval.efficiency import forecast as forecast_module
 from reattention_eval.efficiency.cards import CARDS, card_by_key, card_by_name
 from reattention_eval.efficiency.e2e.record import read
-from reattention_eval.efficiency.fit import Measured, deviation, fit, measured
+from reattention_eval.efficiency.fit import Measured, deviation, fit, measured, method_of
 from reattention_eval.efficiency.forecast import Gpu, forecast
 from reattention_eval.efficiency.rates import FILE, Rates, rates_of, with_transfers
 from reattention_eval.efficiency.shape import ModelShape
@@ -85,7 +85,8 @@ def test_peaks_are_within_the_bar_of_every_run() -> None:
         record = read(path)
         shape = ModelShape(**record.data["shape"])
         for cell in measured(record):
-            method = build_method({"type": cell.cell["method"], **cell.cell["settings"]})
+            method = method_of(cell.cell)
+            assert method is not None
             card = card_by_name(cell.card)
             assert card is not None
             tokens = cell.tokens + 72  # decoded behind it
@@ -199,7 +200,9 @@ def test_only_what_was_measured_is_timed() -> None:
     for other in ("streaming_llm", "infllm", "snapkv", "yarn"):
         assert not can_be_timed(build_method(other))
     assert not can_be_timed(ReAttention(selection="block_max"))
-    assert not can_be_timed(ReAttention(candidates="int8"))
+    settings = {"candidates": "int8", "chunk_size": 512}
+    assert method_of({"method": "reattention", "settings": settings}) is None  # gone
+    assert method_of({"method": "full", "settings": {"chunk_size": 8}}) == FullAttention(chunk_size=8)
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -207,7 +210,7 @@ def test_tiers_hold_what_the_cache_says(tier: str) -> None:
     method, tokens = ReAttention(), 500_001
     plan = plan_memory(LLAMA_8B, method, tokens, Placement(), tier=tier)
     room = rounded_capacity(tokens)
-    held = tier_bytes(CacheShape(32, 8, 128), room, tier, method.budget)
+    held = tier_bytes(CacheShape(32, 8, 128), room, tier, method.budget, 1, 32, 127 * 32)
     assert (plan.cache, plan.host) == held
     memory = usable(CARDS["h100-80g"].memory)
     longest = largest_length(LLAMA_8B, method, Placement(), memory, tier=tier)
