@@ -14,7 +14,11 @@ from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.folder import check_folder, read_json
 from reattention_eval.checkpoints.hub import first_line, from_hub, hub_error, hub_folder
 from reattention_eval.checkpoints.local import is_embedded
-from reattention_eval.checkpoints.quantization import quantization_of, refuse_second
+from reattention_eval.checkpoints.quantization import (
+    quantization_of,
+    refuse_second,
+    require_reader,
+)
 from reattention_eval.checkpoints.sentencepiece_bpe import MODEL_FILE, load_sentencepiece
 from reattention_eval.checkpoints.streaming import build_streaming
 from reattention_eval.errors import CheckpointError, ConfigError
@@ -97,6 +101,8 @@ def load_model(
     if quantization is not None and not tokenizer_only:
         _refuse_quantization(settings, str(path))
         quantized = quantization_of(quantization, device_map)
+    elif not tokenizer_only:
+        require_reader(settings, str(path), device_map)
     if settings.get("model_type") == internlm2.MODEL_TYPE and isinstance(source, str):
         source = hub_folder(source, weights=not tokenizer_only)
     config = read_config(source, settings)

@@ -26,8 +26,6 @@ def quantization_of(settings: Any, device_map: Any = None) -> Any:
         ConfigError: no such method, settings it does not take, a checkpoint that would have to be
             quantised already, a library or device that is missing.
     """
-    from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
-
     if not isinstance(settings, Mapping):
         raise ConfigError(
             "quantization must be a mapping as in a config.json's quantization_config, for example "
@@ -35,15 +33,39 @@ def quantization_of(settings: Any, device_map: Any = None) -> Any:
             f"{type(settings).__name__}."
         )
     try:
-        config = AutoQuantizationConfig.from_dict(dict(settings))
-        quantizer = AutoHfQuantizer.from_config(config, pre_quantized=False)
-        quantizer.validate_environment(device_map=device_map, weights_only=True)
+        return _configured(settings, device_map, ready=False)
     except Exception as error:  # each library's own way to refuse
         raise ConfigError(
             f"weights cannot be quantised by {method_name(settings)} here: {first_line(error)}. "
             "Install what is missing (torchao: pip install 'reattention-eval[torchao]') or correct "
             "the settings."
         ) from error
+
+
+def require_reader(config: Mapping[str, Any], where: str, device_map: Any = None) -> None:
+    """Raise ConfigError for a checkpoint whose weights are quantised as they lie, in a way that
+    transformers knows and nothing here can read."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    held = config.get(KEY)
+    if not held or method_name(held) not in (*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"):
+        return
+    try:
+        _configured(held, device_map, ready=True)
+    except Exception as error:
+        raise ConfigError(
+            f"the weights of {where} are quantised by {method_name(held)} and cannot be read here: "
+            f"{first_line(error)}. Install what is missing, or take the unquantised checkpoint."
+        ) from error
+
+
+def _configured(settings: Mapping[str, Any], device_map: Any, ready: bool) -> Any:
+    """transformers' configuration, when all that it needs is here. ready: weights are quantised."""
+    from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
+
+    config = AutoQuantizationConfig.from_dict(dict(settings))
+    quantizer = AutoHfQuantizer.from_config(config, pre_quantized=ready)
+    quantizer.validate_environment(device_map=device_map, weights_only=True)
     return config
 
 

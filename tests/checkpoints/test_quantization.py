@@ -98,6 +98,9 @@ def test_other_checkpoints_are_refused(checkpoint: Path, tmp_path: Path) -> None
         (folder / "config.json").write_text(json.dumps({**config, **more}))
         with pytest.raises(ConfigError, match=said):
             load_model(folder, quantization={"quant_method": METHOD})
+    with pytest.raises(ConfigError, match="gptq are quantised by gptq and cannot be read here"):
+        load_model(tmp_path / "gptq")
+    assert load_model(tmp_path / "gptq", tokenizer_only=True)[0] is None
     with pytest.raises(ConfigError, match="not split over tensor_parallel=2"):
         PromptRunner(str(checkpoint), tensor_parallel=2, quantization={"quant_method": METHOD})
 

@@ -202,7 +202,9 @@ def test_only_what_was_measured_is_timed() -> None:
     assert not can_be_timed(ReAttention(selection="block_max"))
     settings = {"candidates": "int8", "chunk_size": 512}
     assert method_of({"method": "reattention", "settings": settings}) is None  # gone
-    assert method_of({"method": "full", "settings": {"chunk_size": 8}}) == FullAttention(chunk_size=8)
+    assert method_of({"method": "full", "settings": {"chunk_size": 8}}) == FullAttention(
+        chunk_size=8
+    )
 
 
 @pytest.mark.parametrize("tier", TIERS)
