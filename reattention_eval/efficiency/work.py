@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from math import ceil
 
 from reattention_eval.cache.tiers import DEVICE, VALUES_ON_HOST
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.methods import FullAttention, Method, ReAttention
 from reattention_eval.methods.forward_size import MOST_TOKENS
+
+_SIZES = (
+    "chunk_size", "global_size", "local_size", "span_size", "max_spans", "allow_beyond_window",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,13 @@ class Transfers:
 
 
 def can_be_timed(method: Method) -> bool:
-    """Whether what the method does is counted here: full attention, and ReAttention as the paper
-    defines it."""
+    """Whether what the method does is counted here: full attention, and ReAttention of any sizes
+    that is otherwise its own default."""
     if type(method) is FullAttention:
         return True
-    asked = ("selection", "score", "candidates", "select_from")
     own = ReAttention()
-    return type(method) is ReAttention and all(
-        getattr(method, name, None) == getattr(own, name, None) for name in asked
-    )
+    sizes = {name: getattr(own, name) for name in _SIZES}
+    return type(method) is ReAttention and replace(method, **sizes) == own
 
 
 def prompt_work(
