@@ -6,6 +6,7 @@ from reattention_eval.cache.host_tier import HostTier, Transferred
 from reattention_eval.cache.layer import LayerCache, RepeatedStep
 from reattention_eval.cache.page_bounds import PageBounds, PageBoundsFactory
 from reattention_eval.cache.recent_votes import RecentVotes, RecentVotesFactory
+from reattention_eval.cache.rounding import rounded_capacity
 from reattention_eval.cache.row_cache import RowCache
 from reattention_eval.cache.row_state import RowState
 from reattention_eval.cache.tiers import (
@@ -41,5 +42,6 @@ __all__ = [
     "Transferred",
     "place",
     "require_host",
+    "rounded_capacity",
     "tier_bytes",
 ]

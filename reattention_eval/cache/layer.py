@@ -11,6 +11,7 @@ from torch import Tensor
 from reattention_eval.cache.host_keys import HostKeys
 from reattention_eval.cache.host_tier import HostTier
 from reattention_eval.cache.host_values import HostValues
+from reattention_eval.cache.rounding import rounded_capacity
 from reattention_eval.cache.row_cache import JoinHeads, RowCache
 from reattention_eval.cache.row_state import Factory, Kept, RowStates, State
 from reattention_eval.cache.values import DeviceStore
@@ -36,7 +37,8 @@ class LayerCache:
     """Append-only keys and values of one layer, [B, Hkv, capacity, D], with a length per row.
 
     `reserve` fixes the capacity once when it is known; otherwise the storage grows by
-    GROWTH_TOKENS at a time. What is stored is never concatenated with what arrives.
+    GROWTH_TOKENS at a time, each rounded up (`rounded_capacity`). What is stored is never
+    concatenated with what arrives.
 
     tier: values are in host memory, and keys where it says so; None: on the device. Then what
     `append`, `row` and `beginning` give holds until another layer is asked.
@@ -107,8 +109,8 @@ class LayerCache:
         the shape of a token."""
         if self._like is None:
             return 0
-        stores = self._keys, self._values
-        return sum(store.host_bytes_of(rows, capacity, self._like) for store in stores)
+        stores, room = (self._keys, self._values), rounded_capacity(capacity)
+        return sum(store.host_bytes_of(rows, room, self._like) for store in stores)
 
     def clear(self) -> None:
         """Give the storage back; the lengths stay known."""
@@ -131,10 +133,10 @@ class LayerCache:
         self._states.rewind([0] * rows)
         self.lengths = [0] * rows
         if self._like is None:
-            self._capacity = capacity
+            self._capacity = rounded_capacity(capacity)
         elif self._rows != rows or self._capacity < capacity:
             self.clear()  # given back before as much is taken again
-            self._make(rows, capacity, self._like)
+            self._make(rows, rounded_capacity(capacity), self._like)
         else:
             for store in (self._keys, self._values):
                 store.start(rows, capacity)
@@ -225,7 +227,7 @@ class LayerCache:
 
     def _make_room(self, length: int, like: Tensor) -> None:
         if not self._rows:
-            self._make(len(self.lengths), max(self._capacity, length), like)
+            self._make(len(self.lengths), max(self._capacity, rounded_capacity(length)), like)
         elif length > self._capacity:
             self._grow(length + GROWTH_TOKENS)
 
@@ -241,7 +243,8 @@ class LayerCache:
         self._rows, self._capacity = rows, capacity
         self.moves += 1
 
-    def _grow(self, capacity: int) -> None:
+    def _grow(self, tokens: int) -> None:
+        capacity = rounded_capacity(tokens)
         for store in (self._values, self._keys):
             store.grow(capacity, max(self.lengths))
         self._capacity = capacity

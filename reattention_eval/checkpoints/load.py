@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -14,6 +14,11 @@ from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.folder import check_folder, read_json
 from reattention_eval.checkpoints.hub import first_line, from_hub, hub_error, hub_folder
 from reattention_eval.checkpoints.local import is_embedded
+from reattention_eval.checkpoints.quantization import (
+    quantization_of,
+    refuse_second,
+    require_reader,
+)
 from reattention_eval.checkpoints.sentencepiece_bpe import MODEL_FILE, load_sentencepiece
 from reattention_eval.checkpoints.streaming import build_streaming
 from reattention_eval.errors import CheckpointError, ConfigError
@@ -41,6 +46,7 @@ def load_model(
     tokenizer_only: Literal[False] = ...,
     attn_implementation: str = ...,
     configure: Callable[[Any], Any] | None = ...,
+    quantization: Mapping[str, Any] | None = ...,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]: ...
 @overload
 def load_model(
@@ -50,6 +56,7 @@ def load_model(
     tokenizer_only: bool = ...,
     attn_implementation: str = ...,
     configure: Callable[[Any], Any] | None = ...,
+    quantization: Mapping[str, Any] | None = ...,
 ) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]: ...
 def load_model(
     path: str | os.PathLike[str],
@@ -58,6 +65,7 @@ def load_model(
     tokenizer_only: bool = False,
     attn_implementation: str = "sdpa",
     configure: Callable[[Any], Any] | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
     """The model, in eval mode, and its tokenizer; with `tokenizer_only` the model is None.
 
@@ -71,6 +79,8 @@ def load_model(
         device_map: as transformers takes it; None loads to the CPU.
         configure: gives the configuration to load with from the checkpoint's own, as
             `NativeMethod.configure` does.
+        quantization: of the weights while they load, as transformers describes it in a config.json
+            (`quantization_of`); None: as the checkpoint has them.
 
     Raises:
         CheckpointError: folder, config, a shard or the tokenizer missing; a truncated file;
@@ -78,7 +88,8 @@ def load_model(
             has no place for; a damaged generation_config.json; a model without rotary position
             embedding; a hub that refuses or cannot be reached; a transformers version outside
             4.57 to 5.x.
-        ConfigError: unknown dtype.
+        ConfigError: unknown dtype; a quantisation that is unknown, whose library is missing, or of
+            weights that are quantised or are InternLM2's.
         DownloadError: as `ensure_embedded_model`.
     """
     check_transformers()
@@ -86,6 +97,12 @@ def load_model(
     if isinstance(source, Path):
         check_folder(source, weights=not tokenizer_only)
     settings = read_settings(source)
+    quantized = None
+    if quantization is not None and not tokenizer_only:
+        _refuse_quantization(settings, str(path))
+        quantized = quantization_of(quantization, device_map)
+    elif not tokenizer_only:
+        require_reader(settings, str(path), device_map)
     if settings.get("model_type") == internlm2.MODEL_TYPE and isinstance(source, str):
         source = hub_folder(source, weights=not tokenizer_only)
     config = read_config(source, settings)
@@ -117,6 +134,7 @@ def load_model(
             device_map=device_map,
             attn_implementation=attn_implementation,
             output_loading_info=True,
+            **({} if quantized is None else {"quantization_config": quantized}),
         )
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         if type(error).__name__ == "OutOfMemoryError":
@@ -148,6 +166,7 @@ def load(
     device_map: Any = None,
     attn_implementation: str = "sdpa",
     configure: Callable[[Any], Any] | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The model alone, for `attach(load("qwen2.5-coder-1.5b-q4"), ...)`.
 
@@ -159,6 +178,7 @@ def load(
         device_map=device_map,
         attn_implementation=attn_implementation,
         configure=configure,
+        quantization=quantization,
     )[0]
 
 
@@ -185,6 +205,15 @@ def pick_dtype(dtype: str | torch.dtype) -> torch.dtype:
     asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = any(getattr(torch.cpu, ask, bool)() for ask in asks)
     return torch.bfloat16 if native else torch.float32
+
+
+def _refuse_quantization(settings: Mapping[str, Any], where: str) -> None:
+    refuse_second(settings, where)
+    if settings.get("model_type") == internlm2.MODEL_TYPE:
+        raise ConfigError(
+            f"{where} is an InternLM2 checkpoint, whose weights are rearranged while they load and "
+            "cannot be quantised meanwhile; leave quantization out."
+        )
 
 
 def local_or_hub(path: str | os.PathLike[str]) -> Path | str:

@@ -260,11 +260,16 @@ def slurm(
 @app.command()
 @readable_errors
 def plan(
-    model: Annotated[str, typer.Option(help="Folder of a checkpoint, or hub id.")],
-    length: Annotated[int, typer.Option(help="Tokens of prompt and answer.", min=1)],
+    model: Annotated[str, typer.Option(help="Folder of a checkpoint, embedded model, or hub id.")],
+    length: Annotated[
+        str, typer.Option(help="Tokens of prompt and answer, as 131072, 128K or 1M.")
+    ],
     method: Annotated[
         list[str] | None, typer.Option(help="Method; may be given several times. All if left out.")
     ] = None,
+    gpu: Annotated[
+        str, typer.Option(help="h100-80g, h200, a100-80g, or auto: this machine's.")
+    ] = "auto",
     gpus: Annotated[int, typer.Option(help="GPUs that layers are spread over.", min=1)] = 1,
     tensor_parallel: Annotated[
         int, typer.Option(help="GPUs that attention heads are spread over.", min=1)
@@ -273,21 +278,27 @@ def plan(
     gpu_memory: Annotated[
         float | None,
         typer.Option(
-            help="GiB of one GPU; this machine's if left out.", envvar="REATTENTION_GPU_MEMORY"
+            help="GiB of one GPU, in place of the card's own.", envvar="REATTENTION_GPU_MEMORY"
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at once.", min=1)] = 1,
+    weight_bits: Annotated[
+        float | None, typer.Option(help="Of a weight, where they are quantised: 8, or 4.5.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
 ) -> None:
-    """Memory of a prompt by weights, cache and workspace, and the longest prompt that fits."""
-    from reattention_eval.cli.plan import show_plan
+    """Memory of a prompt tier by tier, time to its first token, and the longest that fits."""
+    from reattention_eval.cli.plan import gpu_of, show_plan, token_count
     from reattention_eval.efficiency import Placement
     from reattention_eval.methods import list_methods
 
     placement = Placement(gpus, tensor_parallel, dtype)
     chosen = method or list_methods()
+    card = gpu_of(gpu, gpu_memory)
     fits = show_plan(
-        model, length, chosen, placement=placement, memory_gib=gpu_memory, rows=batch_size
-    )
+        model, token_count(length), chosen, placement=placement, gpu=card, rows=batch_size,
+        weight_bits=weight_bits, as_json=json,
+    )  # fmt: skip
     if not (all(fits) if method else any(fits)):  # those asked for, or of all of them any
         raise typer.Exit(FAILED)
 

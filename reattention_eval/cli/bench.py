@@ -95,3 +95,17 @@ def report(
     from reattention_eval.cli.bench_e2e import show
 
     show(records, into, bars)
+
+
+@bench.command()
+@readable_errors
+def rates(
+    records: Annotated[list[Path], typer.Argument(help="results/gpu/e2e-*.json")],
+    into: Annotated[
+        Path | None, typer.Option(help="File to write, the package's own if left out.")
+    ] = None,
+) -> None:
+    """How fast a card is, for `plan`; prints how far each prompt is from what follows from it."""
+    from reattention_eval.cli.bench_rates import make_rates
+
+    make_rates(records, into)

@@ -1,27 +1,60 @@
-"""`reattention-eval plan`: what a prompt takes of each GPU, and the longest that fits."""
+"""`reattention-eval plan`: what a prompt takes of a GPU, how long, and the longest that fits."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 from rich.table import Table
 
+from reattention_eval.cache.tiers import DEVICE
 from reattention_eval.cli.console import out
-from reattention_eval.efficiency import (
-    Placement,
-    accelerator_memory,
-    largest_length,
-    plan_memory,
-    prompt_forward,
-    read_shape,
-    usable,
-)
+from reattention_eval.efficiency import ModelShape, Placement, read_shape
+from reattention_eval.efficiency.forecast import Forecast, Gpu, forecast
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import build_method
+from reattention_eval.methods import Method, build_method
 
 GIB = 2**30
 MOST_GIB = 2**20
-COLUMNS = "method", "weights", "cache", "workspace", "a GPU"
+MOST_TOKENS = 2**40
+FEW = 4  # methods
+COLUMNS = (
+    "method", "cache in", "weights", "cache", "workspace", "a GPU", "host", "", "longest",
+    "forward", "peak", "first token", "tokens/s",
+)  # fmt: skip
+_LENGTH = re.compile(r"(\d[\d_,]*)([km]?)", re.IGNORECASE)
+
+
+def token_count(text: str) -> int:
+    """`131072`, `128K` or `1M`: K is 1,024 and M 1,048,576.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    found = _LENGTH.fullmatch(text.strip())
+    if found:
+        unit = {"": 1, "k": 1 << 10, "m": 1 << 20}[found[2].lower()]
+        tokens = int(re.sub("[_,]", "", found[1])) * unit
+        if 0 < tokens <= MOST_TOKENS:
+            return tokens
+    raise ConfigError(
+        f"a length is a number of tokens from 1 on, as 131072, 128K or 1M; found {text!r:.40}."
+    )
+
+
+def gpu_of(key: str, memory_gib: float | None) -> Gpu:
+    """The card to plan for; memory_gib: of one GPU, in place of the card's own.
+
+    Raises:
+        ConfigError: no such card or memory.
+    """
+    if memory_gib is None:
+        return Gpu.of(key)
+    if not 0 < memory_gib <= MOST_GIB:  # NaN neither
+        raise ConfigError(f"no GPU has {memory_gib:g} GiB; give its memory in GiB, for example 80.")
+    return Gpu.of(key, int(memory_gib * GIB))
 
 
 def show_plan(
@@ -30,72 +63,176 @@ def show_plan(
     methods: Sequence[str],
     *,
     placement: Placement,
-    memory_gib: float | None,
+    gpu: Gpu,
     rows: int = 1,
+    weight_bits: float | None = None,
+    as_json: bool = False,
 ) -> list[bool]:
-    """Print the plan of every method; for each, whether the length fits (or is not known).
+    """Print the plan of every method; for each, whether the length fits in a tier, or is not known.
 
     Args:
         length: tokens of a prompt and its answer.
-        memory_gib: of one GPU; None takes what this machine has.
+        methods: few get a sentence each where the length does not fit; many the table alone.
+        weight_bits: of the layers' weights where they are quantised.
+        as_json: one object, for programs.
 
     Raises:
         ConfigError, CheckpointError: an unknown model, method or setting.
     """
     shape = read_shape(model)
-    memory, source = _memory(memory_gib)
-    table = Table(title=_title(model, shape.parameters, length, rows, placement))
-    for column in (*COLUMNS, "", "longest", "forward"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    found = []
-    for method in map(build_method, methods):
-        plan = plan_memory(shape, method, length, placement, rows)
-        cells = [f"{part / GIB:.1f}" for part in (plan.weights, plan.cache, plan.workspace)]
-        verdict, longest, forward, fits = "", "", "", True
-        if memory is not None:
-            fits = plan.total <= memory
-            verdict = "fits" if fits else "too much"
-            longest = f"{largest_length(shape, method, placement, memory, rows):,}"
-            if fits:
-                tokens = prompt_forward(shape, method, length, placement, memory, rows)
-                forward = f"{tokens:,}"
-        found.append(fits)
-        name = f"{method.name} {method.budget:,}" if method.budget else method.name
-        table.add_row(name, *cells, f"{plan.total / GIB:.1f}", verdict, longest, forward)
-    out.print(table)
-    if memory is None:
-        _say("GiB; give --gpu-memory for the longest prompt that fits: this machine has no GPU.")
+    if weight_bits is not None:
+        if not 1 <= weight_bits <= 32:
+            raise ConfigError(f"no weight has {weight_bits:g} bits; give 8, for example, or 4.5.")
+        shape = replace(shape, weight_bits=weight_bits)
+    plans = [
+        forecast(shape, method, length, placement, gpu, rows)
+        for method in map(build_method, methods)
+    ]
+    if as_json:
+        _print_json(model, shape, length, placement, gpu, rows, plans)
     else:
-        _say(f"GiB and tokens; {memory / GIB:.1f} GiB usable {source}.")
-        _say("forward: tokens of a prompt that one call of the model carries (session.stats too).")
+        _print_table(model, shape, length, placement, gpu, rows, plans)
+    return [any(one.fits is not False for one in tiers) for tiers in plans]
+
+
+def _print_json(
+    model: str,
+    shape: ModelShape,
+    length: int,
+    placement: Placement,
+    gpu: Gpu,
+    rows: int,
+    plans: list[list[Forecast]],
+) -> None:
+    rates = gpu.rates
+    found = {
+        "model": model,
+        "parameters": shape.parameters,
+        "weight_bits": shape.weight_bits,
+        "window": shape.window,
+        "tokens": length,
+        "batch_size": rows,
+        "placement": asdict(placement),
+        "gpu": gpu.name,
+        "usable_bytes": gpu.memory,
+        "host_bytes": gpu.host,
+        "rates": rates and {"measured": rates.measured, "scaled_from": rates.scaled_from},
+        "plans": [one.as_dict() for tiers in plans for one in tiers],
+    }
+    out.print(json.dumps(found, indent=1), soft_wrap=True, markup=False)
+
+
+def _print_table(
+    model: str,
+    shape: ModelShape,
+    length: int,
+    placement: Placement,
+    gpu: Gpu,
+    rows: int,
+    plans: list[list[Forecast]],
+) -> None:
+    lines = [_cells(one) for tiers in plans for one in tiers]
+    shown = [i for i, name in enumerate(COLUMNS) if name or gpu.memory is not None]
+    shown = [i for i in shown if any(line[i] for line in lines)]
+    table = Table(title=_title(model, shape, length, rows, placement))
+    for i in shown:
+        justify = "left" if i < 2 else "right"
+        table.add_column(COLUMNS[i], justify=justify)  # type: ignore[arg-type]
+    for line in lines:
+        table.add_row(*(line[i] for i in shown))
+    out.print(table)
+    for note in (*_memory_notes(gpu), *_time_notes(gpu, plans)):
+        _say(note)
+    for tiers in plans if len(plans) <= FEW else ():
+        if tiers[0].fits is False:
+            _say(_instead(tiers, length))
     if shape.window and length > shape.window:
         _say(f"The trained window is {shape.window:,} tokens; full attention fails beyond it.")
-    return found
 
 
-def _memory(memory_gib: float | None) -> tuple[int | None, str]:
-    if memory_gib is not None:
-        if not 0 < memory_gib <= MOST_GIB:  # NaN neither
-            raise ConfigError(
-                f"no GPU has {memory_gib:g} GiB; give its memory in GiB, for example 80."
-            )
-        return usable(int(memory_gib * GIB)), f"of {memory_gib:g} on each GPU"
-    gpus = accelerator_memory()
-    if gpus:
-        total = min(total for _, total in gpus)
-        return usable(total), f"of {total / GIB:.0f} on each GPU of this machine"
-    return None, ""
+def _cells(one: Forecast) -> tuple[str, ...]:
+    plan, mark = one.plan, "~" if one.estimated else ""
+    sizes = (plan.weights, plan.cache, plan.workspace, plan.total)
+    return (
+        _name(one.method) if one.tier == DEVICE else "",
+        one.tier,
+        *(f"{part / GIB:.1f}" for part in sizes),
+        f"{plan.host / GIB:.1f}" if plan.host else "",
+        "" if one.fits is None else "fits" if one.fits else "too much",
+        "" if one.longest is None else f"{one.longest:,}",
+        "" if one.forward is None else f"{one.forward:,}",
+        "" if one.peak is None else f"{one.peak / GIB:.1f}",
+        "" if one.ttft is None else mark + _seconds(one.ttft),
+        "" if one.tpot is None else mark + f"{1 / one.tpot:.3g}",
+    )
 
 
-def _title(model: str, parameters: int, length: int, rows: int, placement: Placement) -> str:
+def _name(method: Method) -> str:
+    return f"{method.name} {method.budget:,}" if method.budget else method.name
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:,.0f} s"
+
+
+def _memory_notes(gpu: Gpu) -> list[str]:
+    if gpu.memory is None:
+        return [
+            "GiB; give --gpu or --gpu-memory for the longest prompt that fits: this machine has no "
+            "GPU."
+        ]
+    of = gpu.name or "each GPU"
+    return [
+        f"GiB and tokens; {gpu.memory / GIB:.1f} GiB usable of {of}.",
+        "forward: tokens of a prompt that one call of the model carries (session.stats too); peak: "
+        "what is expected with it, where `a GPU` is the least.",
+    ]
+
+
+def _time_notes(gpu: Gpu, plans: list[list[Forecast]]) -> list[str]:
+    timed = [one for tiers in plans for one in tiers if one.ttft is not None]
+    if gpu.rates is None:
+        what = gpu.name or ("a GPU of which only the memory is known" if gpu.memory else "")
+        return [f"No measured rates for {what}: times are left empty."] if what else []
+    if not timed:
+        return [
+            "No times: they are known of full attention and ReAttention, one prompt that fits, on "
+            "one GPU, in 16 bit."
+        ]
+    said = f"Times by rates measured with {gpu.rates.measured}"
+    if gpu.rates.scaled_from:
+        said += f" on {gpu.rates.scaled_from}; ~ scaled to this card by both data sheets"
+    notes = [f"{said}."]
+    if any(one.tier != DEVICE for one in timed):
+        notes.append("~ of tiers on the host: transfers by the data sheet's link, none saved.")
+    return notes
+
+
+def _instead(tiers: list[Forecast], length: int) -> str:
+    """What fits where the device alone does not hold a prompt."""
+    name = _name(tiers[0].method)
+    fitting = [one.tier for one in tiers if one.fits]
+    if fitting:
+        return f"{name}: {length:,} tokens fit with the cache in {' or '.join(fitting)}."
+    longest = max(tiers, key=lambda one: one.longest or 0)
+    if not longest.longest:
+        return f"{name}: not even the weights fit; give a larger GPU, or more of them (--gpus)."
+    where = f" (cache in {longest.tier})" if len(tiers) > 1 else ""
+    return f"{name}: the longest that fits is {longest.longest:,} tokens{where}."
+
+
+def _title(model: str, shape: ModelShape, length: int, rows: int, placement: Placement) -> str:
     spread = ""
+    kind = placement.dtype
+    if shape.weight_bits is not None:
+        kind += f" and {shape.weight_bits:g} bits a weight"
     if placement.gpus > 1:
         spread = f", layers over {placement.gpus} GPUs"
     if placement.tensor_parallel > 1:
         spread = f", heads over {placement.tensor_parallel} GPUs"
     batch = f"{rows} prompts of " if rows > 1 else ""
     return (
-        f"{model}: {parameters / 1e9:.2f} billion parameters in {placement.dtype}, "
+        f"{model}: {shape.parameters / 1e9:.2f} billion parameters in {kind}, "
         f"{batch}{length:,} tokens{spread}"
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from reattention_eval.checkpoints import model_path
 from reattention_eval.checkpoints.access import fetch_config
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.miniature import CONFIGS
+from reattention_eval.checkpoints.quantization import KEY, weight_bits
 from reattention_eval.context_length import context_length
 from reattention_eval.errors import CheckpointError, ConfigError
 from reattention_eval.json_text import read_object
@@ -30,6 +31,7 @@ class ModelShape:
         layer_parameters: of one layer.
         embedding_parameters: of the token embedding; the head is as large unless `tied`.
         window: trained window in tokens; None where the config does not say.
+        weight_bits: of a layer's weight where they are quantised; None: as many as the dtype's.
     """
 
     layers: int
@@ -42,6 +44,19 @@ class ModelShape:
     tied: bool
     layer_parameters: int
     window: int | None
+    weight_bits: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For records: weights of the dtype's own size say nothing of it, as ever."""
+        every = asdict(self)
+        if self.weight_bits is None:
+            del every["weight_bits"]
+        return every
+
+    def layer_bytes(self, itemsize: int) -> int:
+        """Of a layer's weights; itemsize: of the dtype that they are computed in."""
+        bits = 8 * itemsize if self.weight_bits is None else self.weight_bits
+        return int(self.layer_parameters * bits / 8)
 
     @property
     def embedding_parameters(self) -> int:
@@ -89,6 +104,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         layer_parameters=hidden * (2 * q + 2 * kv) + 3 * hidden * mlp + biases + norms,
         window=context_length(config),
+        weight_bits=weight_bits(config.get(KEY) or {}),
     )
 
 

@@ -83,12 +83,20 @@ class RepeatedDecode:
             captured = self._try_capture(RepeatedStep(capacity, device_length, slot), ids)
             if captured is None:
                 return None
-            while len(self._graphs) >= GRAPHS_KEPT:
-                del self._graphs[next(iter(self._graphs))]
-            self._graphs[place] = captured
+            self._keep(place, captured)
         captured.replay()
         self._hook.count_repeat(captured.step, fixed_view(self._method, length + 1))
         return captured.logits[:, -1].clone()
+
+    def _keep(self, place: _Key, captured: _Captured) -> None:
+        """Hold a new graph; those of storage that is gone can serve no more. They go behind its
+        capture, since their memory is the pool that it was made in."""
+        moves = place[1]
+        self._steps = {key: n for key, n in self._steps.items() if key[1] == moves}
+        self._graphs = {key: graph for key, graph in self._graphs.items() if key[1] == moves}
+        while len(self._graphs) >= GRAPHS_KEPT:
+            del self._graphs[next(iter(self._graphs))]
+        self._graphs[place] = captured
 
     def _capacity(self, tokens: int) -> int:
         """Tokens that the graph for a cache of `tokens` may see: at most an eighth more."""

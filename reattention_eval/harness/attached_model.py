@@ -37,12 +37,14 @@ class AttachedModel:
         dtype: str,
         device_map: Any,
         tensor_parallel: int,
+        quantization: Mapping[str, Any] | None,
         stop_token_ids: Sequence[int],
         name: str | None,
         tokenizer_only: bool,
     ) -> None:
         self.path = path
         self.method = build_method(plain(method or {"type": "full"}))
+        self.quantization = None if quantization is None else plain(quantization)
         self.name = name or Path(path.rstrip("/")).name or path
         self._stack = ExitStack()
         self.model: PreTrainedModel
@@ -55,6 +57,14 @@ class AttachedModel:
         if not tokenizer_only:
             self.method.check_machine()
             configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel)
+        if quantization is not None:
+            if tensor_parallel > 1:
+                raise ConfigError(
+                    f"quantised weights are not split over tensor_parallel={tensor_parallel} "
+                    "processes; leave one of them out, or spread layers (device_map='auto')."
+                )
+            if device_map is None and torch.cuda.is_available():
+                device_map = {"": 0}  # quantised there, and not moved afterwards
         if tensor_parallel > 1 and not tokenizer_only:
             loaded, self.tokenizer = load_split_model(
                 path, tensor_parallel, dtype, device_map, configure
@@ -66,6 +76,7 @@ class AttachedModel:
                 device_map=device_map,
                 tokenizer_only=tokenizer_only,
                 configure=configure,
+                quantization=self.quantization,
             )
         self.ranks = None if loaded is None else ranks_of(loaded)
         self.stop_token_ids: list[int] = []
@@ -151,6 +162,7 @@ class AttachedModel:
             "dtype": str(self.model.dtype),
             "device_map": getattr(self.model, "hf_device_map", None),
             "batch_size": rows,
+            "quantization": self.quantization,
         }
 
 

@@ -23,7 +23,8 @@ from reattention_eval.report.schema import VERSION, migrated
 
 _PACKAGES = (
     "reattention-eval", "torch", "transformers", "opencompass", "numpy", "triton", "flash-attn",
-    "flash-attn-3", "fa3-fwd",
+    "flash-attn-3", "fa3-fwd", "torchao", "bitsandbytes", "compressed-tensors", "gptqmodel", "hqq",
+    "optimum-quanto",
 )  # fmt: skip
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from reattention_eval.checkpoints.load import pick_dtype
+from reattention_eval.checkpoints.quantization import weight_bits
 from reattention_eval.efficiency import (
+    ModelShape,
     Placement,
     accelerator_memory,
     largest_length,
@@ -49,12 +52,12 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
     if tokens is None or os.environ.get(VARIABLE, "").lower() == "off":
         return
     try:
-        shape = read_shape(str(model["path"]))
+        shape = _shape(model)
         method = build_method(plain(model.get("method") or {"type": "full"}))
         where, memory = _place(model)
     except (ReAttentionError, KeyError):
         return  # loading says what is wrong in its own words
-    if memory is None:
+    if memory is None or shape is None:
         return
     rows = int(model.get("batch_size") or 1)
     plan = plan_memory(shape, method, tokens, where, rows)
@@ -83,10 +86,12 @@ def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
     )
     cure = "ask for less, or give more GPUs (REATTENTION_GPUS)"
     try:
-        shape = read_shape(str(model["path"]))
+        shape = _shape(model)
         where, _ = _place(model)
         room = usable(min(total for _, total in accelerator_memory()))
     except (ReAttentionError, ValueError):
+        shape = None
+    if shape is None:
         return f"{sentence}; {cure}."
     method, rows = build_method(plain(model["method"])), int(model.get("batch_size") or 1)
     longest = largest_length(shape, method, where, room, rows)
@@ -94,6 +99,19 @@ def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
         f"{sentence}; by plan the longest that fits while nothing else is on the GPU is "
         f"{longest:,} tokens: {cure}."
     )
+
+
+def _shape(model: Mapping[str, Any]) -> ModelShape | None:
+    """None where its weights are quantised in a way whose size is not known.
+
+    Raises:
+        CheckpointError, ConfigError: as `read_shape`.
+    """
+    shape = read_shape(str(model["path"]))
+    if not model.get("quantization"):
+        return shape
+    bits = weight_bits(plain(model["quantization"]))
+    return None if bits is None else replace(shape, weight_bits=bits)
 
 
 def _asked(dataset: Mapping[str, Any]) -> int:

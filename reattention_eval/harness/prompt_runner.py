@@ -39,6 +39,8 @@ class PromptRunner(AttachedModel):
         device_map: as transformers takes it; left out, the first GPU if there is one, else the CPU.
         tensor_parallel: processes, started by torchrun, that share the model, a GPU each. The first
             one works; each of the others calls `follow`.
+        quantization: of the weights while they load, as transformers describes it in a config.json:
+            `dict(quant_method="torchao", ...)`. Left out: as the checkpoint has them.
         stop_words: generation ends before the first of them.
         stop_token_ids: further tokens that end generation; the checkpoint's own always do.
         name: what tables call the checkpoint; the last part of `path` if left out.
@@ -61,6 +63,7 @@ class PromptRunner(AttachedModel):
         dtype: str = "auto",
         device_map: Any = None,
         tensor_parallel: int = 1,
+        quantization: Mapping[str, Any] | None = None,
         stop_words: Sequence[str] = (),
         stop_token_ids: Sequence[int] = (),
         name: str | None = None,
@@ -77,6 +80,7 @@ class PromptRunner(AttachedModel):
             dtype=dtype,
             device_map=device_map,
             tensor_parallel=tensor_parallel,
+            quantization=quantization,
             stop_token_ids=stop_token_ids,
             name=name,
             tokenizer_only=tokenizer_only,
@@ -85,7 +89,9 @@ class PromptRunner(AttachedModel):
 
     def settings(self) -> dict[str, Any]:
         """Everything about model and method that changes a prediction."""
+        quantized = {} if self.quantization is None else {"quantization": self.quantization}
         return {
+            **quantized,  # absent where nothing is: fingerprints of other runs stay
             "checkpoint": checkpoint_fingerprint(self.path),
             "method": {"name": self.method.name, **self.method.settings()},
             "dtype": str(getattr(self.model, "dtype", None)).removeprefix("torch."),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+_AROUND_A_WORD = 16  # tokens
+
 
 def cut_at_stop(text: str, stop_words: Sequence[str]) -> str:
     """`text` up to the first stop word behind the line breaks that it begins with.
@@ -21,9 +23,20 @@ def stop_rule(tokenizer: Any, stop_words: Sequence[str]) -> Callable[[list[int]]
     words = [word for word in stop_words if word]
     if not words:
         return None
+    # a token is at least a byte; some more, since a text's spaces depend on what stands around them
+    window = max(len(word.encode()) for word in words) + _AROUND_A_WORD
+
+    def text_of(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=False))
 
     def stopped(new_tokens: list[int]) -> bool:
-        text = tokenizer.decode(new_tokens, skip_special_tokens=False)
+        """Of all tokens where there are few or the last ones hold a word: the time of a token does
+        not grow with the answer."""
+        if len(new_tokens) > window and text_of(new_tokens[:window]).strip("\n"):
+            end = text_of(new_tokens[-window:])
+            if not any(word in end for word in words):
+                return False
+        text = text_of(new_tokens)
         return any(_find(text, word) >= 0 for word in words)
 
     return stopped

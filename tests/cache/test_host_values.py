@@ -130,6 +130,7 @@ METHODS = [
     build_method(dict(type="infllm", budget_tokens=24, global_size=2, local_size=8, block_size=4,
                       chunk_size=6)),
     build_method(dict(type="self_extend", window_size=8, group_size=4, chunk_size=6)),
+    ReAttention(2, 12, 4, 3, 4, chunk_size=6, per_kv_head=True, votes="mass", layer_slope=0.5),
 ]  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def _cases():
     for i, method in enumerate(METHODS):
         for cache in ("values_on_host", "host"):
             usual = i == 0
-            words = f"{method.name}-{getattr(method, 'score', '')}-{cache}"
+            words = f"{i}-{method.name}-{cache}"
             yield pytest.param(method, cache, marks=[] if usual else pytest.mark.slow, id=words)
 
 
@@ -226,7 +227,7 @@ def test_auto_keeps_all_where_it_fits():
 def test_what_a_plan_says_of_a_tier_is_what_is_held():
     model = tiny_model()
     shape = tiers.CacheShape(2, 2, 16, 8)
-    cases = ("device", 150), ("values_on_host", 150), ("values_on_host", 20), ("host", 150)
+    cases = ("device", 152), ("values_on_host", 152), ("values_on_host", 20), ("host", 152)
     for cache, tokens in cases:
         with attach(model, METHODS[0], cache=cache) as session:
             session.prefill(random_prompt(tokens))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reattention_eval.cache import LayerCache
+from reattention_eval.cache import LayerCache, rounded_capacity
 from reattention_eval.cache.layer import GROWTH_TOKENS
 
 
@@ -45,7 +45,7 @@ def test_unknown_capacity_grows_by_a_fixed_step():
     cache.reserve(1, 0)
     cache.append(0, *chunk(4))
     cache.append(0, *chunk(1))
-    assert cache.nbytes == 2 * 2 * (5 + GROWTH_TOKENS) * 4 * 4
+    assert cache.nbytes == 2 * 2 * rounded_capacity(5 + GROWTH_TOKENS) * 4 * 4
 
 
 def test_gather_and_rewind():
@@ -60,3 +60,22 @@ def test_gather_and_rewind():
     assert torch.equal(cache.row(0).key, key[:, :4])
     with pytest.raises(ValueError, match="holds 4 tokens and cannot go back to 5"):
         cache.rewind([5])
+
+
+def test_room_is_rounded_up_a_little():
+    """Known figures, and what is promised of all."""
+    known = {0: 0, 1: 1, 63: 63, 65: 66, 4101: 4224, 16_385: 16_896, 131_073: 132_096}
+    assert {tokens: rounded_capacity(tokens) for tokens in known} == known
+    for tokens in range(1, 40_000, 7):
+        more = rounded_capacity(tokens) - tokens
+        assert 0 <= more <= min(tokens / 32, 1023)
+        assert rounded_capacity(rounded_capacity(tokens)) == rounded_capacity(tokens)
+
+
+def test_prompts_of_nearly_one_length_share_their_storage():
+    cache = LayerCache()
+    places = set()
+    for tokens in (2_017, 2_040, 2_001, 2_048):
+        cache.reserve(1, tokens)
+        places.add(cache.append(0, *chunk(tokens)).key.data_ptr())
+    assert len(places) == cache.moves == 1

@@ -12,7 +12,7 @@ from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import attach
 from reattention_eval.attention import Selection
-from reattention_eval.cache import LayerCache, RowState
+from reattention_eval.cache import LayerCache, RowState, rounded_capacity
 from reattention_eval.cache.layer import GROWTH_TOKENS
 from reattention_eval.methods import Repeats, ViewMethod
 from reattention_eval.methods.repeats import ANY_LENGTH
@@ -65,7 +65,7 @@ def test_follows_the_cache_through_growth_and_going_back():
     state = row.state(BlockMaxima)
     assert state.calls == [(0, 7), (7, 13), (13, 14), (14, 23)]
     assert plain == 2 * 2 * 2 * 8 * 4 * 4
-    assert cache.nbytes == 2 * 2 * 2 * (13 + GROWTH_TOKENS) * 4 * 4 + state.nbytes
+    assert cache.nbytes == 2 * 2 * 2 * rounded_capacity(13 + GROWTH_TOKENS) * 4 * 4 + state.nbytes
     cache.rewind([0, 10])
     row = cache.append(1, *chunk(3, seed=9))
     assert torch.equal(row.state(BlockMaxima).maxima, expected(row.key))

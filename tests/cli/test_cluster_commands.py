@@ -54,13 +54,53 @@ def test_plan_ends_with_1_where_the_length_does_not_fit() -> None:
         "plan", "--model", MODEL, "--length", "131072", "--gpu-memory", "80", "--method", "h2o"
     )
     assert own.exit_code == 1
-    words = ("plan", "--model", MODEL, "--length", "1048576", "--method", "reattention")
+    words = ("plan", "--model", MODEL, "--length", "1M", "--method", "full")
     result = invoke(*words, "--gpu-memory", "80")
     assert result.exit_code == 1
     assert "too much" in result.output
+    shape = read_shape(MODEL)
+    longest = largest_length(shape, build_method("full"), Placement(), usable(80 * 2**30))
+    assert f"full: the longest that fits is {longest:,} tokens.\n" in result.output
     assert "trained window is 131,072 tokens" in result.output
     assert invoke(*words, "--gpu-memory", "80", "--gpus", "4").exit_code == 0
     assert invoke(*words, "--gpu-memory", "80", "--tensor-parallel", "4").exit_code == 0
+    assert "not even the weights fit" in invoke(*words, "--gpu-memory", "8").output
+
+
+def test_plan_says_which_tiers_hold_a_prompt_and_how_long_it_takes() -> None:
+    words = ("plan", "--model", MODEL, "--length", "1M", "--method", "reattention")
+    result = invoke(*words, "--gpu", "h100-80g")
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.output.splitlines() if "│" in line]
+    assert [row.split("│")[2].strip() for row in rows] == ["device", "values_on_host", "host"]
+    assert ["too much" in row for row in rows] == [True, True, False]
+    assert "reattention 8,192: 1,048,576 tokens fit with the cache in host." in result.output
+    assert " ~" in rows[2]  # the card was not measured
+    assert "scaled to this card by both data sheets" in result.output
+    measured = invoke(*words[:3], "--length", "128K", "--method", "full", "--gpu", "h200").output
+    assert " s " in measured and "~" not in measured
+    assert "Times by rates measured with LLaMA3.1-8B" in measured
+    unknown = invoke(*words, "--gpu-memory", "80").output
+    assert "first token" not in unknown
+    assert "No measured rates for a GPU of which only the memory is known" in unknown
+
+
+def test_plan_as_json_says_the_same() -> None:
+    words = ("--length", "131_072", "--method", "reattention", "--gpu", "h200", "--json")
+    result = invoke("plan", "--model", MODEL, *words)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert (found["tokens"], found["gpu"]) == (131072, "NVIDIA H200")
+    plans = {plan["tier"]: plan for plan in found["plans"]}
+    assert list(plans) == ["device", "values_on_host", "host"]
+    device = plans["device"]
+    assert device["method"]["type"] == "reattention" and device["method"]["max_spans"] == 127
+    assert device["ttft_seconds"] == pytest.approx(7.87, rel=0.15)  # results/gpu, ffd7657
+    assert device["tokens_per_second"] == pytest.approx(114, rel=0.15)
+    assert device["peak_bytes"] == pytest.approx(34.3e9, rel=0.15)
+    assert not device["estimated"] and plans["host"]["estimated"]
+    assert device["longest_tokens"] < plans["host"]["longest_tokens"]
+    assert found["rates"]["scaled_from"] is None
 
 
 @pytest.mark.parametrize(
@@ -73,6 +113,10 @@ def test_plan_ends_with_1_where_the_length_does_not_fit() -> None:
         (("--gpu-memory", "-1"), "no GPU has -1 GiB"),
         (("--gpu-memory", "nan"), "no GPU has nan GiB"),
         (("--gpu-memory", "inf"), "no GPU has inf GiB"),
+        (("--gpu", "h300"), "unknown GPU 'h300'; choose auto (this machine's) or one of h100-80g"),
+        (("--length", "1.5M"), "a length is a number of tokens"),
+        (("--length", "0"), "a length is a number of tokens"),
+        (("--length", "9999999M"), "a length is a number of tokens"),
     ],
 )
 def test_plan_says_what_it_cannot_take(words: tuple[str, ...], said: str) -> None:

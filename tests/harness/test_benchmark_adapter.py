@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tiny_benchmarks import RAW_BENCHMARKS, load_rows, perfect, write_benchmarks
+from tiny_tokenizers import tiny_tokenizer
 
 from reattention_eval.benchmarks.base import Answer
 from reattention_eval.benchmarks.scored import rules_for
@@ -155,3 +156,29 @@ def test_an_answer_ends_at_the_first_line_that_holds_text(checkpoint: Path) -> N
     words = ["\n", "\nthe dog", "\nthe dog\n"]
     ids = [tokenizer(w, add_special_tokens=False)["input_ids"] for w in words]
     assert [rule(i) for i in ids] == [False, False, True]
+
+
+def test_a_stop_word_is_found_whatever_stands_before_it() -> None:
+    """Token by token as in all of the text, in time that does not grow with it."""
+    from reattention_eval.harness.text import cut_at_stop, stop_rule
+
+    tokenizer = tiny_tokenizer()
+    decoded: list[int] = []
+
+    class Counting:
+        def decode(self, ids: list[int], **keywords: Any) -> str:
+            decoded.append(len(ids))
+            return str(tokenizer.decode(ids, **keywords))
+
+    text = "\n" * 90 + "über the quick brown fox jumps " * 30 + "Ωmega\n\nQ: " + "dog " * 20
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for words in (["\n"], ["ega\n\nQ"], ["Ω", "\n\n"], ["never"], ["mind", "dog dog "]):
+        rule = stop_rule(Counting(), words)
+        assert rule is not None
+        whole = [tokenizer.decode(ids[:n]) for n in range(1, len(ids) + 1)]
+        want = next((n for n, t in enumerate(whole, 1) if cut_at_stop(t, words) != t), None)
+        found = next((n for n in range(1, len(ids) + 1) if rule(ids[:n])), None)
+        assert found == want
+    decoded.clear()
+    assert not rule([300] * 20_000)
+    assert sum(decoded) < 200

@@ -105,7 +105,7 @@ def about_model(name: str, model: PreTrainedModel) -> dict[str, Any]:
         "model": Path(name).expanduser().resolve().name if loaded else paper_model(name).abbr,
         "weights": "of the checkpoint" if loaded else f"random, seed {SEED}",
         "dtype": str(model.dtype).removeprefix("torch."),
-        "shape": vars(shape_of(model.config.to_dict())),
+        "shape": shape_of(model.config.to_dict()).as_dict(),
         "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
         "device": device_name(model.device),
     }

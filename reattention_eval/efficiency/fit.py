@@ -1,0 +1,143 @@
+"""Rates of a card from records of `bench e2e`, and how far its prompts are from what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reattention_eval.cache.tiers import DEVICE
+from reattention_eval.efficiency.e2e.record import E2ERecord
+from reattention_eval.efficiency.e2e.results import columns, figure_of
+from reattention_eval.efficiency.plan import BYTES
+from reattention_eval.efficiency.rates import Rates
+from reattention_eval.efficiency.shape import ModelShape
+from reattention_eval.efficiency.work import (
+    PromptWork,
+    StepWork,
+    can_be_timed,
+    prompt_work,
+    step_work,
+)
+from reattention_eval.errors import DataError
+from reattention_eval.methods import Method, build_method
+
+# settings that methods no longer have, and what is done always
+_GONE = {"candidates": "16bit"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One form of a record at one length: medians over its runs, and the work that they were.
+
+    Attributes:
+        latest: whether a table of the record shows it.
+        step_seconds: None where no token was decoded.
+    """
+
+    card: str
+    model: str
+    form: str
+    tokens: int
+    commit: str
+    latest: bool
+    prompt: PromptWork
+    prompt_seconds: float
+    step: StepWork
+    step_seconds: float | None
+    peak_bytes: int
+    cell: dict[str, Any]
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.model, self.tokens
+
+
+def measured(record: E2ERecord) -> list[Measured]:
+    """What of a record can be timed: methods that `can_be_timed`, on one GPU, all on the device."""
+    shape = ModelShape(**record.data["shape"])
+    size = BYTES[record.data["dtype"]]
+    shown = [id(cell) for column in columns(record) for cell in column.cells.values()]
+    found = []
+    for cell in record.data["cells"]:
+        seconds, peak = figure_of(cell, "ttft_seconds"), figure_of(cell, "peak_bytes")
+        if seconds is None or peak is None or cell["whole"]:
+            continue
+        if cell.get("cache", DEVICE) != DEVICE:
+            continue
+        method = method_of(cell)
+        if method is None or not can_be_timed(method):
+            continue
+        tokens, forward = cell["tokens"], max(run["forward_tokens"] for run in cell["runs"])
+        environment = record.data["environments"][cell["environment"]]
+        found.append(
+            Measured(
+                card=record.data["device"],
+                model=record.data["model"],
+                form=cell["form"],
+                tokens=tokens,
+                commit=str(environment["commit"])[:7],
+                latest=id(cell) in shown,
+                prompt=prompt_work(shape, method, tokens, forward),  # type: ignore[arg-type]
+                prompt_seconds=seconds,
+                step=step_work(shape, method, tokens, size),  # type: ignore[arg-type]
+                step_seconds=figure_of(cell, "tpot_seconds"),
+                peak_bytes=int(peak),
+                cell=cell,
+            )
+        )
+    return found
+
+
+def method_of(cell: dict[str, Any]) -> Method | None:
+    """What a cell measured; None where there is no such method any more."""
+    settings = dict(cell["settings"])
+    if any(settings.pop(name, now) != now for name, now in _GONE.items()):
+        return None
+    return build_method({"type": cell["method"], **settings})
+
+
+def fit(cells: Sequence[Measured]) -> Rates:
+    """The rates under which these cells take what they took: least squares of the relative error.
+
+    Raises:
+        DataError: fewer cells than rates.
+    """
+    steps = [(cell, cell.step_seconds) for cell in cells if cell.step_seconds is not None]
+    models = sorted({cell.model for cell in cells})
+    commits = sorted({cell.commit for cell in cells})
+    lengths = f"{min(c.tokens for c in cells):,} to {max(c.tokens for c in cells):,} tokens"
+    return Rates(
+        prompt=_solved([c.prompt.parts for c in cells], [c.prompt_seconds for c in cells]),
+        step=_solved([c.step.parts for c, _ in steps], [seconds for _, seconds in steps]),
+        measured=f"{', '.join(models)}, {lengths}, commits {', '.join(commits)}",
+    )
+
+
+def deviation(seconds: float, found: float) -> float:
+    """Of a prediction from what was measured, relative."""
+    return seconds / found - 1
+
+
+def _solved(work: Sequence[tuple[float, ...]], seconds: Sequence[float]) -> tuple[float, ...]:
+    """Seconds for one of each kind of work, none of them negative."""
+    amounts, times = np.array(work, dtype=np.float64), np.array(seconds, dtype=np.float64)
+    if len(times) < amounts.shape[1]:
+        raise DataError(
+            f"{len(times)} measured prompts cannot tell {amounts.shape[1]} rates; measure more "
+            "lengths, with ReAttention and full attention (`reattention-eval bench e2e`)."
+        )
+    scale = amounts.max(0)
+    relative: NDArray[np.float64] = amounts / scale / times[:, None]
+    used = list(range(amounts.shape[1]))
+    rates = np.zeros(amounts.shape[1])
+    while used:
+        part = np.linalg.lstsq(relative[:, used], np.ones(len(times)), rcond=None)[0]
+        if part.min() >= 0:
+            rates[used] = part / scale[used]
+            break
+        del used[int(part.argmin())]
+    return tuple(float(f"{rate:.4g}") for rate in rates)

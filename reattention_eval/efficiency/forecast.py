@@ -1,0 +1,173 @@
+"""What a prompt will take on a card, tier by tier: bytes, seconds, and the longest that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from reattention_eval.cache.tiers import DEVICE
+from reattention_eval.efficiency.cards import AUTO, Card, card_by_key, card_by_name
+from reattention_eval.efficiency.plan import (
+    MemoryPlan,
+    Placement,
+    largest_length,
+    peak_memory,
+    plan_memory,
+    prompt_forward,
+    tiers_of,
+)
+from reattention_eval.efficiency.rates import Rates, rates_of, with_transfers
+from reattention_eval.efficiency.shape import ModelShape
+from reattention_eval.efficiency.work import (
+    can_be_timed,
+    prompt_transfers,
+    prompt_work,
+    step_transfers,
+    step_work,
+)
+from reattention_eval.machine_memory import accelerator_memory, main_memory, usable
+from reattention_eval.methods import FullAttention, Method, ReAttention, method_settings
+
+_TIMED_DTYPES = ("bfloat16", "float16")  # the same units compute in both
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A card to plan for.
+
+    Attributes:
+        name: as PyTorch says it; None where only its memory is known, or nothing.
+        memory: bytes that tensors can take of it; None where that is not known.
+        host: bytes of main memory that are left; None where the card is another machine's.
+        rates: how fast it is; None where nothing tells.
+        card: its data sheet.
+    """
+
+    name: str | None = None
+    memory: int | None = None
+    host: int | None = None
+    rates: Rates | None = None
+    card: Card | None = None
+
+    @classmethod
+    def of(cls, key: str = AUTO, memory: int | None = None) -> Gpu:
+        """The card that `--gpu` names. memory: of one GPU, in place of the card's own.
+
+        Raises:
+            ConfigError: no such card.
+        """
+        if key != AUTO:
+            card = card_by_key(key)
+            return cls(card.name, usable(memory or card.memory), None, rates_of(card.name), card)
+        gpus = accelerator_memory()
+        if not gpus or memory is not None:  # a GPU of so many bytes is not this machine's
+            return cls(memory=None if memory is None else usable(memory))
+        import torch
+
+        name, total = torch.cuda.get_device_name(0), min(total for _, total in gpus)
+        return cls(name, usable(total), main_memory(), rates_of(name), card_by_name(name))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A method in a tier.
+
+    Attributes:
+        fits: None where the card's memory is not known, as the three behind it.
+        longest: tokens of the longest prompt with its answer.
+        forward: tokens that a forward carries.
+        peak: bytes expected at most on the fullest GPU.
+        ttft, tpot: seconds; None where no rates say, or it does not fit.
+        estimated: they rest on a data sheet, for the card or its link to host memory.
+    """
+
+    method: Method
+    tier: str
+    plan: MemoryPlan
+    fits: bool | None = None
+    longest: int | None = None
+    forward: int | None = None
+    peak: int | None = None
+    ttft: float | None = None
+    tpot: float | None = None
+    estimated: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: bytes, tokens and seconds."""
+        return {
+            "method": method_settings(self.method),
+            "tier": self.tier,
+            "weight_bytes": self.plan.weights,
+            "cache_bytes": self.plan.cache,
+            "workspace_bytes": self.plan.workspace,
+            "gpu_bytes": self.plan.total,
+            "host_bytes": self.plan.host,
+            "fits": self.fits,
+            "longest_tokens": self.longest,
+            "forward_tokens": self.forward,
+            "peak_bytes": self.peak,
+            "ttft_seconds": self.ttft,
+            "tpot_seconds": self.tpot,
+            "tokens_per_second": 1 / self.tpot if self.tpot else None,
+            "estimated": self.estimated,
+        }
+
+
+def forecast(
+    shape: ModelShape, method: Method, tokens: int, placement: Placement, gpu: Gpu, rows: int = 1
+) -> list[Forecast]:
+    """Of `rows` prompts of `tokens` tokens with their answers, in each tier the method can have.
+
+    Raises:
+        ConfigError: as `plan_memory`.
+    """
+    return [_in(tier, shape, method, tokens, placement, gpu, rows) for tier in tiers_of(method)]
+
+
+def _in(
+    tier: str,
+    shape: ModelShape,
+    method: Method,
+    tokens: int,
+    placement: Placement,
+    gpu: Gpu,
+    rows: int,
+) -> Forecast:
+    plan = plan_memory(shape, method, tokens, placement, rows, tier)
+    if gpu.memory is None:
+        return Forecast(method, tier, plan)
+    fits = plan.total <= gpu.memory and (gpu.host is None or plan.host <= gpu.host)
+    longest = largest_length(shape, method, placement, gpu.memory, rows, tier, gpu.host)
+    if not fits:
+        return Forecast(method, tier, plan, fits, longest)
+    asked = shape, method, tokens, placement, gpu.memory, rows, tier
+    forward, peak = prompt_forward(*asked), peak_memory(*asked)
+    alone = rows == placement.gpus == placement.tensor_parallel == 1 and shape.weight_bits is None
+    ttft = tpot = None
+    if alone and placement.dtype in _TIMED_DTYPES:
+        ttft, tpot = _seconds(shape, method, tokens, placement.itemsize, gpu, tier, forward)
+    scaled = gpu.rates is not None and gpu.rates.scaled_from is not None
+    estimated = ttft is not None and (scaled or tier != DEVICE)
+    return Forecast(method, tier, plan, fits, longest, forward, peak, ttft, tpot, estimated)
+
+
+def _seconds(
+    shape: ModelShape, method: Method, tokens: int, size: int, gpu: Gpu, tier: str, forward: int
+) -> tuple[float | None, float | None]:
+    """To the first token, and for one more."""
+    if gpu.rates is None or not can_be_timed(method):
+        return None, None
+    assert isinstance(method, (FullAttention, ReAttention))
+    first = gpu.rates.prompt_seconds(prompt_work(shape, method, tokens, forward))
+    one = gpu.rates.step_seconds(step_work(shape, method, tokens, size))
+    if tier == DEVICE:
+        return first, one
+    if gpu.card is None:
+        return None, None
+    assert isinstance(method, ReAttention)
+    of_prompt = prompt_transfers(shape, method, tokens, size, tier, forward)
+    of_step = step_transfers(shape, method, tokens, size, tier)
+    return (
+        with_transfers(first, of_prompt, gpu.card.link),
+        with_transfers(one, of_step, gpu.card.link),
+    )
