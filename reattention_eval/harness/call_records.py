@@ -32,13 +32,12 @@ class CallRecords:
     Args:
         path: the records file.
         settings: hash of everything about model and method that changes an answer.
-        first: index of the first text that the inferencer will ask for.
     """
 
-    def __init__(self, path: Path, settings: str, first: int, log: logging.Logger) -> None:
+    def __init__(self, path: Path, settings: str, log: logging.Logger) -> None:
         self._lines = RecordLines(path)
         self._settings = settings
-        self._next = first
+        self._next = 0
         self._log = log
         self._done = {
             str(record["key"]): record

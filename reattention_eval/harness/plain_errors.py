@@ -5,12 +5,14 @@ Configurations run inside it, so what they raise would otherwise be shown line b
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import TracebackType
 
 from reattention_eval.errors import ReAttentionError
 
 _MAIN = "opencompass.cli.main"
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 STATUS = 1  # that of any uncaught error
 
 
@@ -25,5 +27,13 @@ def say_plainly() -> None:
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if isinstance(error, ReAttentionError):
         print(f"error: {error}", file=sys.stderr)
+    elif isinstance(error, OSError) and error.errno in _REFUSED and error.filename:
+        # before a run's first file, where OpenCompass makes its folders
+        print(
+            f"error: {error.filename} cannot be written ({error.strerror}); check the folder's "
+            "permissions and the room on its disk, and start this run again, with -r if it had "
+            "begun.",
+            file=sys.stderr,
+        )
     else:
         sys.__excepthook__(kind, error, trace)

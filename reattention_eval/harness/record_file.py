@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.harness.run_folder import writing_to
 from reattention_eval.report.records import read_records
 from reattention_eval.report.schema import VERSION
 
@@ -34,8 +35,9 @@ class RecordLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_unfinished_line(path)
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _drop_unfinished_line(path)
         self._last = time.time()
 
     def append(self, *records: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -43,13 +45,17 @@ class RecordLines:
 
         Each says its version, when it was written, and the seconds since the one before it, shared
         by those of one call. Returns what was written.
+
+        Raises:
+            RunFolderError: the disk takes no more; the file's lines are as they were, but for the
+                last one, which the next reader drops.
         """
         now = time.time()
         share = max(0.0, now - self._last) / max(1, len(records))
         stamp = {"version": VERSION, "finished": round(now, 1), "seconds": round(share, 3)}
         self._last = now
         written = [{**record, **stamp} for record in records]
-        with self.path.open("a", encoding="ascii") as file:
+        with writing_to(self.path), self.path.open("a", encoding="ascii") as file:
             file.write("".join(json.dumps(r, ensure_ascii=True) + "\n" for r in written))
             file.flush()
             os.fsync(file.fileno())
@@ -100,11 +106,3 @@ def _drop_unfinished_line(path: Path) -> None:
     if end < len(data):
         with path.open("r+b") as file:
             file.truncate(end)
-
-
-def write_whole(path: Path, data: Any) -> None:
-    """Write JSON so that the file is either absent or complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1, ensure_ascii=True), encoding="ascii")
-    part.replace(path)
