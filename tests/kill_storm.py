@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 Go = Callable[[Path], Any]
-LONGEST = 120.0  # seconds that one process may take
+LONGEST = 900.0  # seconds that one process may take
 WAYS = ("SIGKILL", "SIGTERM", "while writing")
 # what a run's speed does not change
 COLUMNS = ("model", "method", "budget", "dataset", "length", "n", "metric", "value", "low", "high")
