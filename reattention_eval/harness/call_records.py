@@ -62,14 +62,17 @@ class CallRecords:
                 values[i] = self._done[key]["value"]
                 if self._done[key]["index"] != places[i]:
                     self._lines.append({**self._done[key], "index": places[i]})
+        entries = []
         for i, outcome in outcomes(missing, answers, self._log, "text"):
             own = {"index": places[i], "key": keys[i]}
             if isinstance(outcome, str):
-                self._lines.append({**own, "error": outcome})
+                entries.append({**own, "error": outcome})
                 continue
             values[i] = outcome.value
             self._done[keys[i]] = {**own, "value": outcome.value, **outcome.record}
-            self._lines.append(self._done[keys[i]])
+            entries.append(self._done[keys[i]])
+        if entries:
+            self._lines.append(*entries)
         return values
 
     def failures(self) -> dict[int, str]:
