@@ -140,7 +140,7 @@ class _JobStates:
 def _ask_squeue(job: str) -> str | None:
     if shutil.which("squeue") is None:
         return None
-    words = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+    words = ["squeue", "--noheader", f"--jobs={job}", "--states=all", "--format=%T"]
     try:
         asked = subprocess.run(words, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
