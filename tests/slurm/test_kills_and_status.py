@@ -28,7 +28,7 @@ from slurm.test_slurm import OVER, finished, running_element, submit
 
 pytestmark = pytest.mark.slurm
 DEMO = config_path("eval_demo.py")
-KILLS = 12
+KILLS = 20
 STATUS = [sys.executable, "-c", "from reattention_eval.cli import app; app()", "status"]
 
 
