@@ -107,8 +107,9 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"the report cannot be written to {folder} ({error.strerror or error}); make the "
-            "folder writable, or copy the run to one of your own and make its report there."
+            f"the report cannot be written to {folder} ({error.strerror or error}); make room "
+            "on its disk or the folder writable, or copy the run to one of your own and make its "
+            "report there."
         ) from error
 
 
