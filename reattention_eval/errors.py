@@ -23,6 +23,10 @@ class DownloadError(ReAttentionError):
     """A file could not be fetched from the package registry, or came damaged."""
 
 
+class RunFolderError(ReAttentionError):
+    """A run's folder takes no more files: its disk is full, or it is not to be written to."""
+
+
 class SelectionError(ReAttentionError, RuntimeError):
     """A method that should have selected keys did not: the run would be a silent full attention."""
 

@@ -25,7 +25,7 @@ import torch
 from gpu_common import REPO, head
 
 from reattention_eval.checkpoints import embedded_model_folder
-from reattention_eval.harness.record_file import write_whole
+from reattention_eval.harness.run_folder import write_whole
 
 POLL_SECONDS = 0.5
 

@@ -32,7 +32,7 @@ def show_comparison(
             for note in task.notes:
                 _say(f"{task.dataset}: {note}.")
     _say(
-        "B - A with its 95 % interval (paired bootstrap over samples); p is McNemar's exact test "
+        "B - A with its 95 % interval over paired samples; p is McNemar's exact test "
         "of right and wrong answers. No correction for the number of rows."
     )
     for task in found.tasks:

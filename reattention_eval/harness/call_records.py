@@ -32,13 +32,12 @@ class CallRecords:
     Args:
         path: the records file.
         settings: hash of everything about model and method that changes an answer.
-        first: index of the first text that the inferencer will ask for.
     """
 
-    def __init__(self, path: Path, settings: str, first: int, log: logging.Logger) -> None:
+    def __init__(self, path: Path, settings: str, log: logging.Logger) -> None:
         self._lines = RecordLines(path)
         self._settings = settings
-        self._next = first
+        self._next = 0
         self._log = log
         self._done = {
             str(record["key"]): record
@@ -63,14 +62,17 @@ class CallRecords:
                 values[i] = self._done[key]["value"]
                 if self._done[key]["index"] != places[i]:
                     self._lines.append({**self._done[key], "index": places[i]})
+        entries = []
         for i, outcome in outcomes(missing, answers, self._log, "text"):
             own = {"index": places[i], "key": keys[i]}
             if isinstance(outcome, str):
-                self._lines.append({**own, "error": outcome})
+                entries.append({**own, "error": outcome})
                 continue
             values[i] = outcome.value
             self._done[keys[i]] = {**own, "value": outcome.value, **outcome.record}
-            self._lines.append(self._done[keys[i]])
+            entries.append(self._done[keys[i]])
+        if entries:
+            self._lines.append(*entries)
         return values
 
     def failures(self) -> dict[int, str]:

@@ -8,7 +8,8 @@ from typing import Any
 from opencompass.runners import LocalRunner
 from opencompass.utils import get_logger
 
-from reattention_eval.report.task_logs import reasons
+from reattention_eval.harness.run_folder import refusal
+from reattention_eval.report.task_logs import MARK, reasons
 
 _KILLED = (-9, 128 + 9)  # the shell that starts the task tells the second
 
@@ -18,6 +19,10 @@ class SayingLocalRunner(LocalRunner):
 
     def _launch(self, task: Any, gpu_ids: Any, index: int) -> tuple[str, int]:
         name, status = super()._launch(task, gpu_ids, index)
+        # a log on the same disk may have taken no reason
+        if status and (refused := refusal(Path(task.work_dir))):
+            get_logger().error(f"{MARK}{refused}")
+            return name, status
         if status in _KILLED:
             get_logger().error(
                 "error: the task was killed (signal 9): perhaps the machine had no memory left"

@@ -17,7 +17,7 @@ import torch
 import reattention_eval
 from reattention_eval.harness.fingerprint import plain, rows_fingerprint
 from reattention_eval.harness.prompt_runner import PromptRunner
-from reattention_eval.harness.record_file import write_whole
+from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.json_text import read_object
 from reattention_eval.report.schema import VERSION, migrated
 

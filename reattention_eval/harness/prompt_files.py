@@ -12,7 +12,7 @@ from reattention_eval.checkpoints.registry import locked
 from reattention_eval.datasets.token_index import tokenizer_digest
 from reattention_eval.errors import DataError
 from reattention_eval.harness.compose import Job
-from reattention_eval.harness.record_file import write_whole
+from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.json_text import parse
 
 

@@ -13,6 +13,7 @@ from reattention_eval.errors import ConfigError
 from reattention_eval.harness.attached_model import AttachedModel
 from reattention_eval.harness.fingerprint import checkpoint_fingerprint, digest
 from reattention_eval.harness.samples import Output, Sample, ScoredText
+from reattention_eval.harness.session_figures import session_figures
 from reattention_eval.harness.text import (
     answer_token_ids,
     cut_at_stop,
@@ -189,7 +190,7 @@ class PromptRunner(AttachedModel):
             "answer_nll": None,
             "batch_size": 1,
         }
-        return ScoredText(ids, nll, {**facts, **self._figures()})
+        return ScoredText(ids, nll, {**facts, **session_figures(self.session)})
 
     def _prompt_limit(self, max_out_len: int, max_prompt_tokens: int | None) -> int | None:
         limits = [limit for limit in (max_prompt_tokens, self.max_prompt_tokens) if limit]
@@ -289,23 +290,8 @@ class PromptRunner(AttachedModel):
             "must_select": self.method.must_select(prompt.n_tokens, len(new)),
             "new_tokens": len(new),
             **facts,
-            **self._figures(),
+            **session_figures(self.session),
         }
         if not self.method.selects(prompt.n_tokens + len(tokens)):
             record["layer_steps_selected"] = 0  # of a batch, what selected were other rows
         return Output(text, record)
-
-    def _figures(self) -> dict[str, Any]:
-        """The session's statistics under the names that records give them.
-
-        Layer-steps and views are those of the whole prompt, whatever of it was still in the cache.
-        """
-        stats, reused = self.session.stats.as_dict(), self.session.reused
-        steps = stats["layer_steps"] + reused.layer_steps
-        attended = stats["mean_view"] * stats["layer_steps"] + reused.view_tokens
-        whole = {
-            "layer_steps": steps,
-            "layer_steps_selected": stats["layer_steps_selected"] + reused.selected,
-            "mean_view": round(attended) / steps if steps else 0.0,
-        }
-        return {"decode_tokens_per_second": stats.pop("tokens_per_second"), **stats, **whole}

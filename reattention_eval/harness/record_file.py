@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.harness.run_folder import writing_to
+from reattention_eval.json_text import parse
+from reattention_eval.report.fields import is_count
 from reattention_eval.report.records import read_records
 from reattention_eval.report.schema import VERSION
 
@@ -34,8 +37,9 @@ class RecordLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_unfinished_line(path)
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _drop_unfinished(path)
         self._last = time.time()
 
     def append(self, *records: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -43,13 +47,17 @@ class RecordLines:
 
         Each says its version, when it was written, and the seconds since the one before it, shared
         by those of one call. Returns what was written.
+
+        Raises:
+            RunFolderError: the disk takes no more; the file's lines are as they were, but for the
+                last one, which the next reader drops.
         """
         now = time.time()
         share = max(0.0, now - self._last) / max(1, len(records))
         stamp = {"version": VERSION, "finished": round(now, 1), "seconds": round(share, 3)}
         self._last = now
         written = [{**record, **stamp} for record in records]
-        with self.path.open("a", encoding="ascii") as file:
+        with writing_to(self.path), self.path.open("a", encoding="ascii") as file:
             file.write("".join(json.dumps(r, ensure_ascii=True) + "\n" for r in written))
             file.flush()
             os.fsync(file.fileno())
@@ -91,20 +99,40 @@ def _answered(record: Mapping[str, Any]) -> bool:
     return whole and not record.get("error") and (nll is None or math.isfinite(nll))
 
 
-def _drop_unfinished_line(path: Path) -> None:
-    """A kill in the middle of a write leaves half a line; the next record must not join it."""
+def _drop_unfinished(path: Path) -> None:
+    """A kill in the middle of a write leaves half a line, which the next record must not join, and
+    of a batch some lines: its samples run together again, so that their figures are the same."""
     if not path.is_file():
         return
     data = path.read_bytes()
-    end = data.rfind(b"\n") + 1
+    lines = data.split(b"\n")
+    if len(lines) > 1:
+        kept = lines[: _whole(lines[:-1])]
+        end = sum(len(line) + 1 for line in kept)
+    else:
+        end = 0
     if end < len(data):
         with path.open("r+b") as file:
             file.truncate(end)
 
 
-def write_whole(path: Path, data: Any) -> None:
-    """Write JSON so that the file is either absent or complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1, ensure_ascii=True), encoding="ascii")
-    part.replace(path)
+def _whole(lines: Sequence[bytes]) -> int:
+    """How many lines there are without those of a batch that was cut off at the end."""
+    batch = _batch(lines[-1])
+    size, there = batch[0], 1
+    while there < len(lines) and _batch(lines[-1 - there]) == batch:
+        there += 1
+    return len(lines) - there % size
+
+
+def _batch(line: bytes) -> tuple[int, Any, Any]:
+    """How many samples ran together, and what the lines of one write share."""
+    try:
+        record = parse(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        return 1, None, None
+    size: Any = record.get("batch_size")
+    together = int(size) if is_count(size) and size > 0 else 1
+    return together, record.get("finished"), record.get("seconds")

@@ -6,10 +6,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reattention_eval.harness.record_file import write_whole
+from reattention_eval.harness.run_folder import write_whole
+from reattention_eval.processes import born
 from reattention_eval.report.progress import MARK
 
 
@@ -23,6 +24,7 @@ def running(records: Path) -> Iterator[None]:
         {
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "born": born(os.getpid()),
             "slurm_job": _slurm_job(),
             "since": round(time.time(), 1),
         },
@@ -30,7 +32,8 @@ def running(records: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        mark.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that has become read-only: the process is seen to be gone
+            mark.unlink()
 
 
 def _slurm_job() -> str | None:

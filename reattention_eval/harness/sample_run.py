@@ -18,7 +18,8 @@ from reattention_eval.harness.manifest import (
 )
 from reattention_eval.harness.one_by_one import outcomes
 from reattention_eval.harness.prompt_runner import PromptRunner
-from reattention_eval.harness.record_file import KEPT, RecordFile, records_path, write_whole
+from reattention_eval.harness.record_file import KEPT, RecordFile, records_path
+from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.harness.samples import Output, Sample
 from reattention_eval.harness.time_limit import is_over
 from reattention_eval.report.pace import Pace

@@ -23,7 +23,7 @@ from reattention_eval.benchmarks.base import Row
 from reattention_eval.checkpoints import model_path
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.prompt_runner import PromptRunner
-from reattention_eval.harness.record_file import write_whole
+from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.harness.samples import Sample
 from reattention_eval.report import latest_work_dir
 from reattention_eval.report.run import Cell, read_run

@@ -19,20 +19,22 @@ import argparse
 import json
 import logging
 import runpy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Answer, Row
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import ConfigError, ReAttentionError, RunFolderError
 from reattention_eval.harness.compose import Job, plan_jobs
 from reattention_eval.harness.compose.embedded_models import replacing_entry, scopes
 from reattention_eval.harness.compose.model_method_pairs import folder_context_length
+from reattention_eval.harness.only_writer import LOCK_SECONDS, only_writer
 from reattention_eval.harness.prompt_files import kept_rows
 from reattention_eval.harness.prompt_runner import PromptRunner
-from reattention_eval.harness.record_file import records_path, write_whole
-from reattention_eval.harness.running_mark import running
+from reattention_eval.harness.record_file import records_path
+from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.harness.sample_run import SampleRun
 from reattention_eval.harness.samples import Sample
 from reattention_eval.harness.time_limit import is_over, run_ends
@@ -46,11 +48,15 @@ _NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len",
 def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = None) -> Report:
     """Run what `plan_jobs` gave; what is in `work_dir` already is not run again.
 
-    A dataset that cannot be made or scored is reported and the next one is taken, and so is a model
-    with method that does not load or attach. Nothing is begun once REATTENTION_MINUTES are over.
+    A dataset that cannot be made or scored, or that another process writes, is reported and the
+    next one is taken, and so is a model with method that does not load or attach. Nothing is begun
+    once REATTENTION_MINUTES are over.
 
     Args:
         prompts: folder that keeps prompts (`prompt_files.kept_rows`).
+
+    Raises:
+        RunFolderError: `work_dir` takes no more files.
     """
     until = run_ends()
     note_expected(work_dir, [job.names for job in jobs])
@@ -70,6 +76,8 @@ def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = N
         for job in own:
             try:
                 _run_one(runner, job, work_dir, until, prompts)
+            except RunFolderError:
+                raise
             except Exception:
                 logging.exception(f"{'/'.join(job.names)} failed")
         runner.close()
@@ -94,14 +102,15 @@ def _run_one(
         until=until,
     )
     samples = [_sample(row, asked.chat_template) for row in rows]
-    with running(records_path(path.parent, path.name)):
+    records = records_path(path.parent, path.name)
+    with only_writer(records, LOCK_SECONDS, logging.getLogger(__name__)):
         if not run(samples, [row["reference"] for row in rows], path):
             return
-    saved = json.loads(path.read_text(encoding="ascii"))
-    result = benchmark.result(
-        asked.task, rows, [_answer(saved[str(i)]) for i in range(len(rows))], asked.scoring
-    )
-    write_whole(work_dir / "results" / model / path.name, result)
+        saved = json.loads(path.read_text(encoding="ascii"))
+        result = benchmark.result(
+            asked.task, rows, [_answer(saved[str(i)]) for i in range(len(rows))], asked.scoring
+        )
+        write_whole(work_dir / "results" / model / path.name, result)
 
 
 def _sample(row: Row, chat_template: bool) -> Sample:
@@ -190,4 +199,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except ReAttentionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

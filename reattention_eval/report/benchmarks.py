@@ -24,7 +24,7 @@ from reattention_eval.report.measures import (
 from reattention_eval.report.places import Place, places
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
-from reattention_eval.report.samples import PART, figure_interval
+from reattention_eval.report.sample_scores import PART, figure_interval
 from reattention_eval.report.shown import Shown
 from reattention_eval.report.tables import (
     INTERVAL,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.benchmarks import averages_csv, benchmark_grids
+from reattention_eval.report.expected import note_expected
 from reattention_eval.report.families import KEYS, draw_families, family_order, joined_cuts
 from reattention_eval.report.frame import Frame, make_frame
 from reattention_eval.report.heatmap import draw_heatmap, needle_grid, trained_window
@@ -22,7 +23,7 @@ from reattention_eval.report.page import write_page
 from reattention_eval.report.paper import beside_paper
 from reattention_eval.report.places import places
 from reattention_eval.report.problems import find_problems
-from reattention_eval.report.run import EXPECTED_FILE, Cell, latest_work_dir, read_run
+from reattention_eval.report.run import Cell, latest_work_dir, read_run
 from reattention_eval.report.shown import Shown, visible
 from reattention_eval.report.tables import (
     Grid,
@@ -80,7 +81,7 @@ def build_report(
         folder.mkdir(parents=True, exist_ok=True)
         if expected is not None:
             expected = list(expected)
-            _write(folder / EXPECTED_FILE, json.dumps({"cells": expected}, indent=1) + "\n")
+            note_expected(work_dir, expected)
         return _build([work_dir], read_run(work_dir, expected), folder, page)
 
 
@@ -106,8 +107,9 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"the report cannot be written to {folder} ({error.strerror or error}); make the "
-            "folder writable, or copy the run to one of your own and make its report there."
+            f"the report cannot be written to {folder} ({error.strerror or error}); make room "
+            "on its disk or the folder writable, or copy the run to one of your own and make its "
+            "report there."
         ) from error
 
 

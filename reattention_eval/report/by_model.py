@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.measures import count_words, metrics
 from reattention_eval.report.run import Cell
-from reattention_eval.report.samples import figure_interval
+from reattention_eval.report.sample_scores import figure_interval
 from reattention_eval.report.tables import Grid, interval_words
 
 

@@ -18,7 +18,7 @@ from reattention_eval.report.pairs import (
 )
 from reattention_eval.report.run import Cell, latest_work_dir, read_run
 from reattention_eval.report.sample_rows import SampleRow, main_scores, sample_rows
-from reattention_eval.report.samples import LOWER_IS_BETTER
+from reattention_eval.report.sample_scores import LOWER_IS_BETTER
 
 # a reference as the predictions file and the evaluator have it
 _SAME = 1e-6

@@ -19,7 +19,7 @@ from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.measures import cell_length
 from reattention_eval.report.needles import form, form_title
 from reattention_eval.report.run import Cell, latest_work_dir, read_run
-from reattention_eval.report.samples import figure_interval
+from reattention_eval.report.sample_scores import figure_interval
 from reattention_eval.report.selected import Selected, draw_selected, read_selected
 
 COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")

@@ -16,8 +16,11 @@ def note_expected(work_dir: Path, cells: Iterable[tuple[str, str]]) -> None:
     A folder that cannot be written to does not end the run here: its records will say so.
     """
     folder = work_dir / "report"
+    text = json.dumps({"cells": [list(cell) for cell in cells]}, indent=1) + "\n"
+    file, part = folder / EXPECTED_FILE, folder / f"{EXPECTED_FILE}.part"
     with suppress(OSError):
+        if file.is_file() and file.read_text(encoding="ascii", errors="replace") == text:
+            return  # also of another process that goes on with the same run
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{EXPECTED_FILE}.part"
-        part.write_text(json.dumps({"cells": list(cells)}, indent=1) + "\n", encoding="ascii")
-        part.replace(folder / EXPECTED_FILE)
+        part.write_text(text, encoding="ascii")
+        part.replace(file)

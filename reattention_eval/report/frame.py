@@ -21,7 +21,7 @@ from reattention_eval.report.measures import (
 from reattention_eval.report.places import Place, places
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
-from reattention_eval.report.samples import LOWER_IS_BETTER, figure_interval
+from reattention_eval.report.sample_scores import LOWER_IS_BETTER, figure_interval
 
 # the figures that stand for a task and are averaged, and what a reader calls them
 FIGURES = {

@@ -20,9 +20,9 @@ from typing import Any
 
 from reattention_eval.report.fields import is_number
 from reattention_eval.report.labels import model_name
-from reattention_eval.report.paired import LOWER_IS_BETTER
 from reattention_eval.report.run import Cell
 from reattention_eval.report.sample_rows import SampleRow, sample_rows
+from reattention_eval.report.sample_scores import LOWER_IS_BETTER
 
 SOURCE = "reattention_eval"
 FILTER = "none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.json_text import read_object
+from reattention_eval.processes import lives
 from reattention_eval.report.fields import wrong_manifest
 from reattention_eval.report.pace import Pace
 from reattention_eval.report.records import read_records
@@ -111,7 +111,7 @@ def _holder(
     host, pid, job = mark.get("host"), mark.get("pid"), mark.get("slurm_job")
     place = f"SLURM job {job} on {host}" if job else f"process {pid} on {host}"
     if host == socket.gethostname() and isinstance(pid, int):
-        return _lives(pid), place
+        return lives(pid, str(mark.get("born") or "")), place
     if job and (state := jobs.state(str(job))) is not None:
         return state in ("RUNNING", "COMPLETING", "SUSPENDED"), f"{place}, {state or 'ended'}"
     try:
@@ -122,18 +122,6 @@ def _holder(
     if silent > max(SILENCE, 5 * each):
         return False, f"{place}, silent for {silent / 60:,.0f} minutes"
     return True, place
-
-
-def _lives(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 class _JobStates:
@@ -152,7 +140,7 @@ class _JobStates:
 def _ask_squeue(job: str) -> str | None:
     if shutil.which("squeue") is None:
         return None
-    words = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+    words = ["squeue", "--noheader", f"--jobs={job}", "--states=all", "--format=%T"]
     try:
         asked = subprocess.run(words, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,3 +98,21 @@ def test_other_programs_keep_their_excepthook(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "argv", ["/usr/bin/opencompass", "x.py"])
     plain_errors.say_plainly()
     assert sys.excepthook is not sys.__excepthook__
+
+
+def test_a_disk_that_refuses_opencompass_itself_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/opencompass", "x.py"])
+    plain_errors.say_plainly()
+    for number, said in ((errno.EROFS, "written"), (errno.EACCES, "read or written")):
+        error = OSError(number, os.strerror(number), "outputs/run/configs")
+        sys.excepthook(OSError, error, None)
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: outputs/run/configs cannot be {said} ({error.strerror});")
+        assert "start this run again" in told and told.count("\n") == 1
+    sys.excepthook(OSError, OSError(errno.ENOSPC, "No space left on device"), None)
+    assert "a file of the run cannot be written (No space" in capsys.readouterr().err
+    sys.excepthook(OSError, OSError(errno.ENOENT, "No such file", "x"), None)
+    assert capsys.readouterr().err.startswith("FileNotFoundError")  # a program's mistake

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from argparse import Namespace
@@ -21,6 +22,7 @@ from opencompass.utils.run import fill_eval_cfg, fill_infer_cfg
 from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import LongContextLM
+from reattention_eval.harness.only_writer import only_writer
 from reattention_eval.harness.partition import WorkerPartitioner, cost_of, split_by_cost
 from reattention_eval.harness.placement import placement
 from reattention_eval.harness.tasks import LongContextEvalTask, LongContextInferTask, infer_task
@@ -212,6 +214,7 @@ def test_two_processes_never_write_the_same_predictions(
     task_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(infer_task, "LOCK_SECONDS", 0.2)
+    log = logging.getLogger()
     config = task_config([{"prompt": "the dog", "answer": "fox"}])
     folder = Path(config.work_dir) / "records" / "tiny"
     folder.mkdir(parents=True)
@@ -219,7 +222,7 @@ def test_two_processes_never_write_the_same_predictions(
     with FileLock(folder / "rows.lock"):
         with (
             pytest.raises(ConfigError, match=r"another process is writing .*/tiny/rows\.jsonl"),
-            task._only_writer(config.models[0], config.datasets[0][0], 0.2),
+            only_writer(folder / "rows.jsonl", 0.2, log),
         ):
             pass
         with pytest.raises(SystemExit, match="no predictions written"):

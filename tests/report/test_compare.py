@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from math import comb
+from math import comb, sqrt
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from typer.testing import CliRunner
 from written_run import FULL, HOSTILE, OURS, put, write_cell
 
 from reattention_eval.cli import app
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.compare import compare_runs
-from reattention_eval.report.paired import difference, mcnemar
+from reattention_eval.report.paired import difference, mcnemar, newcombe
 from reattention_eval.report.shown import one_line
 
 ANSWERS = ["Paris", "Paris", "Rome", "Rome", "Oslo"]
@@ -32,27 +33,59 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_every_resample_of_four_pairs() -> None:
-    """The bootstrap's interval against all 256 resamples, each as often as any other."""
+    """The bootstrap's interval against all 256 resamples, each as often as any other, as wide as
+    four samples need."""
     a, b = [1.0, 5.0, 2.0, 8.0], [2.0, 9.0, 1.0, 20.0]
     deltas = [y - x for x, y in zip(a, b, strict=True)]
     means = [sum(drawn) / 4 for drawn in itertools.product(deltas, repeat=4)]
     found = difference("f1", a, b)
     assert found.mean == pytest.approx(sum(deltas) / 4)
-    low, high = np.percentile(means, (2.5, 97.5))
-    assert found.low == pytest.approx(low, abs=0.3)
-    assert found.high == pytest.approx(high, abs=0.3)
+    wider = scipy.stats.t.ppf(0.975, 3) / scipy.stats.norm.ppf(0.975) * sqrt(4 / 3)
+    low, high = found.mean + wider * (np.percentile(means, (2.5, 97.5)) - found.mean)
+    assert found.low == pytest.approx(low, abs=0.6)
+    assert found.high == pytest.approx(high, abs=0.6)
     assert (found.better, found.worse, found.same, found.p) == (3, 1, 0, None)
     assert difference("f1", a, b) == found
 
 
 def test_many_pairs_meet_their_normal_interval() -> None:
     draw = random.Random(0)
-    a = [draw.gauss(50, 10) for _ in range(1001)]
+    a = [draw.gauss(50, 10) for _ in range(5001)]
     b = [x + draw.gauss(1, 5) for x in a]
-    many, fewer = difference("score", a, b), difference("score", a[:1000], b[:1000])
+    many, fewer = difference("score", a, b), difference("score", a[:5000], b[:5000])
     assert many.low is not None and many.high is not None and fewer.low is not None
     assert many.low < many.mean < many.high
     assert many.low == pytest.approx(fewer.low, abs=0.03)
+
+
+def test_pairs_that_are_all_alike() -> None:
+    """What was not seen to vary says nothing, but of right and wrong answers how many they are."""
+    found = difference("f1", [1.0, 2.0, 3.0], [1.5, 2.5, 3.5])
+    assert (found.mean, found.low, found.high) == (0.5, None, None)
+    few, many = (difference("score", [100.0] * n, [100.0] * n) for n in (5, 50))
+    assert few.low is not None and many.low is not None and few.high is not None
+    assert few.low == -few.high < many.low < 0
+    won = difference("score", [0.0] * 3, [100.0] * 3)
+    assert won.low is not None and 0 < won.low < 60 and won.high == pytest.approx(100)
+
+
+@pytest.mark.parametrize("shares", [(0.4, 0.2, 0.1, 0.3), (0.05, 0.15, 0.02, 0.78)])
+@pytest.mark.parametrize("n", [5, 12, 30])
+def test_the_interval_of_two_shares_holds_what_it_says(
+    n: int, shares: tuple[float, float, float, float]
+) -> None:
+    """Over every outcome of n pairs, each as likely as it is."""
+    held, true = 0.0, shares[1] - shares[2]
+    for both, only_b, only_a in itertools.product(range(n + 1), repeat=3):
+        if (neither := n - both - only_b - only_a) < 0:
+            continue
+        low, high = newcombe(both, only_b, only_a, neither)
+        assert -1 <= low <= (only_b - only_a) / n <= high <= 1
+        swapped = newcombe(both, only_a, only_b, neither)
+        assert swapped == pytest.approx((-high, -low))
+        counts = (both, only_b, only_a, neither)
+        held += (low <= true <= high) * scipy.stats.multinomial.pmf(counts, n, shares)
+    assert 0.93 <= held <= 0.997
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0, 0), (1, 0), (0, 6), (5, 1), (12, 3), (40, 41)])

@@ -19,7 +19,7 @@ from reattention_eval.report.intervals import (
     wilson,
 )
 from reattention_eval.report.run import Cell
-from reattention_eval.report.samples import figure_interval, sample_values
+from reattention_eval.report.sample_scores import figure_interval, sample_values
 
 
 @pytest.mark.parametrize("n", [7, 60, 300])

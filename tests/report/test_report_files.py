@@ -6,15 +6,14 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from needle_run import Run, expected, write
 
 from reattention_eval.errors import DataError
 from reattention_eval.report import build_report, latest_work_dir
 from reattention_eval.report.frame import make_frame
 from reattention_eval.report.heatmap import draw_heatmap, needle_grid
-from reattention_eval.report.problems import find_problems
 from reattention_eval.report.progress import progress_line
 from reattention_eval.report.records import read_records
 from reattention_eval.report.run import read_run
@@ -22,76 +21,6 @@ from reattention_eval.report.tables import csv_table, grids
 
 ACCURACY = "accuracy, %"
 NLL = "answer NLL per token (lower is better)"
-SETTINGS = {"full": (None, {}), "reattention": (4096, {"local_size": 1024})}
-
-
-def write(path: Path, data: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
-
-
-class Run:
-    """A run's directory, cell by cell."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def cell(
-        self, method: str, length: int, right: list[float], *, abbr: str | None = None,
-        settings: dict[str, Any] | None = None, n_tokens: int | None = None, selected: int = 60,
-    ) -> tuple[str, str]:  # fmt: skip
-        """One result: `right` are the accuracies at depths 0, 50, 100."""
-        budget, own = SETTINGS[method]
-        model, dataset = abbr or f"m-{method}", f"needle-{length}"
-        details = [
-            {"depth": d, "length": length, "accuracy": a, "answer_nll": 2.0 - a / 100}
-            for d, a in zip((0, 50, 100), right, strict=True)
-        ]
-        accuracy = sum(right) / 3
-        result = {"accuracy": accuracy, "answer_nll": 2.0 - accuracy / 100, "n": 3}
-        write(self.path("results", model, f"{dataset}.json"), {**result, "details": details})
-        write(self.path("predictions", model, f"{dataset}.json"), {})
-        records = [
-            {
-                "index": i, "n_tokens": n_tokens or length, "prefill_seconds": 1.0 + i, "n_cut": 0,
-                "must_select": bool(budget and length > budget), "mean_view": 10.0,
-                "layer_steps_selected": selected if budget and length > budget else 0,
-            }
-            for i in range(3)
-        ]  # fmt: skip
-        write(
-            self.path("records", model, f"{dataset}.jsonl"),
-            "".join(json.dumps(record) + "\n" for record in records),
-        )
-        write(
-            self.path("records", model, f"{dataset}.manifest.json"),
-            {
-                "model": {"name": "Tiny", "trained_window": 8192},
-                "method": {"name": method, "budget": budget, "settings": settings or own},
-                "dataset": {"abbr": dataset, "n": 3, "length": length},
-            },
-        )
-        return model, dataset
-
-    def path(self, *parts: str) -> Path:
-        return self.folder.joinpath(*parts)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "20260101_000000")
-
-
-@pytest.fixture
-def whole(run: Run) -> Run:
-    for length, full, ours in ((4096, [100.0] * 3, [100.0] * 3), (12288, [0.0] * 3, [100, 0, 50])):
-        run.cell("full", length, full)
-        run.cell("reattention", length, list(map(float, ours)))
-    return run
-
-
-def expected(run: Run) -> list[tuple[str, str]]:
-    return [(f"m-{m}", f"needle-{n}") for m in ("full", "reattention") for n in (4096, 12288)]
 
 
 def test_the_readers_table(whole: Run) -> None:
@@ -260,90 +189,10 @@ def test_two_settings_of_a_method_are_told_apart(run: Run) -> None:
     ]  # fmt: skip
 
 
-def test_nothing_is_wrong_with_a_whole_run(whole: Run) -> None:
-    assert find_problems(read_run(whole.folder, expected(whole))) == []
-
-
-def test_what_never_ran_is_missing(whole: Run) -> None:
-    cells = read_run(whole.folder, [*expected(whole), ("m-full", "needle-65536")])
-    assert find_problems(cells) == [
-        "m-full on needle-65536: no predictions, the inference task failed or never ran."
-    ]
-    assert grids(make_frame(cells))[ACCURACY][1][0][3] == "missing"
-
-
-def test_a_failed_sample_is_named_and_a_later_success_counts(whole: Run) -> None:
-    whole.path("predictions", "m-full", "needle-4096.json").unlink()
-    records = whole.path("records", "m-full", "needle-4096.jsonl")
-    with records.open("a") as file:
-        file.write(json.dumps({"index": 1, "error": "OutOfMemoryError: 3 GB"}) + "\n")
-    problems = find_problems(read_run(whole.folder, expected(whole)))
-    assert problems == [
-        "m-full on needle-4096: 1 of 3 samples failed (sample 1: OutOfMemoryError: 3 GB)."
-    ]
-    with records.open("a") as file:
-        file.write(json.dumps({"index": 1, "n_tokens": 4096}) + "\n")
-    write(whole.path("predictions", "m-full", "needle-4096.json"), {})
-    assert find_problems(read_run(whole.folder, expected(whole))) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (None, "predictions without a result"),
-        ({"error": "no references"}, "the evaluator reports an error: no references"),
-    ],
-)
-def test_a_missing_or_bad_result(whole: Run, content: Any, says: str) -> None:
-    path = whole.path("results", "m-full", "needle-4096.json")
-    path.unlink()
-    if content:
-        write(path, content)
-    problems = find_problems(read_run(whole.folder, expected(whole)))
-    assert len(problems) == 1
-    assert says in problems[0]
-
-
-def test_a_method_that_never_selected_is_full_attention(run: Run) -> None:
-    run.cell("reattention", 12288, [100.0] * 3, selected=0)
-    problems = find_problems(read_run(run.folder))
-    assert len(problems) == 1
-    assert "3 of 3 prompts are longer than reattention may attend to (budget 4096" in problems[0]
-
-
-def test_inside_the_scope_nothing_has_to_be_selected(run: Run) -> None:
-    run.cell("reattention", 4096, [100.0] * 3, selected=0)
-    assert find_problems(read_run(run.folder)) == []
-
-
-def test_an_empty_run_is_a_problem(tmp_path: Path) -> None:
-    assert "nothing was evaluated" in find_problems(read_run(tmp_path))[0]
-
-
-def test_a_dataset_split_by_the_partitioner_is_one_cell(run: Run) -> None:
-    model, dataset = run.cell("full", 4096, [100.0] * 3)
-    folder = run.path("records", model)
-    for name in (f"{dataset}.jsonl", f"{dataset}.manifest.json"):
-        (folder / name).rename(folder / name.replace(dataset, f"{dataset}_0"))
-    write(folder / f"{dataset}_1.jsonl", json.dumps({"index": 0, "n_tokens": 9}) + "\n")
-    for part in ("_0", "_1"):
-        write(run.path("predictions", model, f"{dataset}{part}.json"), {})
-    run.path("predictions", model, f"{dataset}.json").unlink()
-    cell = read_run(run.folder, [(model, dataset)])[0]
-    assert [cell.records[i]["n_tokens"] for i in range(4)] == [4096, 4096, 4096, 9]
-    assert find_problems([cell]) == []
-
-
 def test_lines_cut_by_a_kill_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"index": 0, "a": "x\xe2\x80\xa8y"}\n{"index": 1, "a"')
     assert read_records(path) == {0: {"index": 0, "a": "x\u2028y"}}
-
-
-def test_damaged_files_are_named(whole: Run) -> None:
-    whole.path("results", "m-full", "needle-4096.json").write_text("{")
-    with pytest.raises(DataError, match=r"needle-4096\.json is not valid JSON"):
-        build_report(whole.folder, expected(whole))
 
 
 def test_the_newest_run_is_taken(tmp_path: Path) -> None:

@@ -45,5 +45,5 @@ def local_run(surroundings: Surroundings, tmp_path_factory: pytest.TempPathFacto
     """What LocalRunner makes of the demo configuration."""
     cwd = tmp_path_factory.mktemp("local")
     process = opencompass(surroundings, cwd)
-    assert process.wait(timeout=600) == 0, (cwd / "log").read_text()
+    assert process.wait(timeout=1800) == 0, (cwd / "log").read_text()
     return run_of(cwd)

@@ -31,7 +31,8 @@ class Surroundings:
         return self.variables["REATTENTION_LENGTHS"].split(",")
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(TESTS), **self.variables, **more}
+        path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+        return {**os.environ, "PYTHONPATH": path, **self.variables, **more}
 
 
 def opencompass(
@@ -46,11 +47,12 @@ def opencompass(
         )  # fmt: skip
 
 
-def ask(surroundings: Surroundings, *words: str, cwd: Path | None = None) -> str:
+def ask(surroundings: Surroundings, *words: str, cwd: Path | None = None, **variables: str) -> str:
     """What a command of SLURM, or of ours, prints."""
     done = subprocess.run(
-        words, cwd=cwd, env=surroundings.environment(), capture_output=True, text=True, timeout=120
-    )
+        words, cwd=cwd, env=surroundings.environment(**variables), capture_output=True, text=True,
+        timeout=600,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -77,13 +79,13 @@ def samples_on_disk(cwd: Path, method: str, length: str = "*") -> int:
     return sum(file.read_bytes().count(b"\n") for file in files)
 
 
-def task_processes(cwd: Path) -> list[int]:
-    """Processes of inference tasks that were started in `cwd`."""
+def processes(cwd: Path, name: str) -> list[int]:
+    """Processes of a script or module that were started in `cwd`."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if any(word.endswith(b"/infer_task.py") for word in words[1:2]) and (
+            if any(word.endswith(name.encode()) for word in words[1:3]) and (
                 (entry / "cwd").resolve() == cwd.resolve()
             ):
                 found.append(int(entry.name))
@@ -94,7 +96,7 @@ def task_processes(cwd: Path) -> list[int]:
 
 def kill_a_task(cwd: Path) -> None:
     """kill -9, as the kernel does when memory is short."""
-    os.kill(wait_for("a task", lambda: task_processes(cwd))[0], signal.SIGKILL)
+    os.kill(wait_for("a task", lambda: processes(cwd, "/infer_task.py"))[0], signal.SIGKILL)
 
 
 def job_facts(surroundings: Surroundings, job: str) -> list[dict[str, str]]:

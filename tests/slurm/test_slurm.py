@@ -24,6 +24,7 @@ from slurm.runs import (
 )
 
 pytestmark = pytest.mark.slurm
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 SOME, PER_DATASET = 4, 18  # samples; a method has two datasets
 
 
@@ -213,20 +214,21 @@ def submit(
     return arrays, summary
 
 
-def running_element(surroundings: Surroundings, array: str, restarts: int = 0) -> str:
-    """JOB_INDEX of an element that runs for the `restarts`-th time again; empty if none does."""
+def running_element(surroundings: Surroundings, array: str, restarts: int | None = 0) -> str:
+    """JOB_INDEX of an element that runs for the `restarts`-th time again (None: however often);
+    empty if none does."""
     for facts in job_facts(surroundings, array):
-        if facts["JobState"] == "RUNNING" and facts["Restarts"] == str(restarts):
+        often = restarts is None or facts["Restarts"] == str(restarts)
+        if facts["JobState"] == "RUNNING" and often:
             return f"{facts['ArrayJobId']}_{facts['ArrayTaskId']}"
     return ""
 
 
 def finished(surroundings: Surroundings, job: str) -> dict[str, str]:
     """The facts of a job once it has ended."""
-    over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
     def ended() -> dict[str, str] | None:
         (facts,) = job_facts(surroundings, job)
-        return facts if facts["JobState"] in over else None
+        return facts if facts["JobState"] in OVER else None
 
     return wait_for(f"job {job}", ended, seconds=600)

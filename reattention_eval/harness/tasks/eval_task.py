@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Any
 
 from opencompass.tasks import openicl_eval
-from opencompass.utils import get_logger
+from opencompass.utils import get_infer_output_path, get_logger
 
+from reattention_eval.errors import RunFolderError
+from reattention_eval.harness.run_folder import UNFINISHED, writing_to
+from reattention_eval.harness.task_script import arguments, run_script
 from reattention_eval.report.task_logs import said_line
 
 
@@ -15,11 +20,14 @@ class LongContextEvalTask(openicl_eval.OpenICLEvalTask):
 
     Raises:
         SystemExit: at the end, with status 1, if any dataset was left so.
+        RunFolderError: the run's folder takes no more.
     """
+
+    work_dir: str
 
     def get_command(self, cfg_path: str, template: str) -> str:
         """OpenCompass's command, with this file as the script."""
-        command: str = super().get_command(cfg_path, template)
+        command: str = super().get_command(arguments(cfg_path), template)
         return command.replace(openicl_eval.__file__, __file__)
 
     def run(self) -> None:
@@ -32,14 +40,30 @@ class LongContextEvalTask(openicl_eval.OpenICLEvalTask):
     def _score(self) -> None:
         try:
             super()._score()
+        except RunFolderError:
+            raise
         except Exception as error:
             where = f"{self.model_cfg['abbr']}/{self.dataset_cfg['abbr']}"
             get_logger().exception(f"{where} could not be scored")
             print(said_line(f"{where}: ", error), file=sys.stderr, flush=True)
             self.left.append(where)
 
+    def _save_results(self, result: dict[str, Any]) -> None:
+        """A result is whole or absent: what a kill leaves of one would count as done."""
+        whole, work_dir = self._result(), self.work_dir
+        self.work_dir = str(Path(work_dir) / UNFINISHED)
+        try:
+            with writing_to(whole):
+                super()._save_results(result)
+                whole.parent.mkdir(parents=True, exist_ok=True)
+                self._result().replace(whole)
+        finally:
+            self.work_dir = work_dir
+
+    def _result(self) -> Path:
+        folder = str(Path(self.work_dir) / "results")
+        return Path(get_infer_output_path(self.model_cfg, self.dataset_cfg, folder))
+
 
 if __name__ == "__main__":
-    from mmengine.config import Config
-
-    LongContextEvalTask(Config.fromfile(sys.argv[1])).run()
+    run_script(LongContextEvalTask, sys.argv[1:])

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-from opencompass.openicl.icl_inferencer.icl_base_inferencer import GenInferencerOutputHandler
 from opencompass.tasks import openicl_infer
 from opencompass.utils import (
     build_model_from_cfg,
@@ -21,30 +17,24 @@ from opencompass.utils import (
     model_abbr_from_cfg,
 )
 
-from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.errors import ConfigError, RunFolderError
 from reattention_eval.harness.call_records import CallRecords
 from reattention_eval.harness.inferencer import LongContextGenInferencer
 from reattention_eval.harness.manifest import write_dataset_manifest
 from reattention_eval.harness.memory_check import check_memory
 from reattention_eval.harness.model import LongContextLM
+from reattention_eval.harness.only_writer import LOCK_SECONDS, Busy, only_writer
 from reattention_eval.harness.record_file import records_path
-from reattention_eval.harness.running_mark import running
+from reattention_eval.harness.run_folder import UNFINISHED, disk_of
+from reattention_eval.harness.task_script import arguments, run_script
 from reattention_eval.harness.time_limit import VARIABLE, is_over, run_ends
 from reattention_eval.report.records import failed, read_records
 from reattention_eval.report.task_logs import MARK, said_line
 
-# a process that is being ended may need this long to let go of its files
-LOCK_SECONDS = 60
 FOR_EVER = 1e9  # a holder that dies lets go
-# what the caller sees of an error that no second try can cure
-MISUSED = 2
 # OpenMP threads that spin while they wait take a busy machine's cores from those they wait for:
 # prefill on two cores beside two other processes was ten times slower so
 PATIENT = "OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} "
-
-
-class _Busy(ConfigError):
-    """Another process writes the predictions of this dataset."""
 
 
 class LongContextInferTask(openicl_infer.OpenICLInferTask):
@@ -60,15 +50,19 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         SystemExit: at the end, with status 1, if any predictions file is missing for another
             reason.
         ConfigError, CheckpointError: the model cannot be loaded, or has no room for the prompts.
+        RunFolderError: the run's folder takes no more, so that no dataset would fare better.
     """
+
+    work_dir: str
 
     def get_command(self, cfg_path: str, template: str) -> str:
         """OpenCompass's command, with this file as the script."""
         ranks = int(self.model_cfgs[0].get("tensor_parallel") or 1)
         if ranks > 1:
             launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node"
-            return PATIENT + template.format(task_cmd=f"{launch} {ranks} {__file__} {cfg_path}")
-        command: str = super().get_command(cfg_path, template)
+            script = f"{__file__} {arguments(cfg_path)}"
+            return PATIENT + template.format(task_cmd=f"{launch} {ranks} {script}")
+        command: str = super().get_command(arguments(cfg_path), template)
         return PATIENT + command.replace(openicl_infer.__file__, __file__)
 
     def run(self, cur_model: Any = None, cur_model_abbr: str | None = None) -> None:
@@ -127,16 +121,18 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         """False where another process held the dataset for longer than `patience` seconds."""
         self.model_cfgs, self.dataset_cfgs = [model_cfg], [[dataset_cfg]]
         try:
-            with self._only_writer(model_cfg, dataset_cfg, patience):
+            with only_writer(self._records(model_cfg, dataset_cfg), patience, get_logger()):
                 predictions = self._predictions(model_cfg, dataset_cfg)
                 if not predictions.is_file() and not is_over(self._until):
                     super().run(cur_model=self.model, cur_model_abbr=model_abbr_from_cfg(model_cfg))
                 if is_over(self._until) and self._only_unfinished(model_cfg, dataset_cfg):
                     self._unfinished.add(predictions)
-        except _Busy as error:
+        except Busy as error:
             if patience:
                 self._say(model_cfg, dataset_cfg, error)
             return False
+        except RunFolderError:
+            raise
         except Exception as error:
             if self.model is None:
                 raise  # the model itself cannot be built: no dataset will fare better
@@ -170,27 +166,43 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
         Where a text failed the predictions are withheld, so that the dataset shows as missing.
         """
         if not isinstance(self.model, LongContextLM):
-            super()._inference()
+            self._inference_apart()
             return
         self.model.until = self._until
-        path = self._predictions(self.model_cfg, self.dataset_cfg)
-        records = CallRecords(
-            self._records(self.model_cfg, self.dataset_cfg),
-            self.model.fingerprint(),
-            first=_first_asked(path),
-            log=get_logger(),
-        )
         kind = str(self.infer_cfg["inferencer"]["type"]).rsplit(".", 1)[-1].removesuffix("'>")
-        if kind != LongContextGenInferencer.__name__:  # it keeps its own
-            manifest = records_path(path.parent, path.name).with_suffix(".manifest.json")
-            write_dataset_manifest(manifest, self.model, path.stem, self.dataset.test, kind)
-            self.model.call_records = records
-        try:
+        if kind == LongContextGenInferencer.__name__:  # it keeps its own
             super()._inference()
+            return
+        path = self._records(self.model_cfg, self.dataset_cfg)
+        records = CallRecords(path, self.model.fingerprint(), log=get_logger())
+        manifest = path.with_suffix(".manifest.json")
+        write_dataset_manifest(manifest, self.model, path.stem, self.dataset.test, kind)
+        self.model.call_records = records
+        try:
+            self._inference_apart(records)
         finally:
             self.model.call_records = None
-        if kind != LongContextGenInferencer.__name__ and records.failures():
-            path.unlink(missing_ok=True)
+
+    def _inference_apart(self, records: CallRecords | None = None) -> None:
+        """OpenCompass's inferencers write their predictions bit by bit, and what a kill leaves of
+        them would count as done: they are written elsewhere, and put in their place when whole.
+
+        With `records`, which answer again what was answered, no inferencer goes on with its own.
+        """
+        whole, work_dir = self._predictions(self.model_cfg, self.dataset_cfg), self.work_dir
+        self.work_dir = str(Path(work_dir) / UNFINISHED)
+        try:
+            made = self._predictions(self.model_cfg, self.dataset_cfg)
+            if records is not None:
+                made.with_name(f"tmp_{made.stem}.jsonl").unlink(missing_ok=True)
+            with disk_of(made):
+                super()._inference()
+                # an inferencer may be told to write none
+                if made.is_file() and not (records and records.failures()):
+                    whole.parent.mkdir(parents=True, exist_ok=True)
+                    made.replace(whole)
+        finally:
+            self.work_dir = work_dir
 
     def _predictions(self, model_cfg: Any, dataset_cfg: Any) -> Path:
         folder = str(Path(self.work_dir) / self.output_subdir)
@@ -199,35 +211,6 @@ class LongContextInferTask(openicl_infer.OpenICLInferTask):
     def _records(self, model_cfg: Any, dataset_cfg: Any) -> Path:
         predictions = self._predictions(model_cfg, dataset_cfg)
         return records_path(predictions.parent, predictions.name)
-
-    @contextmanager
-    def _only_writer(self, model_cfg: Any, dataset_cfg: Any, patience: float) -> Iterator[None]:
-        """Holds the dataset's predictions against other processes, on other machines as well."""
-        records = self._records(model_cfg, dataset_cfg)
-        records.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(records.with_suffix(".lock"), timeout=patience)
-        try:
-            lock.acquire()
-        except NotImplementedError:
-            get_logger().warning(f"{records.parent} knows no locks: start nothing twice here")
-        except Timeout:
-            raise _Busy(
-                f"another process is writing {records}; wait for it, or end it, and start this "
-                "run again with -r."
-            ) from None
-        try:
-            with running(records):
-                yield
-        finally:
-            lock.release()
-
-
-def _first_asked(predictions: Path) -> int:
-    """Samples that an inferencer of OpenCompass's will find in its own unfinished file."""
-    unfinished = f"tmp_{predictions.stem}.jsonl"
-    if not (predictions.parent / unfinished).is_file():
-        return 0
-    return len(GenInferencerOutputHandler().restore_from_jsonl(str(predictions.parent), unfinished))
 
 
 def misfit(model_cfg: Any, dataset_cfg: Any) -> ConfigError | None:
@@ -256,14 +239,4 @@ def those_that_fit(model_cfg: Any, dataset_cfgs: Sequence[Any]) -> list[Any]:
 
 
 if __name__ == "__main__":
-    from mmengine.config import Config
-
-    try:
-        LongContextInferTask(Config.fromfile(sys.argv[1])).run()
-    except ReAttentionError as error:
-        print(said_line("", error), file=sys.stderr, flush=True)
-        raise SystemExit(MISUSED) from None
-    except Exception as error:
-        traceback.print_exc()
-        print(said_line("", error), file=sys.stderr, flush=True)
-        raise SystemExit(1) from None
+    run_script(LongContextInferTask, sys.argv[1:])

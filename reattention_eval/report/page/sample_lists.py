@@ -12,7 +12,7 @@ from typing import Any
 from reattention_eval.report.fields import is_number
 from reattention_eval.report.frame import Frame, Row
 from reattention_eval.report.run import Cell
-from reattention_eval.report.samples import LOWER_IS_BETTER
+from reattention_eval.report.sample_scores import LOWER_IS_BETTER
 from reattention_eval.report.shown import visible
 from reattention_eval.report.tables import titled
 

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import SmallDisk
 from tiny_hub import ARCHIVE, BOOK, COURSERA, EXAMS, LCC, NARRATIVE, REVIEWS, Place, sha256
 
 from reattention_eval.datasets.prepare import FETCHED, MISSING
 
 
-class SmallDisk:
+class FillingDisk(SmallDisk):
     """The data folder on a disk of its own that has no room until it grows."""
 
     def __init__(self, folder: Path, parts: list[Path]) -> None:
-        self.folder, self.parts = folder, parts
-        folder.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
-        try:
-            self.mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-        except FileNotFoundError:
-            self.mounted = False
-        if not self.mounted:
-            for part in parts:
-                part.parent.mkdir(parents=True, exist_ok=True)
-                part.symlink_to("/dev/full")
+        super().__init__(folder, "16k")
+        self.parts = parts
+        for part in parts if not self.mounted else []:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.symlink_to("/dev/full")
 
     def grow(self) -> None:
         if self.mounted:
-            command = ["mount", "-o", "remount,size=8m", str(self.folder)]
-            subprocess.run(command, check=True)
+            self.change("size=8m")
         for part in self.parts:
             if part.is_symlink():
                 part.unlink()
 
-    def close(self) -> None:
-        if self.mounted:
-            subprocess.run(["umount", str(self.folder)], check=True)
-
 
 @pytest.fixture
-def disk(place: Place, request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
-    small = SmallDisk(place.folder, [place.folder / part for part in request.param])
+def disk(place: Place, request: pytest.FixtureRequest) -> Iterator[FillingDisk]:
+    small = FillingDisk(place.folder, [place.folder / part for part in request.param])
     try:
         yield small
     finally:
@@ -64,7 +53,7 @@ ZIP_PART = f"longbench/.download/data.zip.{sha256(ARCHIVE)[:16]}.part"
 
 @pytest.mark.parametrize("disk", [[BOOK_PART]], indirect=True)
 @pytest.mark.usefixtures("free_space_is_not_known")
-def test_a_download_that_fills_the_disk(place: Place, disk: SmallDisk) -> None:
+def test_a_download_that_fills_the_disk(place: Place, disk: FillingDisk) -> None:
     found = place.one("infinitebench/longbook.jsonl")
     assert found.state == MISSING
     assert "is full while writing longbook.jsonl" in found.detail
@@ -77,10 +66,9 @@ def test_a_download_that_fills_the_disk(place: Place, disk: SmallDisk) -> None:
 
 @pytest.mark.parametrize("disk", [["longbench/.download/lcc.jsonl"]], indirect=True)
 @pytest.mark.usefixtures("free_space_is_not_known")
-def test_an_archive_whose_files_fill_the_disk(place: Place, disk: SmallDisk) -> None:
+def test_an_archive_whose_files_fill_the_disk(place: Place, disk: FillingDisk) -> None:
     if disk.mounted:  # room for the zip, not for what is in it
-        size = f"remount,size={(len(ARCHIVE) // 4096 + 4) * 4}k"
-        subprocess.run(["mount", "-o", size, str(disk.folder)], check=True)
+        disk.change(f"size={(len(ARCHIVE) // 4096 + 4) * 4}k")
     found = {f.file.name: f for f in place.prepare("longbench")}["lcc.jsonl"]
     assert found.state == MISSING
     assert "is full while writing lcc.jsonl; free some space" in found.detail
@@ -96,7 +84,7 @@ def test_an_archive_whose_files_fill_the_disk(place: Place, disk: SmallDisk) -> 
 
 
 @pytest.mark.parametrize("disk", [["leval/.download/coursera.jsonl"]], indirect=True)
-def test_an_import_that_fills_the_disk(place: Place, disk: SmallDisk, tmp_path: Path) -> None:
+def test_an_import_that_fills_the_disk(place: Place, disk: FillingDisk, tmp_path: Path) -> None:
     big = COURSERA * 20
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "coursera.jsonl").write_bytes(big)
