@@ -179,7 +179,7 @@ def test_a_session_has_the_same_bits(method, cache, tmp_path):
     assert reused == 96 or method.name != "reattention"
     assert stats.cache_host_bytes > 0 and stats.bytes_to_host > 0 and stats.bytes_from_host > 0
     assert plain.cache_host_bytes == plain.bytes_to_host == plain.bytes_from_host == 0
-    if method.name == "reattention":
+    if method.name == "reattention" and method.fetched_keys is not None:
         assert 0 < stats.value_hits < 1
     if method.name != "infllm":  # what one saves, the other loads
         kept = (
