@@ -103,6 +103,7 @@ def plan_memory(
     Raises:
         ConfigError: tensor_parallel does not divide the KV heads.
     """
+    method = on_model(shape, method)
     size = placement.itemsize
     parts, layers = placement.tensor_parallel, ceil(shape.layers / placement.gpus)
     if shape.kv_heads % parts:
@@ -134,6 +135,7 @@ def peak_memory(
     """Bytes that are expected at most on the fullest GPU, of `memory`: a plan's weights and cache,
     and a forward as large as the session takes, which is more than `plan_memory` wants at least.
     """
+    method = on_model(shape, method)
     plan = plan_memory(shape, method, tokens, placement, rows, tier)
     if not placement.on_gpu or not isinstance(method, ViewMethod):
         return plan.total
@@ -180,6 +182,7 @@ def prompt_forward(
 ) -> int:  # fmt: skip
     """Tokens of each of `rows` prompts that a forward carries with `memory` bytes a GPU: as many as
     the session takes when the cache of `tokens` tokens is there."""
+    method = on_model(shape, method)
     least = forward_tokens(method, tokens)
     if not placement.on_gpu or not isinstance(method, ViewMethod):
         return least
@@ -188,6 +191,11 @@ def prompt_forward(
     free = max(0, memory - plan.weights - plan.cache)
     most = forward_size(method.chunk_size, rows, values * placement.itemsize, free)
     return min(tokens, max(least, most))
+
+
+def on_model(shape: ModelShape, method: Method) -> Method:
+    """With the settings that follow from the model's trained window, where the config says it."""
+    return method if shape.window is None else method.on(shape.window)
 
 
 def _chosen(method: Method) -> int | None:

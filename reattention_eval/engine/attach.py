@@ -52,7 +52,7 @@ def attach(
         SelectionError: on leaving the block, a run that had to select did not.
     """
     method = build_method(method)
-    _check_cache(cache, method)
+    check_cache(cache, method)
     check_model(model)
     if model in _NATIVE:
         raise ConfigError(
@@ -74,7 +74,8 @@ def attach(
         session.check_selected()
 
 
-def _check_cache(cache: str, method: Method) -> None:
+def check_cache(cache: str, method: Method) -> None:
+    """Raise ConfigError where a method's keys and values cannot be there; see `attach`."""
     if cache not in CACHES:
         raise ConfigError(f"unknown cache {cache!r:.80}; there are: {', '.join(CACHES)}.")
     if cache not in (DEVICE, AUTO) and not isinstance(method, ViewMethod):

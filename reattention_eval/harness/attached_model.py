@@ -15,6 +15,7 @@ from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.split_model import load_split_model
 from reattention_eval.context_length import context_length
 from reattention_eval.engine import Session, attach
+from reattention_eval.engine.attach import check_cache
 from reattention_eval.engine.kernels_ahead import compiling
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import plain
@@ -38,6 +39,7 @@ class AttachedModel:
         device_map: Any,
         tensor_parallel: int,
         quantization: Mapping[str, Any] | None,
+        cache: str,
         stop_token_ids: Sequence[int],
         name: str | None,
         tokenizer_only: bool,
@@ -45,6 +47,7 @@ class AttachedModel:
         self.path = path
         self.method = build_method(plain(method or {"type": "full"}))
         self.quantization = None if quantization is None else plain(quantization)
+        self.cache = cache
         self.name = name or Path(path.rstrip("/")).name or path
         self._stack = ExitStack()
         self.model: PreTrainedModel
@@ -54,6 +57,7 @@ class AttachedModel:
         loaded: PreTrainedModel | None
         self.trained_window: int | None = None
         configure: Callable[[Any], Any] = self._configure
+        check_cache(cache, self.method)
         if not tokenizer_only:
             self.method.check_machine()
             configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel)
@@ -86,7 +90,7 @@ class AttachedModel:
         if device_map is None and not self.ranks and torch.cuda.is_available():
             self.model.to("cuda")  # type: ignore[arg-type]  # its stub is wrapped
         self.stop_token_ids = sorted({*stop_token_ids, *_eos_ids(self.model)})
-        self.session = self._stack.enter_context(attach(self.model, self.method))
+        self.session = self._stack.enter_context(attach(self.model, self.method, cache=cache))
         self.method = self.session.method  # with what follows from the model's window
         self._open = True
 
@@ -163,6 +167,7 @@ class AttachedModel:
             "device_map": getattr(self.model, "hf_device_map", None),
             "batch_size": rows,
             "quantization": self.quantization,
+            "cache": self.cache,
         }
 
 

@@ -15,14 +15,16 @@ from reattention_eval.efficiency import (
     accelerator_memory,
     largest_length,
     main_memory,
+    on_model,
     plan_memory,
     read_shape,
+    tiers_of,
     usable,
 )
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.fingerprint import plain
-from reattention_eval.methods import build_method
+from reattention_eval.methods import Method, build_method
 
 VARIABLE = "REATTENTION_MEMORY_CHECK"  # "off" loads and tries all the same
 _GIB = 2**30
@@ -60,10 +62,12 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
     if memory is None or shape is None:
         return
     rows = int(model.get("batch_size") or 1)
-    plan = plan_memory(shape, method, tokens, where, rows)
+    method = on_model(shape, method)
+    tier = _tier(model, method)
+    plan = plan_memory(shape, method, tokens, where, rows, tier)
     if plan.total <= memory:
         return
-    longest = largest_length(shape, method, where, memory, rows)
+    longest = largest_length(shape, method, where, memory, rows, tier)
     device = "each GPU" if where.on_gpu else "this machine"
     cure = (
         f"the longest that fits is {longest:,} tokens: ask for less (REATTENTION_ONLY_LENGTHS), or "
@@ -94,7 +98,8 @@ def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
     if shape is None:
         return f"{sentence}; {cure}."
     method, rows = build_method(plain(model["method"])), int(model.get("batch_size") or 1)
-    longest = largest_length(shape, method, where, room, rows)
+    method = on_model(shape, method)
+    longest = largest_length(shape, method, where, room, rows, _tier(model, method))
     return (
         f"{sentence}; by plan the longest that fits while nothing else is on the GPU is "
         f"{longest:,} tokens: {cure}."
@@ -112,6 +117,13 @@ def _shape(model: Mapping[str, Any]) -> ModelShape | None:
         return shape
     bits = weight_bits(plain(model["quantization"]))
     return None if bits is None else replace(shape, weight_bits=bits)
+
+
+def _tier(model: Mapping[str, Any], method: Method) -> str:
+    """Where the cache may lie at last; host memory is checked prompt by prompt."""
+    tiers = tiers_of(method)
+    wanted = str(model.get("cache") or tiers[0])
+    return wanted if wanted in tiers else tiers[-1]
 
 
 def _asked(dataset: Mapping[str, Any]) -> int:

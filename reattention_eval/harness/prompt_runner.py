@@ -42,6 +42,8 @@ class PromptRunner(AttachedModel):
             one works; each of the others calls `follow`.
         quantization: of the weights while they load, as transformers describes it in a config.json:
             `dict(quant_method="torchao", ...)`. Left out: as the checkpoint has them.
+        cache: where keys and values are, as `attach` takes it: "device", "values_on_host", "host",
+            "auto" (docs/cache.md). It changes no prediction.
         stop_words: generation ends before the first of them.
         stop_token_ids: further tokens that end generation; the checkpoint's own always do.
         name: what tables call the checkpoint; the last part of `path` if left out.
@@ -65,6 +67,7 @@ class PromptRunner(AttachedModel):
         device_map: Any = None,
         tensor_parallel: int = 1,
         quantization: Mapping[str, Any] | None = None,
+        cache: str = "device",
         stop_words: Sequence[str] = (),
         stop_token_ids: Sequence[int] = (),
         name: str | None = None,
@@ -82,6 +85,7 @@ class PromptRunner(AttachedModel):
             device_map=device_map,
             tensor_parallel=tensor_parallel,
             quantization=quantization,
+            cache=cache,
             stop_token_ids=stop_token_ids,
             name=name,
             tokenizer_only=tokenizer_only,

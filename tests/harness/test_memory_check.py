@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from reattention_eval.cache import tiers
 from reattention_eval.efficiency import (
     Placement,
     largest_length,
@@ -78,6 +79,16 @@ def test_spread_models_may_read_more(monkeypatch: pytest.MonkeyPatch) -> None:
         check_memory({**MODEL, "device_map": "auto"}, asked)
 
 
+def test_a_cache_in_host_memory_may_hold_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_check, "accelerator_memory", gpus(40))
+    check_memory({**MODEL, "cache": "auto"}, [dataset(1048576)])
+    with pytest.raises(ConfigError, match="1,048,592 tokens needs 8"):
+        check_memory({**MODEL, "cache": "values_on_host"}, [dataset(1048576)])
+    full = {**MODEL, "method": {"type": "full"}, "cache": "auto"}  # needs all values at every step
+    with pytest.raises(ConfigError, match="cache 128"):
+        check_memory(full, [dataset(1048576)])
+
+
 def test_what_cannot_be_planned_is_left_to_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_check, "accelerator_memory", gpus(1))
     check_memory({**MODEL, "path": "/nowhere"}, [dataset(10**9)])
@@ -140,3 +151,26 @@ def test_what_fits_runs_and_of_the_rest_it_is_said_why_not(
     assert "error: tiny: a prompt of 10,000,000,004 tokens needs" in capsys.readouterr().err
     (made,) = Path(config.work_dir).glob("predictions/*/*")
     assert made.name == "short.json"
+
+
+def test_a_cache_in_host_memory_changes_no_prediction(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiers, "LEAST_WINDOW", 4)
+    monkeypatch.setattr(tiers, "GROUP_TOKENS", 12)
+    method = dict(type="reattention", global_size=4, local_size=64, span_size=8, max_spans=6,
+                  chunk_size=32, allow_beyond_window=True)  # fmt: skip
+    sample = Sample("fox dog " * 200)
+    found = {}
+    for cache in ("device", "values_on_host"):
+        runner = PromptRunner(str(checkpoint), method, dtype="float32", cache=cache)
+        found[cache] = runner.run([sample], 6)[0], runner.fingerprint()
+        assert (runner.session.stats.cache_host_bytes > 0) == (cache == "values_on_host")
+        runner.close()
+    (one, same), (other, name) = found.values()
+    assert one.text == other.text
+    assert same == name
+    with pytest.raises(ConfigError, match="dynamic_ntk keeps keys and values"):
+        PromptRunner(str(checkpoint), {"type": "dynamic_ntk"}, cache="host")
+    with pytest.raises(ConfigError, match="unknown cache 'disk'"):
+        PromptRunner(str(checkpoint), cache="disk")

@@ -19,7 +19,7 @@ HASH_LENGTH = 8
 PAPER_LENGTHS = {"4K": 3500, "8K": 7500, "32K": 31500, "64K": 63500, "128K": 127500}
 # keys of a model's configuration that leave every prediction as it is
 _NEUTRAL = {
-    "abbr", "batch_size", "device_map", "name", "path", "run_cfg", "summarizer_abbr",
+    "abbr", "batch_size", "cache", "device_map", "name", "path", "run_cfg", "summarizer_abbr",
     "tensor_parallel",
     "tokenizer_only", "type",
 }  # fmt: skip
