@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import accumulate
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reattention_eval.cache.tiers import DEVICE
@@ -20,6 +22,8 @@ GIB = 2**30
 MOST_GIB = 2**20
 MOST_TOKENS = 2**40
 FEW = 4  # methods
+# of COLUMNS; behind _TIMES stands what is known of prompts that fit
+_WORKSPACE, _TIMES = 4, 9
 COLUMNS = (
     "method", "cache in", "weights", "cache", "workspace", "a GPU", "host", "", "longest",
     "forward", "peak", "first token", "tokens/s",
@@ -134,13 +138,12 @@ def _print_table(
     lines = [_cells(one) for tiers in plans for one in tiers]
     shown = [i for i, name in enumerate(COLUMNS) if name or gpu.memory is not None]
     shown = [i for i in shown if any(line[i] for line in lines)]
-    table = Table(title=_title(model, shape, length, rows, placement))
-    for i in shown:
-        justify = "left" if i < 2 else "right"
-        table.add_column(COLUMNS[i], justify=justify)  # type: ignore[arg-type]
-    for line in lines:
-        table.add_row(*(line[i] for i in shown))
-    out.print(table)
+    title = _title(model, shape, length, rows, placement)
+    table = _table(title, lines, shown)
+    if table.__rich_measure__(out, out.options).maximum <= out.width:
+        out.print(table)
+    else:
+        _print_narrow(title, lines, shown)
     for note in (*_memory_notes(gpu), *_time_notes(gpu, plans)):
         _say(note)
     for tiers in plans if len(plans) <= FEW else ():
@@ -148,6 +151,40 @@ def _print_table(
             _say(_instead(tiers, length))
     if shape.window and length > shape.window:
         _say(f"The trained window is {shape.window:,} tokens; full attention fails beyond it.")
+
+
+def _table(
+    title: str | None, lines: list[tuple[str, ...]], shown: list[int], narrow: bool = False
+) -> Table:
+    table = Table(title=title)
+    if narrow:
+        table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for i in shown:
+        justify = "left" if i < 2 else "right"
+        table.add_column(COLUMNS[i], justify=justify, no_wrap=narrow)  # type: ignore[arg-type]
+    for line in lines:
+        table.add_row(*(line[i] for i in shown))
+    return table
+
+
+def _print_narrow(title: str, lines: list[tuple[str, ...]], shown: list[int]) -> None:
+    """Memory, a tier's name under its method's; then times."""
+    first = [line[0] or f"  {line[1]}" for line in lines]
+    memory = [i for i in shown if i != 1 and i < _TIMES]
+    table = _table(
+        title, [(x, *line[1:]) for x, line in zip(first, lines, strict=True)], memory, True
+    )
+    table.columns[memory.index(_WORKSPACE)].header = "work"
+    out.print(table)
+    times = [i for i in shown if i >= _TIMES]
+    names = list(accumulate((line[0] for line in lines), _own_or_former))
+    timed = [(x, *y[1:]) for x, y in zip(names, lines, strict=True) if any(y[i] for i in times)]
+    if timed:
+        out.print(_table(None, timed, [0, 1, *times], narrow=True))
+
+
+def _own_or_former(former: str, own: str) -> str:
+    return own or former
 
 
 def _cells(one: Forecast) -> tuple[str, ...]:

@@ -67,6 +67,18 @@ def test_plan_ends_with_1_where_the_length_does_not_fit() -> None:
     assert "not even the weights fit" in invoke(*words, "--gpu-memory", "8").output
 
 
+def test_a_plan_is_whole_in_a_terminal_of_80_columns() -> None:
+    words = ["plan", "--model", MODEL, "--length", "131072", "--gpu", "h200"]
+    narrow = CliRunner().invoke(app, words, env={"COLUMNS": "80"}).output
+    assert "\N{HORIZONTAL ELLIPSIS}" not in narrow
+    tables = [line for line in narrow.splitlines() if line.startswith(" ")]
+    assert max(map(len, tables)) <= 80
+    rows = [" ".join(line.split()) for line in tables]
+    for one in json.loads(invoke(*words, "--json").output)["plans"]:
+        assert any(row.endswith(f" {one['longest_tokens']:,}") for row in rows)
+    assert any(row.startswith("reattention 8,192 device 8,192 ") for row in rows)
+
+
 def test_plan_says_which_tiers_hold_a_prompt_and_how_long_it_takes() -> None:
     words = ("plan", "--model", MODEL, "--length", "1M", "--method", "reattention")
     result = invoke(*words, "--gpu", "h100-80g")
