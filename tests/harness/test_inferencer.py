@@ -74,7 +74,7 @@ def test_predictions_records_and_manifest(task_config: Callable[..., Any]) -> No
         assert record["n_cut"] == 0
     manifest = json.loads(files.manifest.read_text())
     assert manifest["method"] == {
-        "name": "full", "budget": None, "settings": lm.method.settings(),
+        "name": "full", "family": "full attention", "budget": None, "settings": lm.method.settings(),
         "source": lm.method.source,
     }  # fmt: skip
     assert manifest["model"]["trained_window"] == 8192
