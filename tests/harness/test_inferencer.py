@@ -74,8 +74,8 @@ def test_predictions_records_and_manifest(task_config: Callable[..., Any]) -> No
         assert record["n_cut"] == 0
     manifest = json.loads(files.manifest.read_text())
     assert manifest["method"] == {
-        "name": "full", "family": "full attention", "budget": None, "settings": lm.method.settings(),
-        "source": lm.method.source,
+        "name": "full", "family": "full attention", "budget": None,
+        "settings": lm.method.settings(), "source": lm.method.source,
     }  # fmt: skip
     assert manifest["model"]["trained_window"] == 8192
     assert manifest["dataset"]["length"] == 7
