@@ -69,7 +69,7 @@ def test_the_command_starts_a_process_a_rank(task_config: Callable[..., Any]) ->
         "a.py", "{task_cmd}"
     )
     assert "torch.distributed.run --standalone --nproc-per-node 4" in command
-    assert command.endswith("infer_task.py a.py")
+    assert "infer_task.py a.py " in command  # and who starts it, with whom it ends
 
 
 @pytest.mark.slow
