@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from reattention_eval.attention import View
+from reattention_eval.cache_argument import given_cache
 from reattention_eval.methods import NativeMethod, ViewMethod
 
 
@@ -58,7 +59,7 @@ class KeepEnds(NativeMethod):
                 hook.remove()
 
     def _drop(self, module, args, kwargs, output):
-        layer = kwargs["past_key_values"].layers[module.layer_idx]
+        layer = given_cache(kwargs).layers[module.layer_idx]
         if layer.keys.shape[2] > self.budget:
             ends = slice(0, self.sink), slice(-self.recent, None)
             layer.keys, layer.values = (
