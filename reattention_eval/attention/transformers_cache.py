@@ -22,6 +22,7 @@ class HookCacheLayer(CacheLayerMixin):
     """Hands new keys and values through to the attention function, which stores them."""
 
     is_sliding = False
+    is_croppable = True  # asked for from transformers 5.24 on; `crop` says what is wrong
 
     def __init__(self, layer: LayerCache) -> None:
         super().__init__()
