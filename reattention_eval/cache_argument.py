@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,12 @@ NAMES = ("past_key_values", "cache")
 
 def cache_argument(module: nn.Module) -> str | None:
     """Of this module's forward; None where it takes no cache."""
-    parameters = inspect.signature(type(module).forward).parameters
+    return _argument_of(type(module).forward)
+
+
+@cache  # asked at every forward of the model
+def _argument_of(forward: Callable[..., Any]) -> str | None:
+    parameters = inspect.signature(forward).parameters
     return next((name for name in NAMES if name in parameters), None)
 
 

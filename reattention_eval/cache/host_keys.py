@@ -145,10 +145,6 @@ class HostKeys:
         self._at.leave(self)
         self._blocks, self.written, self._left, self._stage = [], [], None, None
 
-    def start(self, rows: int, capacity: int) -> None:
-        """Nothing is there; the storage fits."""
-        self.rewind([0] * rows)
-
     def make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
         where = like.device, like.dtype, like.shape[1], like.shape[3]

@@ -95,12 +95,6 @@ class HostValues:
             row.blocks.clear()
         self._window, self._rows, self._left = None, [], None
 
-    def start(self, rows: int, capacity: int) -> None:
-        """Nothing is there; the storage fits."""
-        for row in self._rows:
-            row.written = row.kept = row.oldest = 0
-            row.last.forget(0)
-
     def make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
         room = min(capacity, self._tier.window)

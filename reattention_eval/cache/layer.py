@@ -139,7 +139,7 @@ class LayerCache:
             self._make(rows, rounded_capacity(capacity), self._like)
         else:
             for store in (self._keys, self._values):
-                store.start(rows, capacity)
+                store.rewind(self.lengths)
 
     def reserve_more(self, capacity: int) -> None:
         """Room for `capacity` tokens a row, keeping what is stored."""

@@ -72,9 +72,6 @@ class DeviceStore:
     def clear(self) -> None:
         self._held = None
 
-    def start(self, rows: int, capacity: int) -> None:
-        """Nothing is there; the storage fits."""
-
     def make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
         self._held = storage((rows, like.shape[1], capacity, like.shape[3]), like)

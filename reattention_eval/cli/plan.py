@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import accumulate
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -29,6 +30,15 @@ COLUMNS = (
     "forward", "peak", "first token", "tokens/s",
 )  # fmt: skip
 _LENGTH = re.compile(r"(\d[\d_,]*)([km]?)", re.IGNORECASE)
+
+
+class _Asked(NamedTuple):
+    model: str
+    shape: ModelShape
+    length: int
+    placement: Placement
+    gpu: Gpu
+    rows: int
 
 
 def token_count(text: str) -> int:
@@ -92,31 +102,25 @@ def show_plan(
         forecast(shape, method, length, placement, gpu, rows)
         for method in map(build_method, methods)
     ]
+    asked = _Asked(model, shape, length, placement, gpu, rows)
     if as_json:
-        _print_json(model, shape, length, placement, gpu, rows, plans)
+        _print_json(asked, plans)
     else:
-        _print_table(model, shape, length, placement, gpu, rows, plans)
+        _print_table(asked, plans)
     return [any(one.fits is not False for one in tiers) for tiers in plans]
 
 
-def _print_json(
-    model: str,
-    shape: ModelShape,
-    length: int,
-    placement: Placement,
-    gpu: Gpu,
-    rows: int,
-    plans: list[list[Forecast]],
-) -> None:
+def _print_json(asked: _Asked, plans: list[list[Forecast]]) -> None:
+    shape, gpu = asked.shape, asked.gpu
     rates = gpu.rates
     found = {
-        "model": model,
+        "model": asked.model,
         "parameters": shape.parameters,
         "weight_bits": shape.weight_bits,
         "window": shape.window,
-        "tokens": length,
-        "batch_size": rows,
-        "placement": asdict(placement),
+        "tokens": asked.length,
+        "batch_size": asked.rows,
+        "placement": asdict(asked.placement),
         "gpu": gpu.name,
         "usable_bytes": gpu.memory,
         "host_bytes": gpu.host,
@@ -126,19 +130,12 @@ def _print_json(
     out.print(json.dumps(found, indent=1), soft_wrap=True, markup=False)
 
 
-def _print_table(
-    model: str,
-    shape: ModelShape,
-    length: int,
-    placement: Placement,
-    gpu: Gpu,
-    rows: int,
-    plans: list[list[Forecast]],
-) -> None:
+def _print_table(asked: _Asked, plans: list[list[Forecast]]) -> None:
+    gpu, length, window = asked.gpu, asked.length, asked.shape.window
     lines = [_cells(one) for tiers in plans for one in tiers]
     shown = [i for i, name in enumerate(COLUMNS) if name or gpu.memory is not None]
     shown = [i for i in shown if any(line[i] for line in lines)]
-    title = _title(model, shape, length, rows, placement)
+    title = _title(asked)
     table = _table(title, lines, shown)
     if table.__rich_measure__(out, out.options).maximum <= out.width:
         out.print(table)
@@ -149,16 +146,17 @@ def _print_table(
     for tiers in plans if len(plans) <= FEW else ():
         if tiers[0].fits is False:
             _say(_instead(tiers, length))
-    if shape.window and length > shape.window:
-        _say(f"The trained window is {shape.window:,} tokens; full attention fails beyond it.")
+    if window and length > window:
+        _say(f"The trained window is {window:,} tokens; full attention fails beyond it.")
 
 
 def _table(
     title: str | None, lines: list[tuple[str, ...]], shown: list[int], narrow: bool = False
 ) -> Table:
-    table = Table(title=title)
     if narrow:
         table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    else:
+        table = Table(title=title)
     for i in shown:
         justify = "left" if i < 2 else "right"
         table.add_column(COLUMNS[i], justify=justify, no_wrap=narrow)  # type: ignore[arg-type]
@@ -258,7 +256,8 @@ def _instead(tiers: list[Forecast], length: int) -> str:
     return f"{name}: the longest that fits is {longest.longest:,} tokens{where}."
 
 
-def _title(model: str, shape: ModelShape, length: int, rows: int, placement: Placement) -> str:
+def _title(asked: _Asked) -> str:
+    shape, placement, rows = asked.shape, asked.placement, asked.rows
     spread = ""
     kind = placement.dtype
     if shape.weight_bits is not None:
@@ -269,8 +268,8 @@ def _title(model: str, shape: ModelShape, length: int, rows: int, placement: Pla
         spread = f", heads over {placement.tensor_parallel} GPUs"
     batch = f"{rows} prompts of " if rows > 1 else ""
     return (
-        f"{model}: {shape.parameters / 1e9:.2f} billion parameters in {kind}, "
-        f"{batch}{length:,} tokens{spread}"
+        f"{asked.model}: {shape.parameters / 1e9:.2f} billion parameters in {kind}, "
+        f"{batch}{asked.length:,} tokens{spread}"
     )
 
 

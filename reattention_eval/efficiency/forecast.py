@@ -11,7 +11,6 @@ from reattention_eval.efficiency.plan import (
     MemoryPlan,
     Placement,
     largest_length,
-    on_model,
     peak_memory,
     plan_memory,
     prompt_forward,
@@ -122,7 +121,6 @@ def forecast(
     Raises:
         ConfigError: as `plan_memory`.
     """
-    method = on_model(shape, method)
     return [_in(tier, shape, method, tokens, placement, gpu, rows) for tier in tiers_of(method)]
 
 

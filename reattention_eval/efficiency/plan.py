@@ -87,7 +87,7 @@ class MemoryPlan:
 
 def tiers_of(method: Method) -> tuple[str, ...]:
     """Where a method's cache may lie: what is attended to at once has to be on the device."""
-    return TIERS if gathers(method) and method.budget else (DEVICE,)
+    return TIERS if method.budget and gathers(method) else (DEVICE,)
 
 
 def plan_memory(
@@ -103,7 +103,7 @@ def plan_memory(
     Raises:
         ConfigError: tensor_parallel does not divide the KV heads.
     """
-    method = on_model(shape, method)
+    method = _on(shape, method)
     size = placement.itemsize
     parts, layers = placement.tensor_parallel, ceil(shape.layers / placement.gpus)
     if shape.kv_heads % parts:
@@ -135,7 +135,7 @@ def peak_memory(
     """Bytes that are expected at most on the fullest GPU, of `memory`: a plan's weights and cache,
     and a forward as large as the session takes, which is more than `plan_memory` wants at least.
     """
-    method = on_model(shape, method)
+    method = _on(shape, method)
     plan = plan_memory(shape, method, tokens, placement, rows, tier)
     if not placement.on_gpu or not isinstance(method, ViewMethod):
         return plan.total
@@ -182,7 +182,7 @@ def prompt_forward(
 ) -> int:  # fmt: skip
     """Tokens of each of `rows` prompts that a forward carries with `memory` bytes a GPU: as many as
     the session takes when the cache of `tokens` tokens is there."""
-    method = on_model(shape, method)
+    method = _on(shape, method)
     least = forward_tokens(method, tokens)
     if not placement.on_gpu or not isinstance(method, ViewMethod):
         return least
@@ -193,7 +193,7 @@ def prompt_forward(
     return min(tokens, max(least, most))
 
 
-def on_model(shape: ModelShape, method: Method) -> Method:
+def _on(shape: ModelShape, method: Method) -> Method:
     """With the settings that follow from the model's trained window, where the config says it."""
     return method if shape.window is None else method.on(shape.window)
 

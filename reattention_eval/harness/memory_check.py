@@ -15,7 +15,6 @@ from reattention_eval.efficiency import (
     accelerator_memory,
     largest_length,
     main_memory,
-    on_model,
     plan_memory,
     read_shape,
     tiers_of,
@@ -62,7 +61,6 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
     if memory is None or shape is None:
         return
     rows = int(model.get("batch_size") or 1)
-    method = on_model(shape, method)
     tier = _tier(model, method)
     plan = plan_memory(shape, method, tokens, where, rows, tier)
     if plan.total <= memory:
@@ -98,7 +96,6 @@ def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
     if shape is None:
         return f"{sentence}; {cure}."
     method, rows = build_method(plain(model["method"])), int(model.get("batch_size") or 1)
-    method = on_model(shape, method)
     longest = largest_length(shape, method, where, room, rows, _tier(model, method))
     return (
         f"{sentence}; by plan the longest that fits while nothing else is on the GPU is "
