@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_models import random_prompt, tiny_model
 
+import reattention_kernels
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.attention import RowStep
 from reattention_eval.attention.token_ids import on_host
@@ -68,21 +69,20 @@ def test_kernels_equal_the_positions_path(head_dim, tokens, monkeypatch):
     """The fused view against gather + RoPE + attention in PyTorch, on the same bf16 model."""
     from reattention_eval.attention.fused_view_attention import FusedViewAttention
 
-    def winners(method, row, query, first, last):
+    def winners(query, key, k, mode, device_length=None, less=0):
         """Whatever the query: rounded in another order it would choose other spans."""
         c, h, t, _ = query.shape
-        ends = torch.full((c,), last - first, device=query.device)
-        if row.device_length is not None:
-            ends = row.device_length.expand(c) - method._fixed
-        sizes = (h, t, method.top_k)
+        ends = torch.full((c,), key.shape[2], device=query.device)
+        if device_length is not None:
+            ends = device_length.expand(c) - less
         place = sum(
             torch.arange(n, device=query.device).view([-1 if i == j else 1 for j in range(3)])
             * step
-            for i, (n, step) in enumerate(zip(sizes, (13, 7, 29), strict=True))
+            for i, (n, step) in enumerate(zip((h, t, k), (13, 7, 29), strict=True))
         )
         return (place[None] % ends[:, None, None, None]).int()
 
-    monkeypatch.setattr(ReAttention, "_winners", winners)
+    monkeypatch.setattr(reattention_kernels, "topk_keys", winners)
     shape = {**SMOOTH, "head_dim": head_dim}
     prompt = random_prompt(tokens)
     fused, fast = run(tiny_model(dtype=torch.bfloat16, **shape), METHODS[2], prompt, "cuda")

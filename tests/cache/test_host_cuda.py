@@ -111,9 +111,10 @@ def test_all_is_given_back_after_an_exception():
     assert held[2][0] <= held[0][0]
 
 
-def test_no_step_waits_for_the_host(monkeypatch):
+def test_no_step_waits_for_the_host():
     """But the ones that read a token to choose the next."""
     model = model_of(SHAPES[0])
+    model.generation_config.eos_token_id = None
     with attach(model, METHODS[0], cache="values_on_host") as session:
         session.prefill(random_prompt(1500).cuda(), max_new_tokens=99)
         with warnings.catch_warnings():
