@@ -17,6 +17,8 @@ _REACH = 48  # characters tried on either side of the estimated end
 _TRIES = 12
 # ways to close a sentence that is cut short: a last word of two tokens can skip the wanted count
 _MARKS = ("", ".", " ...", " -")
+# where these make no more tokens, as before an empty line, which some tokenizers join with them
+_MORE_MARKS = (*_MARKS, " etc.", " and so on.")
 _WHOLE = 1 << 20  # characters of haystack up to which a prompt is counted as a whole
 _KEPT = 4000  # of a longer stretch, characters at either end that are
 
@@ -83,6 +85,27 @@ def fit_end(
     Raises:
         DataError: no end gives this length (a text without variety, such as one long word).
     """
+    # an insert at the very end takes no mark: where none fits without, it goes a sentence back
+    freed = _with_end_free(index, layout, layout.last - 1)
+    for begun, marks in ((layout, _MARKS), (freed, _MORE_MARKS)):
+        found = _fitted(tokenizer, index, begun, end, length, count, marks)
+        if found is not None:
+            return found
+    raise DataError(
+        f"no stretch of the haystack {index.name} makes a prompt of exactly {length} tokens; "
+        "use a haystack of ordinary prose, or another length."
+    )
+
+
+def _fitted(
+    tokenizer: PreTrainedTokenizerBase,
+    index: HaystackIndex,
+    layout: Layout,
+    end: int,
+    length: int,
+    count: Callable[[str], int],
+    marks: Sequence[str],
+) -> tuple[str, int] | None:
     ending = Ending(max(end, layout.last))
     tried: set[Ending] = set()
     while len(tried) < _TRIES:
@@ -91,11 +114,8 @@ def fit_end(
             return layout.prompt(index.text, ending), ending.position
         tried.add(ending)
         layout = _with_end_free(index, layout, index.shift(ending.position, missing))
-        ending = _better_ending(tokenizer, index, layout, ending, missing, tried)
-    raise DataError(
-        f"no stretch of the haystack {index.name} makes a prompt of exactly {length} tokens; "
-        "use a haystack of ordinary prose, or another length."
-    )
+        ending = _better_ending(tokenizer, index, layout, ending, missing, tried, marks)
+    return None
 
 
 def _with_end_free(index: HaystackIndex, layout: Layout, end: int) -> Layout:
@@ -164,6 +184,7 @@ def _better_ending(
     ending: Ending,
     missing: int,
     tried: set[Ending],
+    marks: Sequence[str],
 ) -> Ending:
     """An ending that should add `missing` tokens, judged on the tail of the prompt alone."""
     text = index.text
@@ -176,7 +197,7 @@ def _better_ending(
 
     def preference(candidate: Ending) -> tuple[bool, int, int]:
         position, mark = candidate
-        return not _between_words(text, position), _MARKS.index(mark), abs(position - guess)
+        return not _between_words(text, position), marks.index(mark), abs(position - guess)
 
     wanted = tail_tokens(ending) + missing
     first, last = max(guess - _REACH, layout.last), min(guess + _REACH, len(text))
@@ -184,7 +205,7 @@ def _better_ending(
     candidates = [
         Ending(position, mark)
         for position in range(first, last + 1)
-        for mark in _MARKS
+        for mark in marks
         if position > layout.last or not mark
     ]
     candidates = [
