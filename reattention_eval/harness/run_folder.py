@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import RunFolderError
+from reattention_eval.whole_file import whole_file
 
 # of a run: what OpenCompass's own inferencers and evaluators are still writing
 UNFINISHED = "unfinished"
@@ -52,16 +53,10 @@ def write_whole(path: Path, data: Any) -> None:
     Raises:
         RunFolderError: it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(json.dumps(data, indent=1, ensure_ascii=True), encoding="ascii")
-            part.replace(path)
-        except OSError:
-            with suppress(OSError):  # it takes room that others need
-                part.unlink()
-            raise
+        with whole_file(path) as file:
+            file.write(json.dumps(data, indent=1, ensure_ascii=True).encode("ascii"))
 
 
 def refusal(folder: Path) -> str | None:
