@@ -73,7 +73,7 @@ class Storm:
         way = self.rng.choice(WAYS)
         limit = self.rng.randrange(self.largest + 1) if way == "while writing" else None
         process = _start(self.go, folder, limit)
-        return self._end(process, way, self.rng.random() * self.seconds)
+        return self._end(folder, process, way, self.rng.random() * self.seconds)
 
     def _two(self, folder: Path) -> list[bool]:
         """One of two is killed, then the other."""
@@ -81,9 +81,9 @@ class Storm:
         moments = [self.rng.random() * self.seconds for _ in range(2)]
         ways = [self.rng.choice(WAYS[:2]) for _ in range(2)]
         pairs = zip((first, second), ways, moments, strict=True)
-        return [self._end(*pair) for pair in pairs]
+        return [self._end(folder, *pair) for pair in pairs]
 
-    def _end(self, process: BaseProcess, way: str, after: float) -> bool:
+    def _end(self, folder: Path, process: BaseProcess, way: str, after: float) -> bool:
         if way == "while writing":
             process.join(LONGEST)
         else:
@@ -95,7 +95,9 @@ class Storm:
         if process.exitcode == 0:
             return True
         expected = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
-        assert process.exitcode == -expected.get(way, signal.SIGXFSZ), process.exitcode
+        if process.exitcode != -expected.get(way, signal.SIGXFSZ):
+            said = (folder / "log").read_text(errors="replace")
+            raise AssertionError(f"status {process.exitcode} after {way}: {said[-4000:]}")
         self.kills[way] += 1
         return False
 
@@ -115,7 +117,8 @@ def _run(go: Go, folder: Path, limit: int | None) -> None:
     makes a file longer than that."""
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
-    log = os.open("/dev/null" if limit is not None else "log", os.O_WRONLY | os.O_CREAT)
+    appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND  # two may run at once
+    log = os.open("/dev/null" if limit is not None else "log", appended)
     os.dup2(log, 1)
     os.dup2(log, 2)
     if limit is not None:
