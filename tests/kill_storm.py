@@ -26,6 +26,8 @@ from filelock import FileLock
 Go = Callable[[Path], Any]
 LONGEST = 900.0  # seconds that one process may take
 WAYS = ("SIGKILL", "SIGTERM", "while writing")
+# what a run may leave
+KEPT = {".json", ".jsonl", ".lock", ".out", ".py", ".txt", ".csv", ".md", ".png", ".html"}
 # what a run's speed does not change
 COLUMNS = ("model", "method", "budget", "dataset", "length", "n", "metric", "value", "low", "high")
 FIGURES = ("prediction", "value", "answer_nll", "n_tokens", "mean_view", "layer_steps",
@@ -129,13 +131,14 @@ def _run(go: Go, folder: Path, limit: int | None) -> None:
 
 
 def assert_nothing_is_left(work: Path) -> None:
-    """No lock that somebody holds, no mark of a process, no half of a file."""
+    """No lock that somebody holds, no mark of a process, no half of a file, nothing nameless."""
     for path in work.rglob("*.lock"):
         with FileLock(path, timeout=0):
             pass
-    left = [p for p in work.rglob("*") if p.name.endswith((".running.json", ".part", ".probe"))]
-    left += [path for path in work.rglob("unfinished/**/*") if path.is_file()]
-    assert not left
+    files = [path for path in work.rglob("*") if path.is_file()]
+    left = [path for path in files if path.suffix not in KEPT or path.match("*.running.json")]
+    left += [path for path in files if "unfinished" in path.relative_to(work).parts]
+    assert left == []
 
 
 def assert_whole_and_equal(work: Path, reference: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,12 @@ def write_whole(path: Path, data: Any) -> None:
 
 def refusal(folder: Path) -> str | None:
     """Why nothing can be written to a run's folder, in one sentence; None if it can."""
-    probe = folder / f".{os.getpid()}.probe"
     try:
-        with writing_to(folder), probe.open("wb") as file:
+        # it has no name, so that a kill leaves nothing
+        with writing_to(folder), tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
     except RunFolderError as error:
         return str(error)
-    finally:
-        with suppress(OSError):
-            probe.unlink()
     return None
