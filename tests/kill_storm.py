@@ -26,6 +26,8 @@ from filelock import FileLock
 Go = Callable[[Path], Any]
 LONGEST = 900.0  # seconds that one process may take
 WAYS = ("SIGKILL", "SIGTERM", "while writing")
+# what a run may leave
+KEPT = {".json", ".jsonl", ".lock", ".out", ".py", ".txt", ".csv", ".md", ".png", ".html"}
 # what a run's speed does not change
 COLUMNS = ("model", "method", "budget", "dataset", "length", "n", "metric", "value", "low", "high")
 FIGURES = ("prediction", "value", "answer_nll", "n_tokens", "mean_view", "layer_steps",
@@ -73,7 +75,7 @@ class Storm:
         way = self.rng.choice(WAYS)
         limit = self.rng.randrange(self.largest + 1) if way == "while writing" else None
         process = _start(self.go, folder, limit)
-        return self._end(process, way, self.rng.random() * self.seconds)
+        return self._end(folder, process, way, self.rng.random() * self.seconds)
 
     def _two(self, folder: Path) -> list[bool]:
         """One of two is killed, then the other."""
@@ -81,9 +83,9 @@ class Storm:
         moments = [self.rng.random() * self.seconds for _ in range(2)]
         ways = [self.rng.choice(WAYS[:2]) for _ in range(2)]
         pairs = zip((first, second), ways, moments, strict=True)
-        return [self._end(*pair) for pair in pairs]
+        return [self._end(folder, *pair) for pair in pairs]
 
-    def _end(self, process: BaseProcess, way: str, after: float) -> bool:
+    def _end(self, folder: Path, process: BaseProcess, way: str, after: float) -> bool:
         if way == "while writing":
             process.join(LONGEST)
         else:
@@ -95,7 +97,9 @@ class Storm:
         if process.exitcode == 0:
             return True
         expected = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
-        assert process.exitcode == -expected.get(way, signal.SIGXFSZ), process.exitcode
+        if process.exitcode != -expected.get(way, signal.SIGXFSZ):
+            said = (folder / "log").read_text(errors="replace")
+            raise AssertionError(f"status {process.exitcode} after {way}: {said[-4000:]}")
         self.kills[way] += 1
         return False
 
@@ -115,7 +119,8 @@ def _run(go: Go, folder: Path, limit: int | None) -> None:
     makes a file longer than that."""
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
-    log = os.open("/dev/null" if limit is not None else "log", os.O_WRONLY | os.O_CREAT)
+    appended = os.O_WRONLY | os.O_CREAT | os.O_APPEND  # two may run at once
+    log = os.open("/dev/null" if limit is not None else "log", appended)
     os.dup2(log, 1)
     os.dup2(log, 2)
     if limit is not None:
@@ -126,13 +131,14 @@ def _run(go: Go, folder: Path, limit: int | None) -> None:
 
 
 def assert_nothing_is_left(work: Path) -> None:
-    """No lock that somebody holds, no mark of a process, no half of a file."""
+    """No lock that somebody holds, no mark of a process, no half of a file, nothing nameless."""
     for path in work.rglob("*.lock"):
         with FileLock(path, timeout=0):
             pass
-    left = [p for p in work.rglob("*") if p.name.endswith((".running.json", ".part", ".probe"))]
-    left += [path for path in work.rglob("unfinished/**/*") if path.is_file()]
-    assert not left
+    files = [path for path in work.rglob("*") if path.is_file()]
+    left = [path for path in files if path.suffix not in KEPT or path.match("*.running.json")]
+    left += [path for path in files if "unfinished" in path.relative_to(work).parts]
+    assert left == []
 
 
 def assert_whole_and_equal(work: Path, reference: Path) -> None:

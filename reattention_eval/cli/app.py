@@ -167,7 +167,11 @@ def report(
     ] = False,
     into: Annotated[
         Path | None,
-        typer.Option(help="Folder of the report, RUN/report if left out, report of several runs."),
+        typer.Option(
+            "--into",
+            "-o",
+            help="Folder of the report, RUN/report if left out, report of several runs.",
+        ),
     ] = None,
 ) -> None:
     """Make tables and pictures again from the files of one run, or of several side by side."""

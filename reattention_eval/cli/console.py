@@ -56,9 +56,11 @@ def _spell_out() -> None:
 
 def show_report(report: Report) -> None:
     """Tables, the sentence that explains them, files and problems."""
+    turned = False
     for heading, grid in report.grids.items():
         out.print(heading, style="bold", markup=False)
-        header, rows = _fitting(grid, out.width)
+        header, rows = fitting = _fitting(grid, out.width)
+        turned |= fitting is not grid
         table = Table()
         for i, column in enumerate(header):
             table.add_column(Text(column), justify="right" if i else "left", overflow="fold")
@@ -66,7 +68,8 @@ def show_report(report: Report) -> None:
             table.add_row(*map(_cell, row))
         out.print(table)
     out.print(report.sentence, soft_wrap=True, markup=False)
-    for note in report.notes:
+    notes = ["Of tables too wide for this terminal the columns stand as rows."] * turned
+    for note in [*report.notes, *notes]:
         out.print(note, soft_wrap=True, markup=False)
     out.print()
     for path in report.files:

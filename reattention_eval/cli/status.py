@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -55,17 +56,32 @@ def _goes_on(tasks: list[TaskProgress]) -> bool:
 
 
 def _page(tasks: list[TaskProgress]) -> Group:
-    table = Table()
-    gpu = any(task.pace.gpu for task in tasks)
-    columns = ("model and method", "task", "state", "samples", "tokens/s", "score", "ends",
-               "GPU memory" if gpu else "memory")  # fmt: skip
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i > 2 else "left", overflow="fold")
-    for task in tasks:
-        table.add_row(*_row(task))
-    parts: list[Table | Text] = [table, Text(_sentence(tasks))]
+    """A table a model with method, whose names are long."""
+    models = dict.fromkeys(task.model for task in tasks)
+    parts: list[Table | Text] = [
+        _table(model, [task for task in tasks if task.model == model]) for model in models
+    ]
+    parts.append(Text(_sentence(tasks)))
     parts += [Text(f"{task.model} on {task.dataset}: {task.where}") for task in tasks if task.where]
     return Group(*parts)
+
+
+def _table(model: str, tasks: list[TaskProgress]) -> Table:
+    table = Table(
+        title=Text(model, style="bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
+    gpu = any(task.pace.gpu for task in tasks)
+    columns = ("task", "state", "samples", "tokens/s", "score", "ends",
+               "GPU memory" if gpu else "memory")  # fmt: skip
+    rows = [_row(task) for task in tasks]
+    shown = [i for i, column in enumerate(columns) if column != "ends" or any(r[i] for r in rows)]
+    for i in shown:
+        table.add_column(
+            columns[i], justify="right" if i > 1 else "left", overflow="fold", no_wrap=i > 0
+        )
+    for row in rows:
+        table.add_row(*(row[i] for i in shown))
+    return table
 
 
 def _row(task: TaskProgress) -> list[Text]:
@@ -77,10 +93,10 @@ def _row(task: TaskProgress) -> list[Text]:
     end = pace.ends() if task.state == RUNNING else None
     memory = f"{pace.peak_bytes / 2**30:.1f} GiB" if pace.peak_bytes else ""
     words = [
-        task.model, task.dataset, task.state, samples, "" if speed is None else f"{speed:,.0f}",
+        task.dataset, task.state, samples, "" if speed is None else f"{speed:,.0f}",
         pace.score_words, "" if end is None else clock(end), memory,
     ]  # fmt: skip
-    return [Text(word, style=STYLES[task.state] if i == 2 else "") for i, word in enumerate(words)]
+    return [Text(word, style=STYLES[task.state] if i == 1 else "") for i, word in enumerate(words)]
 
 
 def _sentence(tasks: list[TaskProgress]) -> str:

@@ -23,6 +23,17 @@ class Busy(ConfigError):
 
 @contextmanager
 def only_writer(records: Path, patience: float, log: logging.Logger) -> Iterator[None]:
+    """Holds a dataset's files (`held`), and says beside them which process runs it.
+
+    Raises:
+        Busy, RunFolderError: as `held`.
+    """
+    with held(records, patience, log), running(records):
+        yield
+
+
+@contextmanager
+def held(records: Path, patience: float, log: logging.Logger) -> Iterator[None]:
     """Holds a dataset's files against other processes, on other machines as well.
 
     Raises:
@@ -42,7 +53,6 @@ def only_writer(records: Path, patience: float, log: logging.Logger) -> Iterator
                 "run again with -r."
             ) from None
     try:
-        with running(records):
-            yield
+        yield
     finally:
         lock.release()

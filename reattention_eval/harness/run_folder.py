@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import RunFolderError
+from reattention_eval.whole_file import whole_file
 
 # of a run: what OpenCompass's own inferencers and evaluators are still writing
 UNFINISHED = "unfinished"
@@ -52,29 +54,20 @@ def write_whole(path: Path, data: Any) -> None:
     Raises:
         RunFolderError: it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(json.dumps(data, indent=1, ensure_ascii=True), encoding="ascii")
-            part.replace(path)
-        except OSError:
-            with suppress(OSError):  # it takes room that others need
-                part.unlink()
-            raise
+        with whole_file(path) as file:
+            file.write(json.dumps(data, indent=1, ensure_ascii=True).encode("ascii"))
 
 
 def refusal(folder: Path) -> str | None:
     """Why nothing can be written to a run's folder, in one sentence; None if it can."""
-    probe = folder / f".{os.getpid()}.probe"
     try:
-        with writing_to(folder), probe.open("wb") as file:
+        # it has no name, so that a kill leaves nothing
+        with writing_to(folder), tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
     except RunFolderError as error:
         return str(error)
-    finally:
-        with suppress(OSError):
-            probe.unlink()
     return None

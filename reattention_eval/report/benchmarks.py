@@ -24,7 +24,7 @@ from reattention_eval.report.measures import (
 from reattention_eval.report.places import Place, places
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
-from reattention_eval.report.sample_scores import PART, figure_interval
+from reattention_eval.report.sample_scores import PART, figure_interval, sample_values
 from reattention_eval.report.shown import Shown
 from reattention_eval.report.tables import (
     INTERVAL,
@@ -37,7 +37,7 @@ from reattention_eval.report.tables import (
     titled,
 )
 
-COLUMNS = ("model", "method", "benchmark", "length", "figure", "average of", "tasks", "value",
+COLUMNS = ("model", "method", "benchmark", "length", "figure", "average of", "tasks", "n", "value",
            "n_selected", "selected_share")  # fmt: skip
 # a benchmark with more tasks gets its averages in a table of their own
 _FEW = 6
@@ -146,7 +146,7 @@ def averages_csv(frame: Frame) -> str:
                         chosen, share = about["n_selected"], about["selected_share"]
                         yield [
                             row.model, title, sheet.benchmark, sheet.length, sheet.metric, name,
-                            len(figure.cells), figure.value, chosen, share,
+                            len(figure.cells), figure.n, figure.value, chosen, share,
                             *interval_columns(figure),
                         ]  # fmt: skip
 
@@ -176,7 +176,7 @@ def _by_length(made: Sequence[Sheet]) -> dict[str, Grid]:
                 title = sheet.title(row, words)
                 rows.setdefault(title, {})[sheet.length] = _shown_average(mean, len(sheet.tasks))
         lengths = sorted({sheet.length for sheet in own})
-        out[f"{benchmark}, {FIGURES[metric]}: average (of so many tasks) by tokens"] = (
+        out[f"{benchmark}, {FIGURES[metric]}: average of all tasks by tokens"] = (
             ["method", *(f"{length:,}" for length in lengths)],
             [
                 [title, *(cells.get(n, Shown("-")) for n in lengths)]
@@ -202,6 +202,8 @@ def _parts(frame: Frame) -> dict[str, Grid]:
             for part in header[1:]:
                 interval = figure_interval(cell, PART + part)
                 words = interval_words(interval, 1)
+                values = sample_values(cell, PART + part)
+                words += f" (n={len(values)})" if values else ""
                 shown.append(Shown(f"{own[part]:.2f}{words}", own[part]) if part in own else "-")
             assert isinstance(rows, list)
             rows.append([title, *shown])
@@ -209,8 +211,10 @@ def _parts(frame: Frame) -> dict[str, Grid]:
 
 
 def _shown_average(figure: Figure | None, tasks: int = 0) -> Shown:
-    """With how many tasks it is of, where no heading says so, and how often the method selected."""
+    """With how many tasks it is of, where no heading says so, the number of samples, and how often
+    the method selected."""
     if figure is None:
         return Shown("-")
-    words = [str(tasks) if tasks else "", selection_words(figure.cells)]
+    counted = f"{tasks} task{'s' * (tasks > 1)}" if tasks else ""
+    words = [counted, f"n={figure.n}", selection_words(figure.cells)]
     return shown_figure(figure, 2, ", ".join(filter(None, words)))

@@ -34,6 +34,7 @@ from reattention_eval.report.tables import (
     markdown_text,
     plain,
 )
+from reattention_eval.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pandas
@@ -275,5 +276,6 @@ def _manifest(cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
     return path

@@ -13,7 +13,7 @@ from textwrap import fill
 from typing import Any
 
 from reattention_eval.errors import DataError
-from reattention_eval.report.heatmap import trained_window
+from reattention_eval.report.heatmap import save_picture, trained_window
 from reattention_eval.report.intervals import Interval, interval_of_mean, wilson
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.measures import cell_length
@@ -186,7 +186,7 @@ def _draw(
     for i, sample in enumerate(selected):
         draw_selected(figure.add_subplot(grid[down + i, :]), sample)
     figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path, dpi=150)
 
 
 def draw_grid(
@@ -235,7 +235,7 @@ def draw_grid(
             axis.get_legend().remove()
         drawn[-1].legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
-    figure.savefig(path, dpi=130)
+    save_picture(figure, path, dpi=130)
 
 
 def _headline(points: Sequence[Point], window: int | None) -> str:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from reattention_eval.report.run import EXPECTED_FILE
+from reattention_eval.whole_file import whole_file
 
 
 def note_expected(work_dir: Path, cells: Iterable[tuple[str, str]]) -> None:
@@ -17,10 +18,10 @@ def note_expected(work_dir: Path, cells: Iterable[tuple[str, str]]) -> None:
     """
     folder = work_dir / "report"
     text = json.dumps({"cells": [list(cell) for cell in cells]}, indent=1) + "\n"
-    file, part = folder / EXPECTED_FILE, folder / f"{EXPECTED_FILE}.part"
+    file = folder / EXPECTED_FILE
     with suppress(OSError):
         if file.is_file() and file.read_text(encoding="ascii", errors="replace") == text:
             return  # also of another process that goes on with the same run
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="ascii")
-        part.replace(file)
+        with whole_file(file) as opened:
+            opened.write(text.encode("ascii"))

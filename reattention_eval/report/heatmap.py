@@ -16,15 +16,15 @@ from reattention_eval.report.measures import cell_length
 from reattention_eval.report.needles import MANY_DEPTHS, form, form_title
 from reattention_eval.report.run import Cell
 from reattention_eval.report.tables import titled
+from reattention_eval.whole_file import whole_file
 
 # cividis reads the same with and without colour vision; its reverse keeps "bright is better"
 ROWS = (
     ("accuracy", "needles found, %", "cividis", 0.0, 100.0, "{:.0f}"),
     ("answer_nll", "answer NLL\n(lower is better)", "cividis_r", 0.0, 5.0, "{:.1f}"),
 )
-
-
 PANELS_ACROSS = 4
+ACROSS = 11.0  # inches of them: a page's width
 
 
 def needle_grid(cells: Sequence[Cell], metric: str) -> dict[tuple[float, int], tuple[float, int]]:
@@ -65,9 +65,10 @@ def heatmap(frame: Frame, datasets: Sequence[str]) -> Any | None:
     grids = {m: [needle_grid(own, r[0]) for r in rows] for m, own in methods.items()}
     keys = {key for own in grids.values() for grid in own for key in grid}
     depths, lengths = sorted({d for d, _ in keys}), sorted({n for _, n in keys})
-    across = min(len(methods), PANELS_ACROSS)
+    panel = max(2.4, 0.55 * len(lengths) + 0.8)
+    across = min(len(methods), PANELS_ACROSS, max(1, int(ACROSS / panel)))
     down = len(rows) * math.ceil(len(methods) / across)  # methods wrap, each with all its rows
-    width = max(2.4, 0.55 * len(lengths) + 0.8) * across + 1.6
+    width = panel * across + 1.6
     height = max(2.0, 0.3 * len(depths) + 0.8) * down + 1.0
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
@@ -102,8 +103,14 @@ def draw_heatmap(frame: Frame, datasets: Sequence[str], path: Path) -> Path | No
     if figure is None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path, dpi=150)
     return path
+
+
+def save_picture(figure: Any, path: Path, dpi: int) -> None:
+    """A figure in the format that the file's name says."""
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=dpi, format=path.suffix[1:])
 
 
 def trained_window(cells: Sequence[Cell]) -> int | None:

@@ -19,11 +19,13 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from reattention_eval.report.fields import is_number
 from reattention_eval.report.labels import model_name
+from reattention_eval.report.progress import is_running
 from reattention_eval.report.run import Cell
 from reattention_eval.report.sample_rows import SampleRow, sample_rows
+from reattention_eval.whole_file import whole_file
 
 FORMAT = 2
-NO_PROMPT = "(the run's predictions, which hold the prompts, are not there)"
+NO_PROMPT = "(prompts stand in the predictions file, which is written when all samples are done)"
 # what of a record is said elsewhere in the log, or is of no use to a reader
 _ASIDE = frozenset(("index", "key", "gold", "prediction", "value", "error", "head_ids", "tail_ids",
                     "version", "finished", "seconds"))  # fmt: skip
@@ -41,9 +43,8 @@ def write_inspect_log(cell: Cell, work_dir: Path, folder: Path) -> Path:
     spec = _spec(cell, len(rows))
     moment = spec["created"].replace(":", "-")
     path = folder / f"{moment}_{_safe(cell.dataset)}_{spec['eval_id']}.eval"
-    part = path.with_name(path.name + ".part")
     plan = _plan(cell)
-    with ZipFile(part, "w", ZIP_DEFLATED, compresslevel=1) as log:
+    with whole_file(path) as file, ZipFile(file, "w", ZIP_DEFLATED, compresslevel=1) as log:
         _put(log, "_journal/start.json", {"version": FORMAT, "eval": spec, "plan": plan})
         summaries = []
         for row in rows:
@@ -52,8 +53,7 @@ def write_inspect_log(cell: Cell, work_dir: Path, folder: Path) -> Path:
             summaries.append(_summary(sample))
         _put(log, "_journal/summaries/1.json", summaries)
         _put(log, "summaries.json", summaries)
-        _put(log, "header.json", _header(cell, spec, plan, rows))
-    part.replace(path)
+        _put(log, "header.json", _header(cell, spec, plan, rows, work_dir))
     return path
 
 
@@ -108,17 +108,23 @@ def _plan(cell: Cell) -> dict[str, Any]:
 
 
 def _header(
-    cell: Cell, spec: Mapping[str, Any], plan: Mapping[str, Any], rows: Sequence[SampleRow]
-) -> dict[str, Any]:
+    cell: Cell, spec: Mapping[str, Any], plan: Mapping[str, Any], rows: Sequence[SampleRow],
+    work_dir: Path,
+) -> dict[str, Any]:  # fmt: skip
     failed = [row for row in rows if row.error]
-    whole = cell.has_predictions and bool(cell.result)
+    if failed:
+        status = "error"
+    elif cell.has_predictions and cell.result:
+        status = "success"
+    else:  # the viewer waits for more of what is "started"
+        status = "started" if is_running(work_dir, cell.model, cell.dataset) else "cancelled"
     ends = [row.record["finished"] for row in rows if is_number(row.record.get("finished"))]
     usage: Counter[str] = Counter()
     for row in rows:
         usage.update(_usage(row.record))
     header: dict[str, Any] = {
         "version": FORMAT,
-        "status": "error" if failed else "success" if whole else "started",
+        "status": status,
         "eval": spec,
         "plan": plan,
         "results": {

@@ -23,6 +23,7 @@ from reattention_eval.report.labels import model_name
 from reattention_eval.report.run import Cell
 from reattention_eval.report.sample_rows import SampleRow, sample_rows
 from reattention_eval.report.sample_scores import LOWER_IS_BETTER
+from reattention_eval.whole_file import whole_file
 
 SOURCE = "reattention_eval"
 FILTER = "none"
@@ -50,7 +51,8 @@ def write_lm_eval(cells: Sequence[Cell], work_dir: Path, folder: Path) -> list[P
         files.append(path)
     path = own / f"results_{name}.json"
     whole = {**_document(cells, results, moment), "task_hashes": hashes}
-    path.write_text(json.dumps(whole, indent=2, ensure_ascii=True) + "\n", encoding="ascii")
+    with whole_file(path) as file:
+        file.write(f"{json.dumps(whole, indent=2, ensure_ascii=True)}\n".encode("ascii"))
     return [path, *files]
 
 
@@ -143,12 +145,12 @@ def _write_samples(path: Path, rows: Iterable[SampleRow], cell: Cell) -> str:
     names = list(_figures(cell))
     total = hashlib.sha256()
     asked = _config(cell)["generation_kwargs"]
-    with path.open("w", encoding="ascii") as file:
+    with whole_file(path) as file:
         for row in rows:
             sample = _sample(row, names, asked)
             for key in ("doc_hash", "prompt_hash", "target_hash"):
                 total.update(sample[key].encode())
-            file.write(json.dumps(sample, ensure_ascii=True) + "\n")
+            file.write(f"{json.dumps(sample, ensure_ascii=True)}\n".encode("ascii"))
     return total.hexdigest()
 
 

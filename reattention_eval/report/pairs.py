@@ -98,6 +98,9 @@ def refusal(a: Cell, b: Cell) -> str | None:
     if differing:
         return "they were not asked alike: " + "; ".join(dict.fromkeys(differing)) + "."
     for name, cell in (("A", a), ("B", b)):
+        done, n = len(cell.records), cell.manifest["dataset"].get("n")
+        if not cell.result and not cell.has_predictions and n and done < n:
+            return f"{name} is unfinished, {done} of {n} samples are done; go on with it (`-r`)."
         if not cell.result:
             return f"{name} has no result; score it (`opencompass ... -m eval -r`), then compare."
     return None

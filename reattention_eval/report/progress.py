@@ -48,6 +48,11 @@ def run_progress(work_dir: Path) -> list[TaskProgress]:
     return [_of_cell(work_dir, model, dataset, jobs) for model, dataset in cell_names(work_dir)]
 
 
+def is_running(work_dir: Path, model: str, dataset: str) -> bool:
+    """Whether a process writes this cell's records, as far as is seen."""
+    return _of_cell(work_dir, model, dataset, _JobStates()).state == RUNNING
+
+
 def progress_line(work_dir: Path) -> str:
     """`MODEL on DATASET: 3 of 9 prompts, ...` of the dataset begun last; empty before the first."""
     manifests = list((work_dir / "records").glob("*/*.manifest.json"))

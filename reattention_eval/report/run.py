@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -107,7 +108,13 @@ def _found(work_dir: Path) -> list[tuple[str, str]]:
     for room, suffix in (("predictions", ".json"), ("results", ".json"), ("records", ".jsonl")):
         for path in sorted((work_dir / room).glob(f"*/*{suffix}")):
             seen[path.parent.name, path.name.removesuffix(suffix)] = None
-    return sorted(seen)
+    return sorted(seen, key=lambda names: [*map(_by_number, names)])
+
+
+def _by_number(name: str) -> list[str | int]:
+    """So that 32768 stands before 131072."""
+    parts = re.split(r"([0-9]+)", name)  # every second one is a number
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:

@@ -15,6 +15,7 @@ from typing import Any
 from reattention_eval.json_text import read_object
 from reattention_eval.report.fields import is_number
 from reattention_eval.report.run import Cell
+from reattention_eval.report.running_score import Scorer, scorer_of
 from reattention_eval.report.sample_scores import FACTS, details_by_index, scores_of
 
 
@@ -23,7 +24,8 @@ class SampleRow:
     """One sample of a cell.
 
     Args:
-        scores: figures by name, in the unit of the cell's own (percent, or nats for answer_nll).
+        scores: figures by name, in the unit of the cell's own (percent, or nats for answer_nll);
+            before the evaluator has told them, the official one of the sample by itself.
         facts: where it stands in its dataset (depth, repeat, document, sample).
         prompt: as the predictions file holds it: whole, or head and tail; None where it was not
             asked for, or is not there.
@@ -52,7 +54,8 @@ def sample_rows(cell: Cell, work_dir: Path | None = None) -> list[SampleRow]:
     details = details_by_index(cell)
     saved = {} if work_dir is None else _predictions(cell, work_dir)
     indices = sorted({*cell.records, *saved, *(() if cell.records else details)})
-    return [_row(i, cell, details.get(i, []), saved.get(i, {})) for i in indices]
+    scorer = None if cell.result else scorer_of(cell.manifest.get("dataset", {}))
+    return [_row(i, cell, details.get(i, []), saved.get(i, {}), scorer) for i in indices]
 
 
 def main_scores(cell: Cell, rows: Iterable[SampleRow]) -> list[str]:
@@ -62,7 +65,11 @@ def main_scores(cell: Cell, rows: Iterable[SampleRow]) -> list[str]:
 
 
 def _row(
-    index: int, cell: Cell, details: list[dict[str, Any]], saved: Mapping[str, Any]
+    index: int,
+    cell: Cell,
+    details: list[dict[str, Any]],
+    saved: Mapping[str, Any],
+    scorer: Scorer | None,
 ) -> SampleRow:
     record = cell.records.get(index, {})
     texts: tuple[Any, ...] = (record.get("prediction"), saved.get("prediction"))
@@ -72,6 +79,8 @@ def _row(
     golds: tuple[Any, ...] = (record.get("gold"), saved.get("gold"))
     golds += tuple(d.get(key) for d in details[:1] for key in ("reference", "references"))
     scores = scores_of(details)
+    if not scores and scorer and (scored := scorer(record)):
+        scores = dict([scored])
     nll: Any = record.get("answer_nll")
     if is_number(nll) and not math.isnan(nll):
         scores.setdefault("answer_nll", float(nll))

@@ -20,7 +20,7 @@ LOWER_IS_BETTER = ("answer_nll", "perplexity", "ppl")
 # a task's official score on a part of its samples: score_easy
 PART = "score_"
 # what details say besides scores, and is not said elsewhere
-FACTS = ("depth", "repeat", "document", "sample")
+FACTS = ("depth", "repeat", "document", "sample", "position")
 _NOT_SCORES = frozenset((*FACTS, "index", "length", "n_tokens", "n_cut", "reference"))
 # figures that the evaluators keep of each sample under the name that stands for the task
 _MAIN = ("score", "opencompass_score")

@@ -168,6 +168,8 @@ def test_kills_of_a_command_and_of_its_tasks(
         opencompass.finish(run, tmp_path / "last")
         assert_nothing_is_left(run)
         assert_whole_and_equal(run, reference("opencompass"))
+        logs = [path.read_bytes() for path in run.glob("logs/*/*/*.out")]
+        assert logs and not any(b"\0" in log for log in logs), "two wrote one log"
         rounds += 1
     print(f"{kills} kills in {rounds} runs")
 

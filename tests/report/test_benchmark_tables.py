@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from reattention_eval.cli import console as cli_console
+from reattention_eval.report import Report
 from reattention_eval.report.benchmarks import averages_csv, benchmark_grids
 from reattention_eval.report.frame import make_frame
 from reattention_eval.report.run import Cell
@@ -40,16 +44,16 @@ def test_averages_by_hand() -> None:
             ["method", "a", "b", "c", "all tasks (3)"],
             [
                 ["full (prompts cut to 7,500)", "10.00 (n=2)", "20.00 (n=2)", "60.00 (n=3)",
-                 "30.00"],
+                 "30.00 (n=7)"],
                 ["other", "1.00 (n=2)", "-", "3.00 (n=3)", "-"],
             ],
         )
     }  # fmt: skip
-    lines = [line.rsplit(",", 9)[1:4] for line in averages_csv(make_frame(cells)).splitlines()[1:]]
+    lines = [line.rsplit(",", 10)[1:5] for line in averages_csv(make_frame(cells)).splitlines()[1:]]
     assert lines == [
-        ["qa", "2", "15"], ["code", "1", "60"], ["all tasks", "3", "30"],
-        ["all groups", "3", "37.5"],
-        ["code", "1", "3"],
+        ["qa", "2", "4", "15"], ["code", "1", "3", "60"], ["all tasks", "3", "7", "30"],
+        ["all groups", "3", "7", "37.5"],
+        ["code", "1", "3", "3"],
     ]  # fmt: skip
 
 
@@ -88,8 +92,24 @@ def test_several_lengths_side_by_side() -> None:
         )
     ]  # fmt: skip
     made = benchmark_grids(make_frame(cells))
-    grid = made["bench, official score: average (of so many tasks) by tokens"]
+    grid = made["bench, official score: average of all tasks by tokens"]
     assert grid == (
         ["method", "4,096", "8,192"],
-        [["full", "20.00 (2)", "5.00 (1)"], ["other", "-", "7.00 (1)"]],
+        [
+            ["full", "20.00 (2 tasks, n=2)", "5.00 (1 task, n=1)"],
+            ["other", "-", "7.00 (1 task, n=1)"],
+        ],
     )
+
+
+@pytest.mark.parametrize(("width", "said"), [(60, True), (200, False)])
+def test_a_table_that_is_too_wide_stands_on_its_side(
+    monkeypatch: pytest.MonkeyPatch, width: int, said: bool
+) -> None:
+    grid = ["method", *"abcdefgh"], [["full", *["33.33 (n=3)"] * 8]]
+    console = Console(width=width, record=True, file=io.StringIO())
+    monkeypatch.setattr(cli_console, "out", console)
+    cli_console.show_report(Report({"scores": grid}, "", [], [], [], make_frame([])))
+    text = console.export_text()
+    assert ("columns stand as rows" in text) == said
+    assert text.count("33.33 (n=3)") == 8

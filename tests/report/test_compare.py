@@ -255,3 +255,16 @@ def test_needles_of_one_prompt_are_one_sample(tmp_path: Path) -> None:
     (task,) = compare_runs(tmp_path / "a", tmp_path / "b").tasks
     score = task.differences[0]
     assert (score.n, score.a, score.b, score.better) == (2, 50.0, 100.0, 2)
+
+
+def test_what_is_unfinished_is_not_called_unscored(tmp_path: Path) -> None:
+    write_cell(tmp_path / "a", FULL, ["Paris"] * 3)
+    model, dataset = write_cell(tmp_path / "b", FULL, ["Paris"] * 3)
+    (tmp_path / "b" / "results" / model / f"{dataset}.json").unlink()
+    with pytest.raises(ConfigError, match="B has no result; score it"):
+        compare_runs(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "predictions" / model / f"{dataset}.json").unlink()
+    records = tmp_path / "b" / "records" / model / f"{dataset}.jsonl"
+    records.write_text("".join(records.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(ConfigError, match=r"B is unfinished, 2 of 3 samples are done; go on with"):
+        compare_runs(tmp_path / "a", tmp_path / "b")

@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 from written_run import FULL, HOSTILE, OURS, write_cell
 
 from reattention_eval.cli import app
+from reattention_eval.harness.running_mark import running
+from reattention_eval.report.inspect_log import write_inspect_log
+from reattention_eval.report.run import read_run
 
 SCHEMA = json.loads((Path(__file__).parent / "data" / "inspect_log.schema.json").read_text())
 ANSWERS = ["Paris", "Rome", HOSTILE]
@@ -90,7 +93,9 @@ def test_a_log_of_what_failed_or_is_unfinished(run: Path, tmp_path: Path) -> Non
     write_cell(run, FULL, ANSWERS, task="musique", errors={2: "ValueError: no room"})
     write_cell(run, FULL, ANSWERS, task="narrativeqa")
     for room in ("predictions", "results"):
-        next((run / room).glob("tiny-full/longbench-narrativeqa*")).unlink()
+        path = next((run / room).glob("tiny-full/longbench-narrativeqa*"))
+        half = path.parent.name, path.stem
+        path.unlink()
     invoke("export", "inspect", run, "--out", tmp_path / "logs")
     statuses = {}
     for path in (tmp_path / "logs").glob("*.eval"):
@@ -102,8 +107,16 @@ def test_a_log_of_what_failed_or_is_unfinished(run: Path, tmp_path: Path) -> Non
                 assert "1 of 3 samples failed (sample 2: ValueError" in header["error"]["message"]
                 holds("EvalSample", failed := json.loads(log.read("samples/2_epoch_1.json")))
                 assert failed["error"]["message"] == "ValueError: no room"
+            if header["status"] == "cancelled":  # half of it: scored by the same rule
+                sample = json.loads(log.read("samples/0_epoch_1.json"))
+                assert sample["scores"]["score"]["value"] == 100.0
     assert statuses["longbench-musique-31500", "full"] == "error"
-    assert statuses["longbench-narrativeqa-31500", "full"] == "started"
+    assert statuses["longbench-narrativeqa-31500", "full"] == "cancelled"
+    cell = next(c for c in read_run(run) if (c.model, c.dataset) == half)
+    with running(run / "records" / half[0] / f"{half[1]}.jsonl"):
+        log = write_inspect_log(cell, run, tmp_path)
+    with zipfile.ZipFile(log) as opened:
+        assert json.loads(opened.read("header.json"))["status"] == "started"
 
 
 @pytest.mark.slow

@@ -10,12 +10,15 @@ from opencompass.tasks import openicl_eval
 from opencompass.utils import get_infer_output_path, get_logger
 
 from reattention_eval.errors import RunFolderError
+from reattention_eval.harness.only_writer import LOCK_SECONDS, held
+from reattention_eval.harness.own_log import OwnLog
+from reattention_eval.harness.record_file import records_path
 from reattention_eval.harness.run_folder import UNFINISHED, writing_to
 from reattention_eval.harness.task_script import arguments, run_script
 from reattention_eval.report.task_logs import said_line
 
 
-class LongContextEvalTask(openicl_eval.OpenICLEvalTask):
+class LongContextEvalTask(OwnLog, openicl_eval.OpenICLEvalTask):
     """A dataset without predictions, or whose evaluator raises, is reported and left out.
 
     Raises:
@@ -49,16 +52,19 @@ class LongContextEvalTask(openicl_eval.OpenICLEvalTask):
             self.left.append(where)
 
     def _save_results(self, result: dict[str, Any]) -> None:
-        """A result is whole or absent: what a kill leaves of one would count as done."""
+        """A result is whole or absent: what a kill leaves of one would count as done. Another run
+        in this folder may be writing the same one."""
         whole, work_dir = self._result(), self.work_dir
-        self.work_dir = str(Path(work_dir) / UNFINISHED)
-        try:
-            with writing_to(whole):
-                super()._save_results(result)
-                whole.parent.mkdir(parents=True, exist_ok=True)
-                self._result().replace(whole)
-        finally:
-            self.work_dir = work_dir
+        records = records_path(Path(work_dir) / "predictions" / whole.parent.name, whole.name)
+        with held(records, LOCK_SECONDS, get_logger()):
+            self.work_dir = str(Path(work_dir) / UNFINISHED)
+            try:
+                with writing_to(whole):
+                    super()._save_results(result)
+                    whole.parent.mkdir(parents=True, exist_ok=True)
+                    self._result().replace(whole)
+            finally:
+                self.work_dir = work_dir
 
     def _result(self) -> Path:
         folder = str(Path(self.work_dir) / "results")

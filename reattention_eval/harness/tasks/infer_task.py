@@ -24,6 +24,7 @@ from reattention_eval.harness.manifest import write_dataset_manifest
 from reattention_eval.harness.memory_check import check_memory
 from reattention_eval.harness.model import LongContextLM
 from reattention_eval.harness.only_writer import LOCK_SECONDS, Busy, only_writer
+from reattention_eval.harness.own_log import OwnLog
 from reattention_eval.harness.record_file import records_path
 from reattention_eval.harness.run_folder import UNFINISHED, disk_of
 from reattention_eval.harness.task_script import arguments, run_script
@@ -37,7 +38,7 @@ FOR_EVER = 1e9  # a holder that dies lets go
 PATIENT = "OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} "
 
 
-class LongContextInferTask(openicl_infer.OpenICLInferTask):
+class LongContextInferTask(OwnLog, openicl_infer.OpenICLInferTask):
     """A dataset that cannot be built or run is reported and the next one is taken.
 
     Before a model is loaded its prompts are held against the memory there is, and no two processes

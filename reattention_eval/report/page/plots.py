@@ -71,14 +71,14 @@ def average_lines(frame: Frame) -> dict[str, list[Line]]:
     )
 
 
-def cost_lines(frame: Frame) -> dict[str, list[Line]]:
-    """What prompts took against their length in tokens: medians of all of a length."""
-    several = len({row.model for row in frame.rows}) > 1
+def cost_lines(frame: Frame, datasets: Sequence[str]) -> dict[str, list[Line]]:
+    """What prompts of these datasets took against their length in tokens: medians of all of a
+    length."""
     out: dict[str, list[Line]] = {}
     for heading, values in COSTS.items():
-        for row in frame.rows:
+        for row, title in titled(frame.rows, datasets):
             taken: dict[int, list[float]] = {}
-            for cell in row.cells.values():
+            for cell in (row.cells[name] for name in datasets if name in row.cells):
                 if length := cell.manifest.get("dataset", {}).get("length"):
                     taken.setdefault(int(length), []).extend(values(cell))
             points = []
@@ -86,7 +86,7 @@ def cost_lines(frame: Frame) -> dict[str, list[Line]]:
                 if found:
                     ends = median_interval(found) or (math.nan, math.nan)
                     points.append(Point(length, median(found), *ends))
-            out.setdefault(heading, []).append((_title(row, several), points))
+            out.setdefault(heading, []).append((title, points))
     return _over_lengths(out)
 
 
@@ -108,7 +108,7 @@ def draw_lines(charts: Mapping[str, Sequence[Line]], windows: Sequence[int]) -> 
             shift = 1 + 0.012 * (place - len(lines) / 2)  # or intervals hide each other
             _draw_line(axis, title, points, place, shift)
         for window in windows:
-            if lengths and lengths[0] < window < lengths[-1]:
+            if lengths and lengths[0] <= window < lengths[-1]:
                 axis.axvline(window, linestyle=":", linewidth=1, color="#8c8c8c")
         axis.set_xscale("log", base=2)
         axis.set_xticks(lengths, list(map(thousands, lengths)), rotation=45)
@@ -134,8 +134,8 @@ def _draw_line(axis: Any, title: str, points: Sequence[Point], place: int, shift
 
 
 def attended(frame: Frame) -> tuple[str, dict[str, tuple[Cell, int]]]:
-    """Of the longest dataset of which records keep it: its name, and by row the cell and the sample
-    whose layers' views are there."""
+    """Of the longest dataset of which records keep it, if there is one with a needle whose place is
+    known of those: its name, and by row the cell and the sample whose layers' views are there."""
     found: dict[str, dict[str, tuple[Cell, int]]] = {}
     for row, title in titled(frame.rows, [cell.dataset for cell in frame.cells]):
         for name, cell in row.cells.items():
@@ -145,17 +145,19 @@ def attended(frame: Frame) -> tuple[str, dict[str, tuple[Cell, int]]]:
     if not found:
         return "", {}
 
-    def tokens(name: str) -> float:
+    def worth(name: str) -> tuple[bool, float]:
         cell, index = next(iter(found[name].values()))
-        return float(cell.records[index].get("n_tokens") or 0)
+        tokens = float(cell.records[index].get("n_tokens") or 0)
+        return needle_depth(cell, index) is not None, tokens
 
-    longest = max(found, key=tokens)
+    longest = max(found, key=worth)
     return longest, found[longest]
 
 
 def draw_attended(samples: Mapping[str, tuple[Cell, int]]) -> Any:
     """Layers down, context across: how much of each stretch the prompt's last chunk attended to;
     the needle dashed."""
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure as Canvas
 
     deepest = max(len(cell.records[i]["attended"]) for cell, i in samples.values())
@@ -168,9 +170,10 @@ def draw_attended(samples: Mapping[str, tuple[Cell, int]]) -> Any:
         tokens = int(record.get("n_tokens") or max(max(spans, default=1) for spans in layers))
         image = axis.imshow(
             [_shares(spans, tokens) for spans in layers], aspect="auto", cmap="cividis",
-            vmin=0, vmax=1, interpolation="nearest", extent=(0, tokens, len(layers) - 0.5, -0.5),
+            interpolation="nearest", extent=(0, tokens, len(layers) - 0.5, -0.5),
+            norm=PowerNorm(0.5, 0, 1),  # a span of a long prompt is a small part of its stretch
         )  # fmt: skip
-        depth = _depth(cell, index)
+        depth = needle_depth(cell, index)
         if depth is not None:
             axis.axvline(
                 depth * tokens / 100, color="#d55e00", linestyle=(0, (4, 2)), linewidth=1.6
@@ -178,6 +181,7 @@ def draw_attended(samples: Mapping[str, tuple[Cell, int]]) -> Any:
         axis.set_title(title, fontsize=9, loc="left")
         axis.set_ylabel("layer")
     axes[-1].set_xlabel("position in the prompt, tokens")
+    axes[-1].xaxis.set_major_formatter(lambda place, _: f"{place:,.0f}")
     figure.colorbar(image, ax=list(axes), label="share attended to", pad=0.01, aspect=30)
     return figure
 
@@ -194,7 +198,7 @@ def _shares(spans: Sequence[int], tokens: int) -> list[float]:
     return [min(1.0, share) for share in shares]
 
 
-def _depth(cell: Cell, index: int) -> float | None:
+def needle_depth(cell: Cell, index: int) -> float | None:
     """Where the sample's needle stands, in percent of its text; None where it has no single one."""
     details = cell.details
     if len(details) != len(cell.records) or not 0 <= index < len(details):

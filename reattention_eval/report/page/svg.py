@@ -15,6 +15,7 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 INK = "#123457"
 _SIZE = re.compile(r"([\d.]+)px")
 _USED = re.compile(r"(?:url\(|href=\")#([^)\"]+)")
+_SHRINKS = 1500  # pixels: text is still read at the 1,120 that a page has
 # what browsers take as no attribute
 _DROPPED = ("font", "font-variant", "mix-blend-mode", "white-space")
 
@@ -54,8 +55,11 @@ def inline_svg(figure: Any, name: str, label: str) -> str:
         _restyle(parent, name)
     width = root.attrib.pop("width", "").removesuffix("pt")
     root.attrib.pop("height", None)
-    # at its own size on a desk, scrolled sideways or made smaller on a phone
-    root.attrib |= {"width": f"{float(width) * 4 / 3:.0f}", "role": "img", "aria-label": label,
+    # at its own size or a little smaller on a desk, scrolled sideways on a phone
+    wide = float(width) * 4 / 3
+    if wide <= _SHRINKS:
+        root.set("class", "fits")
+    root.attrib |= {"width": f"{wide:.0f}", "role": "img", "aria-label": label,
                     "stroke-linejoin": "round", "stroke-linecap": "butt"}  # fmt: skip
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -22,14 +22,17 @@ from reattention_eval.report.page.plots import (
     cost_lines,
     draw_attended,
     draw_lines,
+    needle_depth,
     score_lines,
     windows_of,
 )
 from reattention_eval.report.page.sample_lists import sample_lists
 from reattention_eval.report.page.svg import drawing, inline_svg
+from reattention_eval.report.places import places
 from reattention_eval.report.run import Cell
 from reattention_eval.report.shown import visible
 from reattention_eval.report.tables import Grid
+from reattention_eval.whole_file import whole_file
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -101,7 +104,8 @@ def write_page(
         lists=sample_lists(frame),
         rows=[_about(row.model, row.method, row.cells.values()) for row in frame.rows],
     )
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
     return path
 
 
@@ -122,15 +126,17 @@ def pictures(frame: Frame, forms: Mapping[str, Sequence[Cell]]) -> list[Picture]
     from markupsafe import Markup
 
     made: list[Picture] = []
+    kinds = {
+        form_title(form) or "datasets": list(dict.fromkeys(cell.dataset for cell in own))
+        for form, own in forms.items()
+    }
 
     def add(title: str, words: str, figure: Any) -> None:
         name = f"picture{len(made)}"
         made.append(Picture(title, words, Markup(inline_svg(figure, name, title))))
 
     with drawing("reattention-eval"):
-        for form, own in forms.items():
-            datasets = list(dict.fromkeys(cell.dataset for cell in own))
-            title = form_title(form) or "datasets"
+        for title, datasets in kinds.items():
             if figure := heatmap(frame, datasets):
                 add(
                     f"{title}: found by depth and length",
@@ -150,19 +156,24 @@ def pictures(frame: Frame, forms: Mapping[str, Sequence[Cell]]) -> list[Picture]
                 "The average of all tasks with its 95 % interval, where no task is missing.",
                 draw_lines(charts, windows_of(frame)),
             )
-        if charts := cost_lines(frame):
-            add(
-                "time and memory against length",
-                "Medians over the prompts of a length, with 95 % intervals from six prompts on; "
-                "the time to the first token is of prompts that were read whole.",
-                draw_lines(charts, windows_of(frame)),
-            )
+        for dataset, place in places(frame.cells).items():
+            kinds.setdefault(place.benchmark, []).append(dataset)
+        for title, datasets in kinds.items():
+            if charts := cost_lines(frame, datasets):
+                add(
+                    f"{title}: time and memory against length",
+                    "Medians over the prompts of a length, with 95 % intervals from six prompts "
+                    "on; the time to the first token is of prompts that were read whole.",
+                    draw_lines(charts, windows_of(frame)),
+                )
         dataset, samples = attended(frame)
         if samples:
+            cell, index = next(iter(samples.values()))
+            needle = " The dashed line is the needle, by its depth."
             add(
                 f"what a prompt's last chunk attended to: {dataset}",
-                f"Sample {next(iter(samples.values()))[1]}: layers down, the prompt across; bright "
-                "is what was attended to. The dashed line is the needle, by its depth.",
+                f"Sample {index}: layers down, the prompt across; bright is what was attended to."
+                + needle * (needle_depth(cell, index) is not None),
                 draw_attended(samples),
             )
     return made
