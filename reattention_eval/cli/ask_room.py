@@ -80,16 +80,16 @@ def check_room(
     if memory is not None and not set(fitting) & set(wanted):
         least = plans[wanted[-1]]
         most = largest_length(shape, method, placement, memory, tier=wanted[-1], host=host)
-        needs, free = [f"{least.total / _GIB:.1f} GiB of {'a GPU' if placement.on_gpu else 'memory'}"
-                       ], [f"{memory / _GIB:.1f}"]  # fmt: skip
+        where = "a GPU" if placement.on_gpu else "memory"
+        needs, free = [f"{least.total / _GIB:.1f} GiB of {where}"], [f"{memory / _GIB:.1f}"]
         if least.host and host is not None:
             needs.append(f"{least.host / _GIB:.1f} of main memory")
             free.append(f"{host / _GIB:.1f}")
         instead = f"; all of it fits with --cache {fitting[0]}" if fitting else ""
         raise DataError(
-            f"{file} is {tokens:,} tokens, for which {name} in {dtype} takes {' and '.join(needs)}, "
-            f"and {' and '.join(free)} GiB are free: at most {max(0, most - behind):,} tokens fit. "
-            f"Give a part of it, or a smaller model{instead}."
+            f"{file} is {tokens:,} tokens, for which {name} in {dtype} takes "
+            f"{' and '.join(needs)}, and {' and '.join(free)} GiB are free: at most "
+            f"{max(0, most - behind):,} tokens fit. Give a part of it, or a smaller model{instead}."
         )
     if save:
         _check_disk(save, shape, tokens * placement.itemsize)

@@ -12,6 +12,15 @@ from reattention_eval.cli.console import FAILED, readable_errors
 bench = typer.Typer(help="TTFT, TPOT and memory beside the fastest full attention.",
                     no_args_is_help=True)  # fmt: skip
 
+Commit = Annotated[str | None, typer.Option(help="Of a copy without Git history.")]
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Start no run that is expected to end later; call again for the rest."),
+]
+GpuMemory = Annotated[
+    float | None, typer.Option(help="GiB of the GPU to measure as if it had no more, e.g. 79.1.")
+]
+
 
 @bench.command()
 @readable_errors
@@ -31,10 +40,23 @@ def e2e(
             "StreamingLLM and every full attention at hand if left out."
         ),
     ] = None,
-    lengths: Annotated[str, typer.Option(help="Prompt lengths, e.g. 32768,131072.")] = "32768",
+    lengths: Annotated[
+        str, typer.Option(help="Prompt lengths, e.g. 32768,131072 or 32K,1M.")
+    ] = "32768",
+    cache: Annotated[
+        str,
+        typer.Option(
+            help="Where keys and values are: device, values_on_host, host, auto; several, "
+            "separated by commas, are measured side by side. Forms on the model's own cache have "
+            "it on the device."
+        ),
+    ] = "device",
     only: Annotated[
         list[str] | None,
-        typer.Option(help="FORM@LENGTH, in the place of all methods at all lengths; repeatable."),
+        typer.Option(
+            help="FORM@LENGTH or FORM@LENGTH@TIER, in the place of all methods at all lengths; "
+            "repeatable."
+        ),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Runs of a form and length.", min=1)] = 3,
     patience: Annotated[
@@ -52,15 +74,23 @@ def e2e(
             help="Record to write or add to. results/gpu/e2e-MODEL-DEVICE.json if left out."
         ),
     ] = None,
-    commit: Annotated[str | None, typer.Option(help="Of a copy without Git history.")] = None,
+    commit: Commit = None,
+    minutes: Minutes = None,
+    gpu_memory: GpuMemory = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Text that prompts begin with, for a checkpoint; else random tokens."),
+    ] = None,
 ) -> None:
     """Measure; each run is kept at once, and a later call adds to the same record."""
     from reattention_eval.cli.bench_e2e import Grid, Wishes, run
-    from reattention_eval.efficiency.e2e.measure import Effort
+    from reattention_eval.efficiency.e2e.estimate import Effort, ending_in
 
-    wishes = Wishes(model, dtype, device, out, commit)
-    grid = Grid(methods.split() if methods else None, lengths, only or [])
-    effort = Effort(repeats, patience, decode, warm_up)
+    until = ending_in(minutes)
+    wishes = Wishes(model, dtype, device, out, commit, text, gpu_memory)
+    tiers = [tier.strip() for tier in cache.split(",")]
+    grid = Grid(methods.split() if methods else None, lengths, only or [], tiers)
+    effort = Effort(repeats, patience, decode, warm_up, until)
     if not run(wishes, grid, effort):
         raise typer.Exit(FAILED)
 

@@ -75,7 +75,7 @@ def attach(
 
 
 def check_cache(cache: str, method: Method | None = None) -> None:
-    """Raise ConfigError where keys and values cannot be there, or a method's cannot; see `attach`."""
+    """Raise ConfigError where keys and values cannot be, or those of a method; see `attach`."""
     if cache not in CACHES:
         raise ConfigError(f"unknown cache {cache!r:.80}; there are: {', '.join(CACHES)}.")
     if method and cache not in (DEVICE, AUTO) and not isinstance(method, ViewMethod):

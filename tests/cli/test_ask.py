@@ -242,7 +242,9 @@ def test_a_text_too_large_for_one_tier_is_offered_another(
     for cache in ("values_on_host", "host", "auto"):
         asked(cache)
     monkeypatch.setattr(ask_room, "main_memory", lambda: 1 << 21)
-    with pytest.raises(DataError, match=r"GiB of a GPU and 1\.\d of main memory, and 1\.5 and 0\.0"):
+    with pytest.raises(
+        DataError, match=r"GiB of a GPU and 1\.\d of main memory, and 1\.5 and 0\.0"
+    ):
         asked("auto")
 
 
