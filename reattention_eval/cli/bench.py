@@ -97,6 +97,63 @@ def e2e(
 
 @bench.command()
 @readable_errors
+def analysis(
+    model: Annotated[str, typer.Argument(help="As for e2e.")],
+    until: Annotated[str, typer.Option(help="Longest prompt: 8K, 16K and so on up to it.")] = "1M",
+    lengths: Annotated[
+        str | None, typer.Option(help="In their place: prompt lengths, e.g. 32K,128K.")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="As for e2e; if left out ReAttention, StreamingLLM, full attention as attached, "
+            "and the plain model's by cuDNN and FlashAttention-3."
+        ),
+    ] = None,
+    cache: Annotated[
+        str, typer.Option(help="Tiers in which ReAttention is measured.")
+    ] = "device,values_on_host,host",
+    minutes: Minutes = None,
+    listed: Annotated[
+        bool,
+        typer.Option("--list", help="Measure nothing; list the cells, what fits and for how long."),
+    ] = False,
+    gpu: Annotated[
+        str, typer.Option(help="With --list: h100-80g, h200, a100-80g, or auto.")
+    ] = "auto",
+    repeats: Annotated[int, typer.Option(help="Runs of a form and length.", min=1)] = 3,
+    patience: Annotated[
+        float, typer.Option(help="Seconds after which a form and length gets no further run.")
+    ] = 30.0,
+    decode: Annotated[int, typer.Option(help="Tokens timed behind the prompt.", min=0)] = 64,
+    warm_up: Annotated[
+        int, typer.Option(help="Tokens of the first, untimed prompt of a form.", min=1)
+    ] = 32_768,
+    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="As for e2e.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Record to add to, as for e2e.")] = None,
+    commit: Commit = None,
+    gpu_memory: GpuMemory = None,
+) -> None:
+    """Full attention at its best, StreamingLLM, and ReAttention in each tier, from 8K on: times,
+    memory of GPU and host, energy. Resumed cell by cell; `report` makes tables and plots."""
+    from reattention_eval.cli.bench_analysis import Analysis, list_cells
+    from reattention_eval.cli.bench_e2e import Wishes, run
+    from reattention_eval.cli.plan import gpu_of
+    from reattention_eval.efficiency.e2e.estimate import Effort, ending_in
+
+    wishes = Wishes(model, dtype, device, out, commit, None, gpu_memory)
+    effort = Effort(repeats, patience, decode, warm_up, ending_in(minutes))
+    tiers = [tier.strip() for tier in cache.split(",")]
+    cells = Analysis(methods.split() if methods else None, lengths, until, tiers)
+    if listed:
+        list_cells(wishes, cells, effort, gpu_of(gpu, gpu_memory))
+    elif not run(wishes, cells, effort):
+        raise typer.Exit(FAILED)
+
+
+@bench.command()
+@readable_errors
 def cold(
     model: Annotated[str, typer.Argument(help="As for e2e.")],
     tokens: Annotated[int, typer.Option(help="Of the prompt.", min=1)] = 32_768,
