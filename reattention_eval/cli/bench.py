@@ -171,6 +171,24 @@ def cold(
 
 @bench.command()
 @readable_errors
+def parts(
+    model: Annotated[str, typer.Argument(help="As for e2e.")],
+    tokens: Annotated[int, typer.Option(help="Of the prompt.", min=1)] = 131_072,
+    method: Annotated[str, typer.Option(help="With settings, as for e2e.")] = "reattention",
+    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="As for e2e.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Record to add to, as for e2e.")] = None,
+    commit: Commit = None,
+) -> None:
+    """Where a prompt's time goes on a GPU: selection, attention, linear layers and the rest."""
+    from reattention_eval.cli.bench_e2e import Wishes, run_parts
+
+    if not run_parts(Wishes(model, dtype, device, out, commit), method, tokens):
+        raise typer.Exit(FAILED)
+
+
+@bench.command()
+@readable_errors
 def report(
     records: Annotated[list[Path], typer.Argument(help="results/gpu/e2e-*.json")],
     into: Annotated[
@@ -191,8 +209,9 @@ def rates(
     into: Annotated[
         Path | None, typer.Option(help="File to write, the package's own if left out.")
     ] = None,
+    bars: Annotated[Path | None, typer.Option(help="bars.json that gets E13.")] = None,
 ) -> None:
     """How fast a card is, for `plan`; prints how far each prompt is from what follows from it."""
     from reattention_eval.cli.bench_rates import make_rates
 
-    make_rates(records, into)
+    make_rates(records, into, bars)

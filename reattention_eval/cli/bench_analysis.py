@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,11 +88,12 @@ def list_cells(wishes: Wishes, analysis: Analysis, effort: Effort, gpu: Gpu) -> 
     size = placement.itemsize
     estimate = Estimate(shape, size, gpu.rates, gpu.card)
     forms = analysis.forms(WHOLE_ON_GPU if gpu.memory else ["whole-flash"])
-    title = f"{wishes.model} on {gpu.name or 'this machine'}: GiB, and seconds by plan's rates"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    where = gpu.name or "this machine"
+    title = f"{Path(wishes.model).name} on {where}: GiB, and seconds by plan's rates"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for i, name in enumerate(COLUMNS):
         justify = "left" if i == 1 else "right"
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, no_wrap=i != 1)  # type: ignore[arg-type]
     warm: set[tuple[str, int]] = set()
     total, measured = 0.0, _measured(wishes)
     for tokens in sorted(analysis.sizes):

@@ -23,7 +23,8 @@ from reattention_eval.efficiency.e2e.lines import write_lines
 from reattention_eval.efficiency.e2e.measure import Bench
 from reattention_eval.efficiency.e2e.meters import PowerMeter
 from reattention_eval.efficiency.e2e.models import about_model, bench_model, check_name
-from reattention_eval.efficiency.e2e.prompts import text_ids
+from reattention_eval.efficiency.e2e.parts import matmul_ceiling, measure_parts
+from reattention_eval.efficiency.e2e.prompts import prompt, text_ids
 from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
 from reattention_eval.efficiency.e2e.results import GIB, require_agreement
 from reattention_eval.efficiency.e2e.room import held_back
@@ -132,6 +133,7 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
         if found := card.sharing():
             _refuse(found)
             return False
+    ceiling = matmul_ceiling() if device.type == "cuda" else None
     model = bench_model(wishes.model, device, wishes.dtype)
     about = about_model(wishes.model, model)
     ballast = None
@@ -144,6 +146,8 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     number = record.environment(environment(device, wishes.commit))
     if why := record.data["environments"][number].get("untraceable"):
         err.print(f"no bar can be made of this: {why}", markup=False, soft_wrap=True)
+    if ceiling is not None:
+        record.data.setdefault("ceilings", {})[str(number)] = ceiling
     with _watched(device) as (problems, joules):
         bench = Bench(
             model, record, number, effort, _say, problems, estimate_of(about), joules,
@@ -161,6 +165,49 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     return True
 
 
+def run_parts(wishes: Wishes, form: str, tokens: int) -> bool:
+    """See `measure_parts`; False where the card was shared or slowed down.
+
+    Raises:
+        ConfigError: no GPU, no such model or form.
+    """
+    device, chosen = wishes.place, parse_form(form)
+    check_forms([chosen], device)
+    check_name(wishes.model)
+    if device.type != "cuda":
+        raise ConfigError("kernels are watched on a GPU, and none was chosen or is visible.")
+    torch.cuda.set_device(device)
+    if found := card.sharing():
+        _refuse(found)
+        return False
+    model = bench_model(wishes.model, device, wishes.dtype)
+    about = about_model(wishes.model, model)
+    record = E2ERecord.begin(wishes.file(about), about)
+    ids = prompt(tokens, model.config.vocab_size).to(device)
+    with _watched(device) as (problems, _), chosen.session(model) as session:
+        parts = measure_parts(lambda: session.prefill(ids, reuse_prefix=False))
+        found = problems()
+    if found:
+        _refuse(found)
+        return False
+    number = record.environment(environment(device, wishes.commit))
+    _keep(record, "parts", {"form": form, "tokens": tokens, "environment": number}, parts)
+    for part, taken in sorted(parts["parts_ms"].items(), key=lambda item: -item[1]):
+        _say(f"{part:16} {taken:10,.1f} ms  {taken / parts['ms']:6.1%}")
+    _say(f"{'between kernels':16} {parts['ms'] - parts['kernels_ms']:10,.1f} ms")
+    _say(f"outside selection, linear layers, MLP, view attention: "
+         f"{parts['outside_ms'] / parts['ms']:.1%} of {parts['ms']:,.1f} ms")  # fmt: skip
+    _say(f"written: {record.path}")
+    return True
+
+
+def _keep(record: E2ERecord, name: str, key: dict[str, Any], found: dict[str, Any]) -> None:
+    """One entry of a list in the record, in the place of an older one of the same key."""
+    others = [x for x in record.data.get(name, []) if {**x, **key} != x]
+    record.data[name] = [*others, {**key, **found}]
+    record.save()
+
+
 def run_cold(wishes: Wishes, form: str, tokens: int) -> None:
     """See `measure_cold`; this process stays off the GPU, which the children have to themselves."""
     parse_form(form)
@@ -170,10 +217,8 @@ def run_cold(wishes: Wishes, form: str, tokens: int) -> None:
     found = measure_cold(asked, _say)
     record = E2ERecord.begin(wishes.file(found["about"]), found["about"])
     number = record.environment(found["environment"])
-    entry = {"form": form, "tokens": tokens, "environment": number}
-    others = [x for x in record.data.get("cold", []) if {**x, **entry} != x]
-    record.data["cold"] = [*others, {**entry, **{state: found[state] for state in STATES}}]
-    record.save()
+    key = {"form": form, "tokens": tokens, "environment": number}
+    _keep(record, "cold", key, {state: found[state] for state in STATES})
     _say(f"written: {record.path}")
 
 
