@@ -12,6 +12,7 @@ import pytest
 
 from reattention_eval import FullAttention, ReAttention
 from reattention_eval.cache import TIERS, CacheShape, rounded_capacity, tier_bytes
+from reattention_eval.checkpoints.paper_models import PAPER_MODELS
 from reattention_eval.efficiency import (
     Placement,
     largest_length,
@@ -239,6 +240,33 @@ def test_a_million_tokens_of_8b_fit_80_gb_with_the_cache_on_the_host() -> None:
     assert tiers_of(FullAttention()) == ("device",)
     (full,) = forecast(LLAMA_8B, FullAttention(), 1 << 20, Placement(), gpu)
     assert full.fits is False and full.longest is not None and full.longest > 400_000
+
+
+def test_the_table_of_several_gpus_is_what_plan_says() -> None:
+    """docs/several_gpus.md: longest prompts by model, tier and GPUs that heads are spread over."""
+    text = (Path(__file__).parents[2] / "docs" / "several_gpus.md").read_text()
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.count("|") == 12]
+    hubs = {model.hub.split("/")[1]: model.hub for model in PAPER_MODELS.values()}
+    memory, found = usable(CARDS["h100-80g"].memory), []
+    for name, *cells in ([cell.strip() for cell in row] for row in rows[2:]):
+        shape, places = read_shape(hubs[name]), []
+        for tier in ("device", "values_on_host"):
+            for parts in (1, 2, 4, 8):
+                if shape.kv_heads % parts:
+                    places.append("")
+                    continue
+                where = Placement(tensor_parallel=parts)
+                longest = largest_length(shape, ReAttention(), where, memory, tier=tier)
+                places.append(f"{longest / 2**20:.2f}M" if longest else "none")
+        kib = 4 * shape.layers * shape.head_dim / 1024
+        assert cells == [str(shape.kv_heads), f"{kib:.0f}", *places], name
+        found.append(name)
+    assert len(found) == 9
+    qwen = read_shape("Qwen/Qwen2-1.5B")
+    by_layers = [
+        largest_length(qwen, ReAttention(), Placement(gpus=n), memory) / 2**20 for n in (4, 8)
+    ]
+    assert f"holds {by_layers[0]:.1f}M and {by_layers[1]:.1f}M tokens" in " ".join(text.split())
 
 
 def test_times_only_of_one_prompt_on_one_gpu() -> None:
