@@ -107,10 +107,10 @@ def test_a_run_longer_than_the_patience_is_not_repeated(model: Any) -> None:
 def test_out_of_memory_is_a_result(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Bench._prompt
 
-    def tight(self: Bench, form: Any, tokens: int) -> Any:
+    def tight(self: Bench, form: Any, tokens: int, decode: int) -> Any:
         if form.whole and tokens > 100:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. More")
-        return real(self, form, tokens)
+        return real(self, form, tokens, decode)
 
     monkeypatch.setattr(Bench, "_prompt", tight)
     record = record_of(model)

@@ -97,6 +97,21 @@ def test_tiers_stand_side_by_side(model: Any, tmp_path: Path) -> None:
     assert markdown(cell)
 
 
+def test_a_long_answer_is_kept_by_thousands(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "THOUSAND", 4)
+    monkeypatch.setattr(measure, "WARM_DECODE", 3)
+    sizes = iter([9 << 20, 11 << 20, 10 << 20])
+    monkeypatch.setattr(Bench, "_allocated", lambda self: next(sizes))
+    one = bench(model, effort=Effort(repeats=1, decode=14, warm_up=16))
+    one.measure([(parse_form(SMALL), 60)])
+    (run,) = one.record.data["cells"][0]["runs"]
+    assert len(run["thousands"]) == 3 and run["decode_tokens"] == 14
+    for part, seconds in zip(run["thousands"], (20, 25, 20), strict=True):
+        part["seconds"] = seconds
+    (row,) = [line for line in markdown(one.record).splitlines() if "| 60 | 3,000 |" in line]
+    assert row.endswith("| 50.0 | 50.0 | 0.800 | 2.0 |")
+
+
 def test_older_cells_are_of_the_device() -> None:
     for path in RECORDS:
         record = read(path)

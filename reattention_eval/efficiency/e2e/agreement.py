@@ -58,6 +58,8 @@ def _differ(one: Cell, other: Cell) -> str | None:
         return None
     if a["logits"]["bits"] != b["logits"]["bits"]:
         return "logits"
+    if a.get("selected") != b.get("selected"):
+        return "selected positions"
     if a.get("decode_tokens") == b.get("decode_tokens") and a.get("answer") != b.get("answer"):
         return "answers"
     return None

@@ -29,6 +29,8 @@ from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.errors import HostMemoryError
 from reattention_eval.machine_memory import main_memory
 
+THOUSAND = 1000  # tokens of a long answer whose speed and memory are kept
+WARM_DECODE = 64  # tokens behind a form's first, untimed prompt, at most
 WARM_STEPS = 8  # a CUDA graph is captured within them
 
 
@@ -121,7 +123,7 @@ class Bench:
             needs = self.estimate.run_seconds(form, tokens, decode)
             if warm_up and needs is not None:
                 short = min(self.effort.warm_up, tokens)
-                needs += self.estimate.run_seconds(form, short, decode) or 0.0
+                needs += self.estimate.run_seconds(form, short, min(WARM_DECODE, decode)) or 0.0
         has = self.effort.until - time.monotonic()
         if has > (needs or 0.0):
             return True
@@ -137,7 +139,8 @@ class Bench:
             cell["out_of_memory"] = why
         else:
             try:
-                run = self._prompt(form, tokens)
+                most = WARM_DECODE if warm else self.effort.decode
+                run = self._prompt(form, tokens, min(most, self.effort.decode))
                 if not warm:
                     cell["runs"].append(run)
             except torch.OutOfMemoryError as error:
@@ -158,19 +161,21 @@ class Bench:
             return prompt(tokens, self.model.config.vocab_size)
         return self.text[:, :tokens]
 
-    def _prompt(self, form: Form, tokens: int) -> dict[str, Any]:
+    def _prompt(self, form: Form, tokens: int, decode: int) -> dict[str, Any]:
         began = time.perf_counter()
         ids = self._ids(tokens).to(self.device)
-        decode = 0 if form.whole else self.effort.decode
+        decode = 0 if form.whole else decode
         with form.session(self.model) as session:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             counts = restart_host_peak()
             start = self._now()
-            logits = session.prefill(ids, max_new_tokens=WARM_STEPS + decode)
-            first = self._now()
+            with session.watching_views() as views:  # keeps the last ones; nothing waits for it
+                logits = session.prefill(ids, max_new_tokens=WARM_STEPS + decode)
+                first = self._now()
+                seen = _digest(views())
             found = {"ttft_seconds": first - start, "logits": digest(logits)}
-            found["prompt_joules"] = self.joules(start, first)
+            found |= {"prompt_joules": self.joules(start, first), "selected": seen}
             if decode:
                 found |= self._decode(session, logits, decode)
             stats = session.stats
@@ -184,7 +189,8 @@ class Bench:
         return {**found, "seconds": time.perf_counter() - began}
 
     def _decode(self, session: Session, logits: Tensor, steps: int) -> dict[str, Any]:
-        times, chosen = [], []
+        times: list[float] = []
+        chosen, held = [], []
         for step in range(WARM_STEPS + steps):
             start = self._now()
             if step == WARM_STEPS:
@@ -194,11 +200,20 @@ class Bench:
             if step >= WARM_STEPS:
                 times.append(self._now() - start)
                 chosen.append(token)
+                if len(times) % THOUSAND == 0:
+                    held.append(self._allocated())
         joules = self.joules(began, self._now())
         graphs = session._repeats.graphs if isinstance(session, HookedSession) else 0
+        found: dict[str, Any] = {}
+        if len(held) > 1:
+            parts = [times[i : i + THOUSAND] for i in range(0, THOUSAND * len(held), THOUSAND)]
+            found["thousands"] = [
+                {"seconds": sum(part), "allocated_bytes": size}
+                for part, size in zip(parts, held, strict=True)
+            ]
         return {
-            "tpot_seconds": median(times), "decode_tokens": steps, "cuda_graphs": graphs,
-            "answer": hashlib.sha256(repr(torch.cat(chosen).tolist()).encode()).hexdigest()[:16],
+            **found, "tpot_seconds": median(times), "decode_tokens": steps, "cuda_graphs": graphs,
+            "answer": _digest(torch.cat(chosen).tolist()),
             "token_joules": None if joules is None else joules / steps,
         }  # fmt: skip
 
@@ -208,6 +223,11 @@ class Bench:
             peak = torch.cuda.max_memory_allocated(self.device) - self.ballast
             found |= {"peak_bytes": peak, "above_bytes": peak - self.weights - cache}
         return found
+
+    def _allocated(self) -> int | None:
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.memory_allocated(self.device) - self.ballast
 
     def _least(self, form: Form, tokens: int) -> TierBytes:
         shape = ModelShape(**self.record.data["shape"])
@@ -225,6 +245,11 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def _digest(numbers: list[list[int]]) -> str:
+    """Alike where these are."""
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:16]
 
 
 def on_host(session: HookedSession) -> dict[str, Any]:

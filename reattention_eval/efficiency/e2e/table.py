@@ -63,7 +63,32 @@ def markdown(record: E2ERecord | None, every: bool = False) -> str:
         ):
             continue
         out.append(_grid(title, figure, shown(figure, scale), forms, lengths, by_length))
+    if answers := long_answers(found):
+        out.append(answers)
     return "\n\n".join(out) + "\n"
+
+
+def long_answers(found: Sequence[Column]) -> str:
+    """Whether speed and memory stay as they are, thousand by thousand; nothing without any."""
+    rows = []
+    for column in found:
+        for name, cell in column.cells.items():
+            for run in cell["runs"]:
+                if not (parts := run.get("thousands")):
+                    continue
+                seconds = [part["seconds"] for part in parts]
+                sizes = [part["allocated_bytes"] for part in parts]
+                grown = "" if None in sizes else f"{(max(sizes) - sizes[0]) / 2**20:,.1f}"
+                rows.append(
+                    f"| {WORDS.get(name, name)} | {column.tokens:,} | {1000 * len(parts):,} | "
+                    f"{1000 / seconds[0]:.1f} | {1000 / seconds[-1]:.1f} | "
+                    f"{min(seconds) / max(seconds):.3f} | {grown} |"
+                )
+    head = (
+        "| Long answers | behind tokens | new tokens | tokens/s, first 1,000 | last 1,000 | "
+        "slowest / fastest 1,000 | memory grown, MiB |"
+    )
+    return "\n".join([head, "| --- |" + " ---: |" * 6, *rows]) if rows else ""
 
 
 def insert(document: str, name: str, table: str) -> str:
