@@ -134,11 +134,12 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
             _refuse(found)
             return False
     ceiling = matmul_ceiling() if device.type == "cuda" else None
-    model = bench_model(wishes.model, device, wishes.dtype)
-    about = about_model(wishes.model, model)
     ballast = None
     if wishes.gpu_memory is not None:
         ballast = held_back(device, int(wishes.gpu_memory * GIB))
+    model = bench_model(wishes.model, device, wishes.dtype)
+    about = about_model(wishes.model, model)
+    if wishes.gpu_memory is not None:
         about["gpu_memory"] = int(wishes.gpu_memory * GIB)
     if wishes.text is not None:
         about["prompt"] = f"text of {wishes.text.name}"
