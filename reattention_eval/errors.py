@@ -11,6 +11,10 @@ class ConfigError(ReAttentionError, ValueError):
     """A setting, argument or combination of them cannot work."""
 
 
+class HostMemoryError(ConfigError):
+    """The host has too little memory left for what of a cache is to be there."""
+
+
 class DataError(ReAttentionError):
     """A data file is missing, damaged, or too small for what was asked of it."""
 

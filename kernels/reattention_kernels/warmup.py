@@ -41,14 +41,18 @@ class KernelShape:
         chunk_sizes: queries that select together.
         top_k: keys named by a query.
         max_spans: spans of a view.
+        layer_spans: the same, of layers that keep another number.
         span_size: keys of a span.
         global_size: first keys of a view.
         local_size: last keys of a view.
         mode: of `topk_keys`.
         device_length: whether calls read on the device how many keys there are; None for both.
         weighted: whether votes have weights.
+        vote_memory: tokens before it whose votes a token that votes alone counts too, by weight.
         grid: whether spans lie on a grid.
         per_kv_head: whether each KV head has a view of its own.
+        host_values: where values are partly in host memory, tokens of a row whose values are on the
+            device, and tokens of a block on the host; None: all on the device.
         norm_dims: values that the model's RMSNorms take together, for instance its hidden size.
     """
 
@@ -59,14 +63,17 @@ class KernelShape:
     chunk_sizes: Sequence[int] = (512,)
     top_k: int = 4
     max_spans: int = 127
+    layer_spans: Sequence[int] = ()
     span_size: int = 32
     global_size: int = 32
     local_size: int = 4096
     mode: str = "exact"
     device_length: bool | None = None
     weighted: bool = False
+    vote_memory: int = 0
     grid: bool = False
     per_kv_head: bool = False
+    host_values: tuple[int, int] | None = None
     norm_dims: Sequence[int] = ()
 
 
@@ -161,6 +168,10 @@ def _cases(shape: KernelShape) -> Iterator[tuple[str, Callable[[], object]]]:
                 yield "selection", partial(_select, shape, t, n, on_device)
                 n *= 2
             yield "view", partial(_attend, shape, t, on_device)
+            if shape.host_values is not None and not shape.per_kv_head:
+                for halves in (False, True) if t == 1 else (False,):
+                    yield "fetch", partial(_fetch, shape, *shape.host_values, halves)
+                    yield "split view", partial(_attend, shape, t, on_device, halves)
             if t == 1:
                 yield "whole cache", partial(_attend_whole, shape, on_device)
 
@@ -217,13 +228,19 @@ def _select(shape: KernelShape, t: int, n: int, on_device: bool) -> None:
     winners = topk_keys_triton(query, key, shape.top_k, shape.mode, length)
     if shape.per_kv_head:
         winners = winners.view(shape.kv_heads, -1, t, shape.top_k)
-    weights = winners if shape.weighted else None
+    weighted = shape.weighted
+    if shape.vote_memory and t == 1:
+        winners = winners.new_empty(len(winners), winners[0].numel() * (shape.vote_memory + 1))
+        weighted = True
+    weights = winners if weighted else None
     n, span, end = (n // shape.span_size, 1, None) if shape.grid else (n, shape.span_size, length)
-    select_positions_triton(winners, n, shape.max_spans, span, end, weights=weights)
+    for spans in dict.fromkeys((shape.max_spans, *shape.layer_spans)):
+        select_positions_triton(winners, n, spans, span, end, weights=weights)
 
 
-def _attend(shape: KernelShape, t: int, on_device: bool) -> None:
-    from reattention_kernels.view import SelectedView
+def _attend(shape: KernelShape, t: int, on_device: bool, halves: bool | None = None) -> None:
+    """halves: of values that are partly in host memory, whether the call is a graph's."""
+    from reattention_kernels.view import SelectedView, ViewValues
     from reattention_kernels.view.launch import attend_view_triton
 
     fixed, width = shape.global_size + shape.local_size, shape.max_spans * shape.span_size
@@ -237,7 +254,41 @@ def _attend(shape: KernelShape, t: int, on_device: bool) -> None:
     table = torch.empty(fixed + width, shape.head_dim, dtype=shape.dtype, device="meta")
     count = positions[:, 0]
     view = SelectedView(positions, count, table, table, shape.global_size, shape.local_size, True)
-    attend_view_triton(query, key, key, view, 1.0, length, counted=counted)
+    value: Tensor | ViewValues = key
+    if halves is not None and shape.host_values is not None:
+        recent = key.new_empty(shape.kv_heads, shape.host_values[0], shape.head_dim)
+        chosen = key.new_empty(2 if halves else 1, width, shape.kv_heads, shape.head_dim)
+        window = recent.expand(1, -1, -1, -1)
+        value = ViewValues(window, shape.global_size, chosen.transpose(1, 2), halves)
+    attend_view_triton(query, key, value, view, 1.0, length, counted=counted)
+
+
+def _fetch(shape: KernelShape, window: int, block: int, repeated: bool) -> None:
+    """Values that a view needs; `repeated`: by a graph, else beside other work, chunk by chunk."""
+    from reattention_kernels.values.naive import HeldValues, SplitValues
+    from reattention_kernels.values.triton import fetch_values_triton
+
+    width, like = (
+        shape.max_spans * shape.span_size,
+        torch.empty(0, dtype=shape.dtype, device="meta"),
+    )
+    ints = torch.empty(0, dtype=torch.int32, device="meta")
+    longs = ints.new_empty(3, dtype=torch.int64)
+    token = shape.kv_heads, shape.head_dim
+    length: int | Tensor = ints.new_empty(1) if repeated else 2 * window
+    recent = like.new_empty(token[0], window, token[1])
+    blocks = [like.new_empty(block, *token)]
+    source = SplitValues(recent, shape.global_size, length, blocks, longs)
+    halves = (2,) if repeated else ()
+    values, positions = like.new_empty(*halves, width, *token), ints.new_empty(*halves, width)
+    turn = length if isinstance(length, Tensor) else None
+    held = HeldValues(positions, values, positions, ints.new_empty(2 * window), longs, turn)
+    programs = None if repeated else 48  # any number: those beside other work take no part in PDL
+    counts = ints.new_empty(2)
+    # of a later chunk: its address is no multiple of 16
+    for count in (counts[:1],) if repeated else (counts[:1], counts[1:]):
+        given = source, ints.new_empty(1, width), values, count, shape.global_size
+        fetch_values_triton(*given, held, programs)
 
 
 def _attend_whole(shape: KernelShape, on_device: bool) -> None:

@@ -22,7 +22,7 @@ def place(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int
     layers as it can.
 
     Raises:
-        ConfigError: too little host memory; nothing has been taken of it.
+        HostMemoryError: too little host memory; nothing has been taken of it.
     """
     own = [layer for layer in layers if layer.on_tier]
     chosen = own if tier.name == HOST else []
@@ -40,8 +40,8 @@ def place(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int
 
 
 def require_host(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
-    """Raise ConfigError where `rows` rows of `capacity` tokens need more host memory than is left,
-    beside what the layers hold."""
+    """Raise HostMemoryError where `rows` rows of `capacity` tokens need more host memory than is
+    left, beside what the layers hold."""
     needed = sum(layer.host_bytes_of(rows, capacity) for layer in layers)
     more = needed - sum(layer.host_bytes for layer in layers) - tier.memory.free_bytes
     if more > 0:

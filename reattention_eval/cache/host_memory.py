@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reattention_eval.cache.tiers import block_tokens
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import HostMemoryError
 from reattention_eval.machine_memory import main_memory
 
 SPARE_BYTES = 512 << 20  # of host memory, left to everything else
@@ -19,11 +19,11 @@ _GIB = 2**30
 
 
 def require_host_memory(nbytes: int) -> None:
-    """Raise ConfigError where the host has not so many bytes left (limits of a container or a job
-    count)."""
+    """Raise HostMemoryError where the host has not so many bytes left (limits of a container or a
+    job count)."""
     left = main_memory()
     if left is not None and nbytes > left - SPARE_BYTES:
-        raise ConfigError(
+        raise HostMemoryError(
             f"the cache needs {nbytes / _GIB:.1f} GiB of host memory and {left / _GIB:.1f} GiB are "
             f"left here, of which {SPARE_BYTES / _GIB:.1f} stay free: ask for a shorter prompt, "
             'give the job more memory, or keep the cache on the device (cache="device").'
@@ -52,7 +52,7 @@ class HostMemory:
         """Unwritten memory for `device` to read.
 
         Raises:
-            ConfigError: there is too little left.
+            HostMemoryError: there is too little left.
         """
         free = self._free.get((*shape, dtype))
         if free:

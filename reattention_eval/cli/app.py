@@ -81,6 +81,12 @@ def ask(
         str | None,
         typer.Option(help="cuda:1, cpu, or auto (layers over all GPUs). A GPU where there is one."),
     ] = None,
+    cache: Annotated[
+        str,
+        typer.Option(
+            help="Where keys and values are: device, values_on_host, host, or auto (what has room)."
+        ),
+    ] = "device",
     encoding: Annotated[str, typer.Option(help="Of the file.")] = "utf-8",
 ) -> None:
     """Read a text once, then answer questions about it. Ctrl-C while it reads keeps what was read;
@@ -89,8 +95,11 @@ def ask(
     from reattention_eval.cli.ask import ask as run
 
     status = run(
-        Wishes(file, question, model, method, max_new_tokens, save, load, dtype, device, encoding)
-    )
+        Wishes(
+            file, question, model, method, max_new_tokens, save, load, dtype, device, cache,
+            encoding,
+        )
+    )  # fmt: skip
     raise typer.Exit(status)
 
 

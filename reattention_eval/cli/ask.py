@@ -21,6 +21,7 @@ from reattention_eval.cli.reading import Reading
 from reattention_eval.cli.text_file import read_text
 from reattention_eval.document_prompt import DocumentPrompt
 from reattention_eval.engine import Session, attach
+from reattention_eval.engine.attach import check_cache
 from reattention_eval.engine.save_hooked import check_method, check_savable, read_prompt
 from reattention_eval.engine.saved import check_target
 from reattention_eval.errors import ConfigError
@@ -45,6 +46,7 @@ class Wishes:
     load: Path | None
     dtype: str
     device: str | None
+    cache: str
     encoding: str
 
     @property
@@ -65,6 +67,7 @@ def ask(wishes: Wishes) -> int:
     if wishes.save:
         check_target(wishes.save.expanduser())
     method = _method(wishes, saved)
+    check_cache(wishes.cache)
     if wishes.save:
         check_savable(method)
     if wishes.load:
@@ -78,9 +81,11 @@ def ask(wishes: Wishes) -> int:
     dtype = saved["dtype"] if wishes.dtype == "auto" and saved else wishes.dtype
     tokens = len(document.ids)
     _say(f"{wishes.file}: {tokens:,} tokens for {Path(name).name} under {method.name}")
-    check_room(wishes.file, name, method, tokens, wishes.room, dtype, device, wishes.save)
+    check_room(
+        wishes.file, name, method, tokens, wishes.room, dtype, device, wishes.save, wishes.cache
+    )
     model, _ = load_model(name, dtype=dtype, device_map=None if device == "cpu" else device)
-    with attach(model, method) as session:
+    with attach(model, method, cache=wishes.cache) as session:
         if wishes.load:
             session.load(wishes.load, max_new_tokens=tokens - len(kept) + wishes.room)
             _say(f"loaded {len(kept):,} tokens from {wishes.load}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from reattention_eval.cache import AUTO, DEVICE
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.cli.device import checked_device
 from reattention_eval.efficiency import (
@@ -17,6 +18,7 @@ from reattention_eval.efficiency import (
     main_memory,
     plan_memory,
     read_shape,
+    tiers_of,
     usable,
 )
 from reattention_eval.errors import ConfigError, DataError
@@ -44,6 +46,7 @@ def check_room(
     dtype: str,
     device: str,
     save: Path | None,
+    cache: str = DEVICE,
 ) -> None:
     """Raise DataError where memory, or the disk to save on, is planned to be too small.
 
@@ -52,6 +55,7 @@ def check_room(
         behind: tokens that come behind it.
         device: as `pick_device` gave it.
         save: where it is to be saved.
+        cache: where keys and values are; "auto": anywhere.
     """
     try:
         shape = read_shape(name)
@@ -60,15 +64,32 @@ def check_room(
     dtype = str(pick_dtype(dtype)).removeprefix("torch.")
     gpus = torch.cuda.device_count() if device == "auto" else 1
     placement = Placement(gpus=gpus, dtype=dtype, on_gpu=device != "cpu")
-    memory = _memory(device)
-    plan = plan_memory(shape, method, tokens + behind, placement)
-    if memory is not None and plan.total > memory:
-        most = max(0, largest_length(shape, method, placement, memory) - behind)
+    memory, host = _memory(device), None if device == "cpu" else main_memory()
+
+    # a machine without a GPU has one memory for both
+    tiers = tiers_of(method) if placement.on_gpu else (DEVICE,)
+    plans = {
+        tier: plan_memory(shape, method, tokens + behind, placement, tier=tier) for tier in tiers
+    }
+    fitting = [
+        tier
+        for tier, plan in plans.items()
+        if (memory is None or plan.total <= memory) and (host is None or plan.host <= host)
+    ]
+    wanted = tiers if cache == AUTO else (cache,) if cache in tiers else tiers[-1:]
+    if memory is not None and not set(fitting) & set(wanted):
+        least = plans[wanted[-1]]
+        most = largest_length(shape, method, placement, memory, tier=wanted[-1], host=host)
+        where = "a GPU" if placement.on_gpu else "memory"
+        needs, free = [f"{least.total / _GIB:.1f} GiB of {where}"], [f"{memory / _GIB:.1f}"]
+        if least.host and host is not None:
+            needs.append(f"{least.host / _GIB:.1f} of main memory")
+            free.append(f"{host / _GIB:.1f}")
+        instead = f"; all of it fits with --cache {fitting[0]}" if fitting else ""
         raise DataError(
             f"{file} is {tokens:,} tokens, for which {name} in {dtype} takes "
-            f"{plan.total / _GIB:.1f} GiB of {'a GPU' if device != 'cpu' else 'memory'}, and "
-            f"{memory / _GIB:.1f} GiB are free: at most {most:,} tokens fit. Give a part of it, or "
-            "a smaller model."
+            f"{' and '.join(needs)}, and {' and '.join(free)} GiB are free: at most "
+            f"{max(0, most - behind):,} tokens fit. Give a part of it, or a smaller model{instead}."
         )
     if save:
         _check_disk(save, shape, tokens * placement.itemsize)

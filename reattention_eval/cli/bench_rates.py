@@ -4,50 +4,107 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
+from reattention_eval.cache import DEVICE
 from reattention_eval.cli.console import out
-from reattention_eval.efficiency.e2e.record import read
+from reattention_eval.efficiency.e2e.bars import entry_of_plans, traceable
+from reattention_eval.efficiency.e2e.record import E2ERecord, read
 from reattention_eval.efficiency.fit import Measured, deviation, fit, measured
 from reattention_eval.efficiency.rates import FILE, Rates, write_rates
 from reattention_eval.errors import DataError
+from reattention_kernels.bench import record as kernels
+
+LEAST_PLANS = 10  # of bar E13
 
 
-def make_rates(records: Sequence[Path], into: Path | None) -> None:
+def make_rates(records: Sequence[Path], into: Path | None, bars: Path | None = None) -> None:
     """Fit, write, and print how far each measured prompt is from its prediction.
+
+    bars: the file that gets E13, of predictions under rates made without the model and length.
 
     Raises:
         DataError: nothing that can be timed, too few prompts, or records that are not to be
             believed.
     """
-    cells = [cell for path in records for cell in measured(read(path))]
+    read_ones = [read(path) for path in records]
+    cells = [cell for record in read_ones for cell in measured(record)]
     if not cells:
         raise DataError("these records hold no prompts of full attention or ReAttention to time.")
-    found = {}
+    found, entries = {}, []
     for card in sorted({cell.card for cell in cells}):
         own = [cell for cell in cells if cell.card == card]
-        found[card] = fit([cell for cell in own if cell.latest])
+        found[card] = fit(_fitted(own))
         out.print(_table(card, own, found[card]))
+        if bars:
+            entries += _bar(own, latest_environment(read_ones, card))
     path = FILE if into is None else into
     write_rates(found, path)
     out.print(str(path.resolve()), soft_wrap=True, markup=False)
+    if bars:
+        kernels.save(bars, entries)
+        for entry in entries:
+            out.print(f"E13 {entry['value']:.3f} {entry['shape']}", markup=False)
+
+
+def _fitted(cells: Sequence[Measured]) -> list[Measured]:
+    """Those that rates are made of."""
+    return [cell for cell in cells if cell.latest and cell.tier == DEVICE]
+
+
+def _others(cell: Measured, cells: Sequence[Measured]) -> Rates:
+    """Made without its model and length."""
+    return fit([one for one in _fitted(cells) if one.place != cell.place])
+
+
+def _bar(cells: Sequence[Measured], environment: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """E13, of the prompts that tables show with their cache on the device; none where they are
+    too few, or cannot be traced."""
+    if environment is None or len(_fitted(cells)) < LEAST_PLANS:
+        return []
+    runs = []
+    for cell in _fitted(cells):
+        seconds = cell.predicted(_others(cell, cells))[0]
+        deviations = [deviation(seconds, cell.prompt_seconds)]
+        if cell.planned_bytes is not None:
+            deviations.append(cell.planned_bytes / cell.peak_bytes - 1)
+        runs.append({
+            "model": cell.model, "form": cell.form, "tokens": cell.tokens, "commit": cell.commit,
+            "ttft_seconds": cell.prompt_seconds, "planned_seconds": seconds,
+            "peak_bytes": cell.peak_bytes, "planned_bytes": cell.planned_bytes,
+            "deviations": deviations,
+        })  # fmt: skip
+    return [entry_of_plans(runs, environment)]
+
+
+def latest_environment(records: Sequence[E2ERecord], card: str) -> dict[str, Any] | None:
+    """In which a card was measured last, by a commit that is known."""
+    found = [
+        env
+        for record in records if record.data["device"] == card
+        for env in record.data["environments"] if traceable(env)
+    ]  # fmt: skip
+    return max(found, key=lambda env: env["date"], default=None)
 
 
 def _table(card: str, cells: Sequence[Measured], rates: Rates) -> Table:
-    """Each cell's deviation under `rates`, and under rates made without its model and length."""
+    """Each cell's deviation under `rates`, and under rates made without its model and length; of
+    tiers on the host too, which no rates are made of."""
     table = Table(title=f"{card}: predicted against measured")
-    for i, name in enumerate(
-        ("model", "form", "tokens", "commit", "TTFT", "of others", "TPOT", "of others")
-    ):
-        table.add_column(name, justify="left" if i < 2 else "right")
-    for cell in cells:
-        others = fit([one for one in cells if one.latest and one.place != cell.place])
-        row = [cell.model, cell.form, f"{cell.tokens:,}", cell.commit]
+    names = ("model", "form", "cache", "tokens", "commit", "TTFT", "of others", "TPOT", "of others")
+    for i, name in enumerate((*names, "peak")):
+        table.add_column(name, justify="left" if i < 3 else "right")
+    for cell in sorted(cells, key=lambda cell: cell.tier != DEVICE):
+        others = _others(cell, cells)
+        row = [cell.model, cell.form, cell.tier, f"{cell.tokens:,}", cell.commit]
         for one in (rates, others):
-            row.append(f"{deviation(one.prompt_seconds(cell.prompt), cell.prompt_seconds):+.1%}")
+            row.append(f"{deviation(cell.predicted(one)[0], cell.prompt_seconds):+.1%}")
         for one in (rates, others):
             seconds = cell.step_seconds
-            row.append(f"{deviation(one.step_seconds(cell.step), seconds):+.1%}" if seconds else "")
+            row.append(f"{deviation(cell.predicted(one)[1], seconds):+.1%}" if seconds else "")
+        planned = cell.planned_bytes
+        row.append("" if planned is None else f"{planned / cell.peak_bytes - 1:+.1%}")
         table.add_row(*row)
     return table

@@ -10,20 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reattention_eval.cache.tiers import DEVICE
+from reattention_eval.efficiency.cards import card_by_name
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import columns, figure_of
-from reattention_eval.efficiency.plan import BYTES
-from reattention_eval.efficiency.rates import Rates
+from reattention_eval.efficiency.plan import BYTES, Placement, peak_memory, tiers_of
+from reattention_eval.efficiency.rates import Rates, with_transfers
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import (
     PromptWork,
     StepWork,
+    Transfers,
     can_be_timed,
+    prompt_transfers,
     prompt_work,
+    step_transfers,
     step_work,
 )
 from reattention_eval.errors import DataError
-from reattention_eval.methods import Method, build_method
+from reattention_eval.machine_memory import usable
+from reattention_eval.methods import Method, ReAttention, build_method
 
 # settings that methods no longer have, and what is done always
 _GONE = {"candidates": "16bit"}
@@ -31,11 +36,14 @@ _GONE = {"candidates": "16bit"}
 
 @dataclass(frozen=True)
 class Measured:
-    """One form of a record at one length: medians over its runs, and the work that they were.
+    """One form of a record at one length in one tier: medians over its runs, and the work that they
+    were.
 
     Attributes:
         latest: whether a table of the record shows it.
         step_seconds: None where no token was decoded.
+        peak_bytes: on the card; planned_bytes: that the plan expects.
+        tier: where the cache was, with what was moved for it (None on the device).
     """
 
     card: str
@@ -50,14 +58,27 @@ class Measured:
     step_seconds: float | None
     peak_bytes: int
     cell: dict[str, Any]
+    tier: str = DEVICE
+    moved: tuple[Transfers, Transfers] | None = None
+    planned_bytes: int | None = None
 
     @property
     def place(self) -> tuple[str, int]:
         return self.model, self.tokens
 
+    def predicted(self, rates: Rates) -> tuple[float, float]:
+        """Seconds to the first token, and of one more."""
+        found = rates.prompt_seconds(self.prompt), rates.step_seconds(self.step)
+        card = card_by_name(self.card)
+        if self.moved is None or card is None:
+            return found
+        moved = zip(found, self.moved, strict=True)
+        first, one = (with_transfers(seconds, some, card.link) for seconds, some in moved)
+        return first, one
+
 
 def measured(record: E2ERecord) -> list[Measured]:
-    """What of a record can be timed: methods that `can_be_timed`, on one GPU, all on the device."""
+    """What of a record can be timed: methods that `can_be_timed`, on one GPU."""
     shape = ModelShape(**record.data["shape"])
     size = BYTES[record.data["dtype"]]
     shown = [id(cell) for column in columns(record) for cell in column.cells.values()]
@@ -66,10 +87,8 @@ def measured(record: E2ERecord) -> list[Measured]:
         seconds, peak = figure_of(cell, "ttft_seconds"), figure_of(cell, "peak_bytes")
         if seconds is None or peak is None or cell["whole"]:
             continue
-        if cell.get("cache", DEVICE) != DEVICE:
-            continue
-        method = method_of(cell)
-        if method is None or not can_be_timed(method):
+        tier, method = cell.get("cache", DEVICE), method_of(cell)
+        if method is None or not can_be_timed(method) or tier not in tiers_of(method):
             continue
         tokens, forward = cell["tokens"], max(run["forward_tokens"] for run in cell["runs"])
         environment = record.data["environments"][cell["environment"]]
@@ -87,9 +106,38 @@ def measured(record: E2ERecord) -> list[Measured]:
                 step_seconds=figure_of(cell, "tpot_seconds"),
                 peak_bytes=int(peak),
                 cell=cell,
+                tier=tier,
+                moved=_moved(shape, method, tokens, size, tier, forward),
+                planned_bytes=_planned(record, shape, method, cell),
             )
         )
     return found
+
+
+def _moved(
+    shape: ModelShape, method: Method, tokens: int, size: int, tier: str, forward: int
+) -> tuple[Transfers, Transfers] | None:
+    if tier == DEVICE or not isinstance(method, ReAttention):
+        return None
+    return (
+        prompt_transfers(shape, method, tokens, size, tier, forward),
+        step_transfers(shape, method, tokens, size, tier),
+    )
+
+
+def _planned(
+    record: E2ERecord, shape: ModelShape, method: Method, cell: dict[str, Any]
+) -> int | None:
+    """Bytes that `plan` expects at most; None for a card whose memory it does not know."""
+    card = card_by_name(record.data["device"])
+    memory: int | None = record.data.get("gpu_memory") or (card.memory if card else None)
+    if memory is None:
+        return None
+    behind = max(run.get("decode_tokens", 0) for run in cell["runs"])
+    tokens = cell["tokens"] + (behind + 8 if behind else 0)  # and as many as warm a graph up
+    where = Placement(dtype=record.data["dtype"])
+    tier = cell.get("cache", DEVICE)
+    return peak_memory(shape, method, tokens, where, usable(memory), tier=tier)
 
 
 def method_of(cell: dict[str, Any]) -> Method | None:

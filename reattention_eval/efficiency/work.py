@@ -7,7 +7,7 @@ from math import ceil
 
 from reattention_eval.cache.tiers import DEVICE, VALUES_ON_HOST
 from reattention_eval.efficiency.shape import ModelShape
-from reattention_eval.methods import FullAttention, Method, ReAttention
+from reattention_eval.methods import FullAttention, Method, ReAttention, ViewMethod
 from reattention_eval.methods.forward_size import MOST_TOKENS
 
 _SIZES = (
@@ -82,9 +82,10 @@ def can_be_timed(method: Method) -> bool:
 
 
 def prompt_work(
-    shape: ModelShape, method: FullAttention | ReAttention, tokens: int, forward: int = MOST_TOKENS
+    shape: ModelShape, method: ViewMethod, tokens: int, forward: int = MOST_TOKENS
 ) -> PromptWork:
-    """Of a prompt of `tokens` tokens in forwards of `forward` tokens."""
+    """Of a prompt of `tokens` tokens in forwards of `forward` tokens; beyond its scope a method is
+    counted as one that selects."""
     heads = float(shape.layers * shape.heads)
     scores = attention = rescored = 0.0
     for end, queries in _chunks(method.chunk_size, tokens):
@@ -98,9 +99,7 @@ def prompt_work(
     return PromptWork(linear, scores, attention, rescored, shape.layers * ceil(tokens / forward))
 
 
-def step_work(
-    shape: ModelShape, method: FullAttention | ReAttention, tokens: int, itemsize: int
-) -> StepWork:
+def step_work(shape: ModelShape, method: ViewMethod, tokens: int, itemsize: int) -> StepWork:
     """Of one token behind `tokens` others."""
     weights = shape.layers * shape.layer_parameters + shape.embedding_parameters
     key = shape.layers * shape.kv_heads * shape.head_dim
@@ -142,7 +141,7 @@ def _chunks(size: int, tokens: int) -> list[tuple[int, int]]:
     return [(end, end - start) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _middle(method: FullAttention | ReAttention, tokens: int) -> int:
+def _middle(method: ViewMethod, tokens: int) -> int:
     fixed = method.global_size + method.local_size if isinstance(method, ReAttention) else 0
     return max(0, tokens - fixed)
 

@@ -74,11 +74,11 @@ def attach(
         session.check_selected()
 
 
-def check_cache(cache: str, method: Method) -> None:
-    """Raise ConfigError where a method's keys and values cannot be there; see `attach`."""
+def check_cache(cache: str, method: Method | None = None) -> None:
+    """Raise ConfigError where keys and values cannot be, or those of a method; see `attach`."""
     if cache not in CACHES:
         raise ConfigError(f"unknown cache {cache!r:.80}; there are: {', '.join(CACHES)}.")
-    if cache not in (DEVICE, AUTO) and not isinstance(method, ViewMethod):
+    if method and cache not in (DEVICE, AUTO) and not isinstance(method, ViewMethod):
         raise ConfigError(
             f"{method.name} keeps keys and values in the model's own cache, which is on the "
             'device; take cache="device", or a method on the hook (full, reattention, '

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reattention_eval.attention import Hook, LastApart, RowStep, last_part
 from reattention_eval.attention.counts import Counts
+from reattention_eval.cache import DEVICE
 from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_eval.engine.kernels_ahead import compile_kernels
@@ -39,8 +40,9 @@ class HookedSession(Session):
         self._size = ForwardSize(model, method.chunk_size)
         ranks = ranks_of(model)
         self._kernels = compile_kernels(
-            model.config, method, next(model.parameters()).dtype, ranks.size if ranks else 1
-        )
+            model.config, method, next(model.parameters()).dtype, ranks.size if ranks else 1,
+            DEVICE if hook.tier is None else hook.tier.name,
+        )  # fmt: skip
         super().__init__(model, method)
         self._repeats = RepeatedDecode(model, hook, method, self._device)
 

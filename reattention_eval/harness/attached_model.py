@@ -60,7 +60,7 @@ class AttachedModel:
         check_cache(cache, self.method)
         if not tokenizer_only:
             self.method.check_machine()
-            configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel)
+            configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel, cache)
         if quantization is not None:
             if tensor_parallel > 1:
                 raise ConfigError(

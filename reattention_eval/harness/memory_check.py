@@ -67,9 +67,10 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
         return
     longest = largest_length(shape, method, where, memory, rows, tier)
     device = "each GPU" if where.on_gpu else "this machine"
+    instead = _instead(shape, method, tokens, where, memory, rows, tier)
     cure = (
-        f"the longest that fits is {longest:,} tokens: ask for less (REATTENTION_ONLY_LENGTHS), or "
-        "give more GPUs (REATTENTION_GPUS)"
+        f"the longest that fits is {longest:,} tokens: ask for less (REATTENTION_ONLY_LENGTHS), "
+        f"{instead}or give more GPUs (REATTENTION_GPUS)"
         if longest
         else "not even the weights fit: give more or larger GPUs (REATTENTION_GPUS)"
     )
@@ -96,11 +97,26 @@ def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
     if shape is None:
         return f"{sentence}; {cure}."
     method, rows = build_method(plain(model["method"])), int(model.get("batch_size") or 1)
-    longest = largest_length(shape, method, where, room, rows, _tier(model, method))
+    tier = _tier(model, method)
+    longest = largest_length(shape, method, where, room, rows, tier)
+    instead = _instead(shape, method, tokens, where, room, rows, tier)
     return (
         f"{sentence}; by plan the longest that fits while nothing else is on the GPU is "
-        f"{longest:,} tokens: {cure}."
+        f'{longest:,} tokens with cache="{tier}": ask for less, {instead}or give more GPUs '
+        "(REATTENTION_GPUS)."
     )
+
+
+def _instead(
+    shape: ModelShape, method: Method, tokens: int, where: Placement, memory: int, rows: int,
+    tier: str,
+) -> str:  # fmt: skip
+    """The tier of the cache that holds so many tokens, as one of several cures."""
+    tiers = tiers_of(method) if where.on_gpu else ()
+    for other in tiers[tiers.index(tier) + 1 :] if tier in tiers else ():
+        if plan_memory(shape, method, tokens, where, rows, other).total <= memory:
+            return f'put cache="{other}" into the model\'s entry, '
+    return ""
 
 
 def _shape(model: Mapping[str, Any]) -> ModelShape | None:

@@ -185,7 +185,8 @@ class ReAttention(ViewMethod, VoteRules, Repeats, CallsKernels):
             "global_size": self.global_size,
             "local_size": self.local_size,
             "mode": self.selection,
-            "weighted": self.votes != "count" or self.vote_memory > 0,
+            "weighted": self.votes != "count",
+            "vote_memory": self.vote_memory,
             "grid": self.span_grid,
             "per_kv_head": self.per_kv_head,
         }

@@ -13,9 +13,9 @@ import torch
 from repeats import repeat_without_gpu
 from tiny_models import random_prompt, tiny_model
 
-from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
+from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach, machine_memory
 from reattention_eval.cache import HostTier, LayerCache, host_memory, host_values, tiers
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import ConfigError, HostMemoryError
 from reattention_eval.methods import build_method
 
 FIRST, WINDOW, BLOCK = 3, 20, 8
@@ -214,6 +214,41 @@ def test_too_little_host_memory_is_said_before_anything_is_read(monkeypatch):
         with pytest.raises(ConfigError, match=r"GiB of host memory and .* GiB are left"):
             session.prefill(random_prompt(5000))
         assert torch.equal(session.prefill(random_prompt(60)), before)  # needs no more
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_job_s_limit_refuses_a_prompt_before_it_starts(version, monkeypatch, tmp_path):
+    """The machine has more; its control group, a container's or a SLURM job's, has not."""
+    folder = tmp_path if version == 2 else tmp_path / "memory"
+    folder.mkdir(exist_ok=True)
+    names = ("memory.max", "memory.current")
+    if version == 1:
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    monkeypatch.setattr(machine_memory, "_CGROUP_FILES", tmp_path)
+    for name, held in zip(names, (host_memory.SPARE_BYTES + (1 << 20), 4096), strict=True):
+        (folder / name).write_text(f"{held}\n")
+    with attach(tiny_model(), METHODS[0], cache="values_on_host") as session:
+        session.prefill(random_prompt(60))
+        with pytest.raises(HostMemoryError, match="give the job more memory"):
+            session.prefill(random_prompt(5000))  # 2.5 MiB
+
+
+def test_memory_that_cannot_be_pinned_is_pageable_and_said_once(monkeypatch):
+    """On a machine without a GPU: asked for as its own."""
+    real = torch.empty
+
+    def refuse(*shape, pin_memory=False, **options):
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return real(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    monkeypatch.setattr(host_memory, "_rate", lambda data, device: 5.0)
+    memory, device = host_memory.HostMemory(), torch.device("cuda")
+    with pytest.warns(RuntimeWarning, match=r"cannot be pinned .* at 5.0 GB/s here") as said:
+        blocks = [memory.take((16, 2, 8), torch.float32, device) for _ in range(3)]
+    assert len(said) == 1
+    assert not any(block.is_pinned() for block in blocks)
 
 
 def test_auto_keeps_all_where_it_fits():

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from reattention_eval import ReAttention, attach
 from reattention_eval.cli import app, ask_room, reading, text_file
 from reattention_eval.document_prompt import DocumentPrompt
+from reattention_eval.errors import DataError
 
 TEXT = " ".join(f"The dog number {i} sleeps in house {i * 7 % 91}." for i in range(30))
 METHOD = "reattention:global_size=4,local_size=32,span_size=4,top_k=2,max_spans=8,chunk_size=16"
@@ -210,6 +211,41 @@ def test_too_large(
     with monkeypatch.context() as patched:
         patched.setattr(ask_room.shutil, "disk_usage", lambda path: namedtuple("_", "free")(1000))
         assert "save on another disk" in run(*given, "--save", str(tmp_path / "kept")).stderr
+
+
+def test_the_cache_may_lie_elsewhere(
+    model: Path, book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_host = run(*words(model, book, QUESTIONS[0], "--cache", "host"))
+    assert on_host.exit_code == 0, on_host.output
+    assert on_host.stdout == expected()[0] + "\n"
+    monkeypatch.setattr("reattention_eval.cli.ask.load_model", None)
+    said = run(*words(model, book, QUESTIONS[0], "--cache", "disk"))
+    assert said.exit_code == 2
+    assert "unknown cache 'disk'; there are: device, values_on_host, host, auto." in said.stderr
+
+
+def test_a_text_too_large_for_one_tier_is_offered_another(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU of 1.5 GiB; 2 MiB beside it hold nothing."""
+    method, tokens = ReAttention(**SETTINGS), 4_000_000  # 1.9 GiB of keys and values in float32
+    monkeypatch.setattr(ask_room, "_memory", lambda device: 3 << 29)
+
+    def asked(cache: str) -> None:
+        where = (Path("book.txt"), str(model), method, tokens, 100, "float32", "cuda:0", None)
+        ask_room.check_room(*where, cache)
+
+    monkeypatch.setattr(ask_room, "main_memory", lambda: 1 << 40)
+    with pytest.raises(DataError, match=r"model; all of it fits with --cache values_on_host\."):
+        asked("device")
+    for cache in ("values_on_host", "host", "auto"):
+        asked(cache)
+    monkeypatch.setattr(ask_room, "main_memory", lambda: 1 << 21)
+    with pytest.raises(
+        DataError, match=r"GiB of a GPU and 1\.\d of main memory, and 1\.5 and 0\.0"
+    ):
+        asked("auto")
 
 
 def test_encodings(model: Path, book: Path) -> None:

@@ -39,9 +39,46 @@ def test_measured_in_pieces_and_reported(checkpoint: Path, tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     table = out.with_suffix(".md").read_text()
     assert "| Time to first token, seconds | 40 | 300 | 500 |" in table
-    assert table.partition("\n\n")[2].strip() in page.read_text()
+    assert page.read_text().partition("-->\n")[2].partition("<!--")[0].strip() in table
     assert out.with_suffix(".png").stat().st_size > 10_000
     assert json.loads(bars.read_text()) == []  # not one of the paper's shapes, and not on a GPU
+
+
+def test_an_analysis_is_listed_measured_and_resumed(checkpoint: Path, tmp_path: Path) -> None:
+    out, tiers = tmp_path / "e2e-tiny.json", "device,host"
+    words = [
+        "analysis",
+        str(checkpoint),
+        "--lengths",
+        "40,300",
+        "--cache",
+        tiers,
+        "--out",
+        str(out),
+    ]
+    words += ["--methods", METHODS]
+    listed = invoke(*words, "--list", "--gpu", "h200")
+    assert listed.exit_code == 0, listed.output
+    lines = [line.split() for line in listed.output.splitlines() if line.startswith("    300 ")]
+    assert [line[1].split(":")[0] for line in lines] == [
+        "reattention", "reattention", "full", "whole-flash",
+    ]  # fmt: skip
+    sums = [int(line[-1]) for line in lines]
+    assert sums == sorted(sums)
+    assert sums[0] > 0  # seconds, so many GiB before them
+    assert not out.exists()
+    measured = invoke(*words, "--decode", "0", "--repeats", "1", "--device", "cpu")
+    assert measured.exit_code == 0, measured.output
+    first = json.loads(out.read_text())
+    where = [(cell["tokens"], cell["cache"], cell["method"]) for cell in first["cells"]]
+    per_length = [
+        ("device", "reattention"), ("host", "reattention"), ("device", "full"),
+        ("device", "native_full"),
+    ]  # fmt: skip
+    assert where == [(tokens, *one) for tokens in (40, 300) for one in per_length]
+    again = invoke(*words, "--decode", "0", "--repeats", "1", "--device", "cpu")
+    assert again.exit_code == 0
+    assert json.loads(out.read_text())["cells"] == first["cells"]
 
 
 def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -49,7 +86,9 @@ def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
         (["nothing/here"], "neither a folder nor one of the paper's models"),
         (["LLaMA3.1-8B", "--lengths", "many"], "a length is a number of tokens"),
         (["LLaMA3.1-8B", "--methods", "nothing"], "unknown method 'nothing'"),
-        (["LLaMA3.1-8B", "--only", "full"], "unknown method"),
+        (["LLaMA3.1-8B", "--only", "full"], "a cell is FORM@LENGTH or FORM@LENGTH@TIER"),
+        (["LLaMA3.1-8B", "--cache", "device,disk"], "unknown cache 'disk'; there are: device,"),
+        (["LLaMA3.1-8B", "--text", "x"], "a text is read by a checkpoint's tokenizer"),
         (["LLaMA3.1-8B", "--methods", "whole-cudnn"], "cannot run on cpu"),
     ):
         result = invoke("e2e", *words, "--device", "cpu", "--out", str(tmp_path / "x.json"))

@@ -14,8 +14,9 @@ from tiny_models import tiny_model
 from reattention_eval.checkpoints.miniature import CONFIGS
 from reattention_eval.efficiency.e2e import bars, forms, measure
 from reattention_eval.efficiency.e2e.agreement import digest, disagreements
+from reattention_eval.efficiency.e2e.estimate import Effort
 from reattention_eval.efficiency.e2e.forms import at_hand, check_forms, parse_form
-from reattention_eval.efficiency.e2e.measure import Bench, Effort
+from reattention_eval.efficiency.e2e.measure import Bench
 from reattention_eval.efficiency.e2e.models import about_model, random_model
 from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
 from reattention_eval.efficiency.e2e.results import columns, figure_of, three_digits
@@ -106,10 +107,10 @@ def test_a_run_longer_than_the_patience_is_not_repeated(model: Any) -> None:
 def test_out_of_memory_is_a_result(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Bench._prompt
 
-    def tight(self: Bench, form: Any, tokens: int) -> Any:
+    def tight(self: Bench, form: Any, tokens: int, decode: int) -> Any:
         if form.whole and tokens > 100:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. More")
-        return real(self, form, tokens)
+        return real(self, form, tokens, decode)
 
     monkeypatch.setattr(Bench, "_prompt", tight)
     record = record_of(model)
@@ -127,8 +128,8 @@ def test_what_cannot_fit_is_not_tried(model: Any, monkeypatch: pytest.MonkeyPatc
     whole, chunked = parse_form("whole-flash"), parse_form("full")
     shape = shape_of(model.config.to_dict())
     token = 2 * shape.layers * shape.kv_heads * shape.head_dim * 4
-    assert one._least(chunked, 1000) - one.weights == 1000 * token
-    assert one._least(whole, 1000) > one._least(chunked, 1000)
+    assert one._least(chunked, 1000).device - one.weights == 1000 * token
+    assert one._least(whole, 1000).device > one._least(chunked, 1000).device
     monkeypatch.setattr(Bench, "_memory", lambda self: self.weights + 59 * token)
     one.measure(cells(["full"], 60))
     assert "by arithmetic" in record.data["cells"][0]["out_of_memory"]

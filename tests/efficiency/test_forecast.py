@@ -12,6 +12,7 @@ import pytest
 
 from reattention_eval import FullAttention, ReAttention
 from reattention_eval.cache import TIERS, CacheShape, rounded_capacity, tier_bytes
+from reattention_eval.checkpoints.paper_models import PAPER_MODELS
 from reattention_eval.efficiency import (
     Placement,
     largest_length,
@@ -51,7 +52,9 @@ SMALL = ReAttention(global_size=2, local_size=8, span_size=2, top_k=2, max_spans
 
 @pytest.fixture(scope="module")
 def cells() -> list[Measured]:
-    return [cell for path in RECORDS for cell in measured(read(path))]
+    """With the cache on the device: rates are made of these."""
+    found = [cell for path in RECORDS for cell in measured(read(path))]
+    return [cell for cell in found if cell.tier == "device"]
 
 
 def test_there_are_many_shapes_and_lengths(cells: list[Measured]) -> None:
@@ -85,12 +88,17 @@ def test_peaks_are_within_the_bar_of_every_run() -> None:
         record = read(path)
         shape = ModelShape(**record.data["shape"])
         for cell in measured(record):
+            if cell.tier != "device":
+                continue
             method = method_of(cell.cell)
             assert method is not None
             card = card_by_name(cell.card)
             assert card is not None
+            memory = record.data.get("gpu_memory", card.memory)
             tokens = cell.tokens + 72  # decoded behind it
-            peak = peak_memory(shape, method, tokens, Placement(), usable(card.memory))
+            peak = peak_memory(shape, method, tokens, Placement(), usable(memory))
+            if all("tpot_seconds" in run for run in cell.cell["runs"]):
+                assert cell.planned_bytes == peak
             for run in cell.cell["runs"]:
                 found += 1
                 assert abs(peak / run["peak_bytes"] - 1) < BAR, (cell.form, *cell.place)
@@ -232,6 +240,33 @@ def test_a_million_tokens_of_8b_fit_80_gb_with_the_cache_on_the_host() -> None:
     assert tiers_of(FullAttention()) == ("device",)
     (full,) = forecast(LLAMA_8B, FullAttention(), 1 << 20, Placement(), gpu)
     assert full.fits is False and full.longest is not None and full.longest > 400_000
+
+
+def test_the_table_of_several_gpus_is_what_plan_says() -> None:
+    """docs/several_gpus.md: longest prompts by model, tier and GPUs that heads are spread over."""
+    text = (Path(__file__).parents[2] / "docs" / "several_gpus.md").read_text()
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.count("|") == 12]
+    hubs = {model.hub.split("/")[1]: model.hub for model in PAPER_MODELS.values()}
+    memory, found = usable(CARDS["h100-80g"].memory), []
+    for name, *cells in ([cell.strip() for cell in row] for row in rows[2:]):
+        shape, places = read_shape(hubs[name]), []
+        for tier in ("device", "values_on_host"):
+            for parts in (1, 2, 4, 8):
+                if shape.kv_heads % parts:
+                    places.append("")
+                    continue
+                where = Placement(tensor_parallel=parts)
+                longest = largest_length(shape, ReAttention(), where, memory, tier=tier)
+                places.append(f"{longest / 2**20:.2f}M" if longest else "none")
+        kib = 4 * shape.layers * shape.head_dim / 1024
+        assert cells == [str(shape.kv_heads), f"{kib:.0f}", *places], name
+        found.append(name)
+    assert len(found) == 9
+    qwen = read_shape("Qwen/Qwen2-1.5B")
+    by_layers = [
+        largest_length(qwen, ReAttention(), Placement(gpus=n), memory) / 2**20 for n in (4, 8)
+    ]
+    assert f"holds {by_layers[0]:.1f}M and {by_layers[1]:.1f}M tokens" in " ".join(text.split())
 
 
 def test_times_only_of_one_prompt_on_one_gpu() -> None:

@@ -9,6 +9,8 @@ import torch
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, attach
+from reattention_eval.cache import HostTier
+from reattention_eval.cache.host_memory import HostBlocks
 from reattention_eval.engine import kernels_ahead
 from reattention_eval.engine.kernels_ahead import compile_kernels, compiling
 from reattention_kernels.warmup import CompilingAhead
@@ -41,6 +43,22 @@ def test_the_shape_is_of_the_model_and_the_method(started):
     assert compile_kernels(config, METHOD, torch.bfloat16, parts=2) is work
     assert len(started) == 1
     assert compile_kernels(config, FullAttention(), torch.bfloat16) is None
+
+
+def test_tiers_sizes_and_memories_are_the_methods(started):
+    config = tiny_model(layers=3, heads=6, kv_heads=2, head_dim=16).config
+    method = replace(METHOD, layer_slope=0.5, vote_memory=2)
+    compile_kernels(config, method, torch.bfloat16, cache="values_on_host")
+    (shape,) = started
+    assert shape.layer_spans == tuple(sorted({method.spans_of(i, 3) for i in range(3)}))
+    assert len(shape.layer_spans) == 3
+    assert (shape.vote_memory, shape.weighted) == (2, False)
+    memory = HostTier(method.first_tokens, method.fetched_keys)
+    blocks = HostBlocks(memory.memory, torch.empty(0, 2, 0, 16, dtype=torch.bfloat16))
+    assert shape.host_values == (memory.window, blocks.size)
+    compile_kernels(config, replace(METHOD, per_kv_head=True), torch.bfloat16, cache="host")
+    compile_kernels(config, METHOD, torch.bfloat16)
+    assert [shape.host_values for shape in started[-2:]] == [None, None]
 
 
 @pytest.mark.parametrize(

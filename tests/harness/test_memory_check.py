@@ -61,6 +61,8 @@ def test_too_long_a_prompt_is_refused_with_the_length_that_fits(
         f"LLaMA3.1-8B: a prompt of 1,048,592 tokens needs {needed:.1f} GiB on each GPU"
     )
     assert f"the longest that fits is {longest:,} tokens" in str(caught.value)
+    with pytest.raises(ConfigError, match=r'put cache="host" into the model.s entry, or give more'):
+        check_memory({**MODEL, "method": {"type": "reattention"}}, [dataset(1 << 20)])
     monkeypatch.setattr(memory_check, "accelerator_memory", gpus(10))
     with pytest.raises(ConfigError, match="not even the weights fit: give more or larger GPUs"):
         check_memory(MODEL, [dataset(4096)])
@@ -113,9 +115,10 @@ def test_a_gpu_that_is_full_after_all_is_told_in_one_sentence(
     shape, room = read_shape(str(checkpoint)), usable(80 * GIB)
     longest = largest_length(shape, build_method("full"), Placement(dtype="float32"), room)
     assert "no GPU memory left at a prompt of" in str(caught.value)
-    assert f"the longest that fits while nothing else is on the GPU is {longest:,}" in str(
-        caught.value
+    says = (
+        f"the longest that fits while nothing else is on the GPU is {longest:,} tokens with cache="
     )
+    assert f'{says}"device"' in str(caught.value)
     monkeypatch.setattr(memory_check, "accelerator_memory", list)
     with pytest.raises(ConfigError, match="ask for less, or give more GPUs"):
         runner.run([Sample("the dog and the fox")], 4)

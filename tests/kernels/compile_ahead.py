@@ -71,18 +71,70 @@ def calls(heads: int, kv_heads: int) -> None:
     rotate_triton(torch.empty(kv_heads, 1, 128, **meta), table, table, slot)
 
 
-def main(heads: int, kv_heads: int) -> None:
+def calls_of_tiers(kv_heads: int, window: int, block: int) -> None:
+    """As `HostValues` and a policy of several sizes and with a memory make them: of each chunk of a
+    prompt, of launched decode steps and of those of a graph, at odd lengths."""
+    from reattention_kernels.values.naive import HeldValues, SplitValues
+    from reattention_kernels.values.triton import fetch_values_triton
+    from reattention_kernels.view import SelectedView, ViewValues
+    from reattention_kernels.view.launch import attend_view_triton
+    from reattention_kernels.votes.triton import select_positions_triton
+
+    meta, ints = dict(dtype=torch.bfloat16, device="meta"), dict(dtype=torch.int32, device="meta")
+    heads, longs = 6 * kv_heads, torch.empty(3, dtype=torch.int64, device="meta")
+    blocks = [torch.empty(block, kv_heads, 128, **meta) for _ in range(3)]
+    held = torch.empty(2, kv_heads, window, 128, **meta)[1]
+    table, slots = torch.empty(8192, 128, **meta), torch.empty(77_777, **ints)
+    for spans in SIZES:
+        width = 32 * spans
+        for chunks, t, n in ((4, 512, 99_999), (3, 512, 1_500_000), (1, 1, 70_001)):
+            length = torch.empty(chunks, **ints)
+            votes = heads * 4 * (t if t > 1 else 4)  # three tokens before it
+            weights = torch.empty(chunks, 1, 1, votes, **ints) if t == 1 else None
+            winners = torch.empty(chunks, 1, 1, votes, **ints)
+            found, count = select_positions_triton(winners, n, spans, 32, length, 0, weights)
+            for repeated in (False, True) if t == 1 else (False,):
+                shape = (2 if repeated else chunks, width)
+                positions, values = (
+                    torch.empty(*shape, **ints),
+                    torch.empty(*shape, kv_heads, 128, **meta),
+                )
+                source = SplitValues(held, 32, length if repeated else n, blocks, longs)
+                for c in range(chunks):
+                    some = slice(c, c + 1)
+                    new = (positions, values) if repeated else (positions[c], values[c])
+                    last = HeldValues(*new, new[0], slots, longs, length if repeated else None)
+                    given = source, found[some], new[1], count[some], 32, last
+                    fetch_values_triton(*given, None if repeated else 48)
+                query = torch.empty(chunks * t, heads, 128, **meta)
+                query = query.view(chunks, t, heads, 128).transpose(1, 2)
+                key = torch.empty(1, kv_heads, n + 4137, 128, **meta).expand(chunks, -1, -1, -1)
+                window_of_all = held.expand(chunks, -1, -1, -1)
+                value = ViewValues(window_of_all, 32, values.transpose(1, 2), repeated)
+                view = SelectedView(found, count, table, table, 32, 4096, True)
+                counted = torch.empty(chunks, dtype=torch.int64, device="meta")
+                attend_view_triton(query, key, value, view, 0.1, length, None, counted)
+
+
+SIZES = (96, 127, 158)
+TIERS = dict(host_values=(16_416, 4096), layer_spans=SIZES, vote_memory=3)
+
+
+def main(heads: int, kv_heads: int, tiers: bool = False) -> None:
     from reattention_kernels.recording import recorded_launches
     from reattention_kernels.warmup import KernelShape, compile_ahead
 
     knobs.compilation.listener = listen
     shape = KernelShape(heads, kv_heads, 128, chunk_sizes=(512, 2048), device_length=True,
-                        norm_dims=(1536,))  # fmt: skip
+                        norm_dims=(1536,), **(TIERS if tiers else {}))  # fmt: skip
     work = compile_ahead(shape, workers=2)
     assert work.wait(500)
     ahead = list(compiled)
     with recorded_launches() as launches:
-        calls(heads, kv_heads)
+        if tiers:
+            calls_of_tiers(kv_heads, *TIERS["host_values"])
+        else:
+            calls(heads, kv_heads)
     for launch in launches:
         launch.compile()
     report = dict(
@@ -93,4 +145,4 @@ def main(heads: int, kv_heads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in sys.argv[1:]))
+    main(int(sys.argv[1]), int(sys.argv[2]), "tiers" in sys.argv)

@@ -73,9 +73,9 @@ def test_a_watch_reads_what_nvidia_smi_prints_while_the_block_runs(
             time.sleep(0.05)
         assert watch.problems()[0] == "hardware slowdown"
         assert "2 processes" in watch.problems()[1]
-        process = watch._process
-    assert process is not None
-    assert process.returncode is not None  # ended with the block
+        lines = watch._lines
+    assert lines is not None
+    assert lines._process.returncode is not None  # ended with the block
 
 
 def test_without_nvidia_smi_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,12 @@ from reattention_kernels.warmup import KernelShape, compile_ahead
 pytest.importorskip("triton")
 
 
-def report(cache: Path) -> dict:
+def report(cache: Path, *more: str) -> dict:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     script = Path(__file__).with_name("compile_ahead.py")
     done = subprocess.run(
-        [sys.executable, str(script), "12", "2"], capture_output=True, text=True, check=False,
+        [sys.executable, str(script), "12", "2", *more],
+        capture_output=True, text=True, check=False,
         env=environment | {"TRITON_CACHE_DIR": str(cache)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -44,6 +45,19 @@ def test_no_call_compiles_what_was_compiled_ahead(tmp_path):
     # norms of one token and of more, in 16 bit and float32; 12 and 2 heads, with a slot and without
     assert (names.count("rms_norm_kernel"), names.count("rotate_kernel")) == (4, 4)
     assert second["ahead"] == second["later"] == []
+
+
+@pytest.mark.slow  # compiles some sixty more
+def test_tiers_sizes_of_layers_and_memories_of_votes_are_compiled_ahead(tmp_path):
+    found = report(tmp_path, "tiers")
+    assert found["failures"] == found["later"] == []
+    names = found["ahead"]
+    # three sizes; the votes of a token and of those before it have weights
+    assert (names.count("finish_kernel"), names.count("mark_kernel")) == (3, 6)
+    # launched, by a count at a multiple of 16 bytes and at none, and in a graph
+    assert names.count("fetch_values_kernel") == 3
+    # of values that are all on the device, and of those that are not
+    assert names.count("decode_view_kernel") == names.count("gather_view_kernel") == 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")

@@ -85,6 +85,26 @@ def slowed(reasons: str) -> list[str]:
     return [name for bit, name in SLOWED.items() if bits & bit]
 
 
+class Lines:
+    """Values of a field of nvidia-smi, every so many milliseconds, until `end`; `take` is given
+    each as a line, in a thread of its own."""
+
+    def __init__(self, field: str, milliseconds: int, take: Callable[[str], None]) -> None:
+        words = ["nvidia-smi", f"--id={_uuid()}", f"--query-gpu={field}"]
+        words += ["--format=csv,noheader,nounits", f"--loop-ms={milliseconds}"]
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        threading.Thread(target=self._read, args=(take,), daemon=True).start()
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def _read(self, take: Callable[[str], None]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            take(line)
+
+
 class Watch:
     """Samples the card while the block runs.
 
@@ -94,26 +114,22 @@ class Watch:
     def __init__(self) -> None:
         self.known = False
         self._seen: dict[str, None] = {}
+        self._lines: Lines | None = None
 
     def __enter__(self) -> Watch:
-        self._process = None
         for field in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):
             line = nvidia_smi([f"--query-gpu={field}"])
             if line is None:
                 continue
             self.known = True
             self.look(line)
-            words = ["nvidia-smi", f"--id={_uuid()}", f"--query-gpu={field}"]
-            words += ["--format=csv,noheader,nounits", f"--loop-ms={SAMPLE_MS}"]
-            self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-            threading.Thread(target=self._read, daemon=True).start()
+            self._lines = Lines(field, SAMPLE_MS, self.look)
             break
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
+        if self._lines is not None:
+            self._lines.end()
 
     def look(self, line: str) -> None:
         self._seen |= dict.fromkeys(slowed(line))
@@ -122,8 +138,3 @@ class Watch:
         """What was seen so far, other processes that are there now included."""
         listed = nvidia_smi(["--query-compute-apps=pid,process_name"]) if self.known else None
         return [*self._seen, *signs_of_sharing(0, listed, None)]
-
-    def _read(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        for line in self._process.stdout:
-            self.look(line)

@@ -7,7 +7,7 @@ from typing import Any
 
 Raw = dict[str, dict[str, Any]]
 LAYERS = ("layer 4", "layer 13", "layer 22")  # of a real model's queries and keys
-PROMPT = ("prompt",)
+PROMPT, TEXT, PLANS = ("prompt",), ("text",), ("plans",)
 # a copy reads and writes and reaches less than the memory's own rate, which reading alone may
 # reach: 4.8 TB/s against 4.3 on an H200, 3.35 against 3.0 on an H100
 READ_OVER_COPY = 1.12
@@ -21,7 +21,9 @@ class Bar:
         bar, hoped: what the value has to reach: at least, where `formula` is a rate or a speedup;
             at most, where it is a time or a size.
         formula: "rate": share of a ceiling's rate; "speedup": reference over ours; "excess": the
-            first time less the second, seconds; "size": GiB.
+            first time less the second, seconds; "size": GiB; "tokens": of the longest prompt;
+            "times": time over that of its work at a ceiling's rate; "outside": the time that is no
+            part's, as a share of the whole; "deviation": the largest of several, relative.
         possible: a rate above it was measured on a card with neighbours, or wrongly.
     """
 
@@ -36,7 +38,7 @@ class Bar:
 
     @property
     def at_most(self) -> bool:
-        return self.formula in ("excess", "size")
+        return self.formula in ("excess", "size", "times", "outside", "deviation")
 
     def met(self, value: float) -> bool:
         return value <= self.bar if self.at_most else value >= self.bar
@@ -77,12 +79,23 @@ PROMPT_BARS = [
     Bar("E2", "LLaMA3.1-8B, TTFT at 524,288", "x", 1.4, 2.4, "speedup", PROMPT),
     Bar("E3", "LLaMA3.1-8B, decode at 131,072", "x", 1.2, 1.35, "speedup", PROMPT),
     Bar("E4", "LLaMA3.1-8B, decode at 524,288", "x", 1.4, 2.2, "speedup", PROMPT),
+    Bar("E5", "LLaMA3.1-8B, TTFT at 1,048,576 on 80 GB over linear layers' and selection's work",
+        "x", 1.3, 1.1, "times", PROMPT),
+    Bar("E6", "Qwen2-1.5B, longest prompt on 80 GB", "tokens", 2_000_000, 4_000_000, "tokens",
+        PROMPT),
+    Bar("E7", "1.5B, real text, decode at 131,072 kept with the values on the host", "share", 0.75,
+        0.95, "speedup", TEXT),
+    Bar("E7p", "the same, prompt", "share", 0.95, 1.0, "speedup", TEXT),
+    Bar("E8", "LLaMA3.1-8B, outside selection, linear layers, MLP and view attention at 131,072",
+        "share", 0.10, 0.03, "outside", PROMPT),
     Bar("E9", "Qwen2-1.5B, TTFT at 32,768", "x", 0.9, 1.1, "speedup", PROMPT),
     Bar("E10", "Qwen2-1.5B, TTFT at 1,048,576", "x", 1.75, 3.0, "speedup", PROMPT),
     Bar("E11", "LLaMA3.1-8B, first prefill at 32,768 less the second", "s", 5, 1, "excess",
         ("empty",)),
     Bar("E12", "LLaMA3.1-8B, peak above weights and KV cache at 131,072", "GiB", 1.5, 0.75, "size",
         PROMPT),
+    Bar("E13", "plan's TTFT and peak against measured, worst of ten or more", "share", 0.15, 0.05,
+        "deviation", PLANS),
 ]  # fmt: skip
 RULES = {bar.id: bar for bar in KERNEL_BARS + PROMPT_BARS}
 
@@ -100,6 +113,14 @@ def _value(formula: str, raw: dict[str, Any]) -> float:
         return raw["first_seconds"] - raw["second_seconds"]
     if formula == "size":
         return raw["bytes"] / 2**30
+    if formula == "tokens":
+        return raw["tokens"]
+    if formula == "times":
+        return raw["ms"] / (raw["work"] * raw["ceiling_ms"] / raw["ceiling_work"])
+    if formula == "outside":
+        return raw["outside_ms"] / raw["ms"]
+    if formula == "deviation":
+        return max(abs(found) for run in raw["runs"] for found in run["deviations"])
     return raw["reference_ms"] / raw["ms"]
 
 

@@ -1,7 +1,8 @@
 """Whether the forms computed the same thing: without that no time is worth reporting.
 
 Compared are the logits of the last token, of which the record keeps a sample: full attention in all
-its forms, and every method within its scope, must agree; beyond it, each form with itself.
+its forms, and every method within its scope, must agree; beyond it, each form with itself, and to
+the bit, its answer too, wherever its cache is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from reattention_eval.cache import DEVICE
 
 SAMPLES = 64
 # a lead of so many distances, in standard deviations of the logits, is no matter of rounding
@@ -48,6 +51,20 @@ def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
     return math.inf if math.isnan(found) else found
 
 
+def _differ(one: Cell, other: Cell) -> str | None:
+    """What of two tiers' cells is not the same to the bit; forwards of one size round alike."""
+    a, b = one["runs"][0], other["runs"][0]
+    if a.get("forward_tokens") != b.get("forward_tokens"):
+        return None
+    if a["logits"]["bits"] != b["logits"]["bits"]:
+        return "logits"
+    if a.get("selected") != b.get("selected"):
+        return "selected positions"
+    if a.get("decode_tokens") == b.get("decode_tokens") and a.get("answer") != b.get("answer"):
+        return "answers"
+    return None
+
+
 def disagreements(cells: Sequence[Cell], dtype: str) -> list[str]:
     """One sentence for each pair that should agree and does not.
 
@@ -62,7 +79,17 @@ def disagreements(cells: Sequence[Cell], dtype: str) -> list[str]:
         same_bits = all(other["bits"] == first["bits"] for other in others)
         # full attention runs kernels of others, which do not promise the same bits
         if worst > tolerance or not (same_bits or cell["full"]):
-            found.append(f"{cell['form']} at {cell['tokens']:,}: repeats differ by {worst:.2g}")
+            where = "" if cell.get("cache", DEVICE) == DEVICE else f" in {cell['cache']}"
+            found.append(
+                f"{cell['form']}{where} at {cell['tokens']:,}: repeats differ by {worst:.2g}"
+            )
+    # full attention chooses its kernel by where its values are
+    for one, other in combinations([cell for cell in ran if not cell["full"]], 2):
+        if one["form"] == other["form"] and (what := _differ(one, other)):
+            found.append(
+                f"{one['form']} at {one['tokens']:,}: other {what} with the cache in "
+                f"{one.get('cache', DEVICE)} than in {other.get('cache', DEVICE)}"
+            )
     comparable = [cell for cell in ran if cell["full"] or cell["within_scope"]]
     for one, other in combinations(comparable, 2):
         a, b = one["runs"][0]["logits"], other["runs"][0]["logits"]

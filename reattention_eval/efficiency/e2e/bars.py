@@ -8,13 +8,14 @@ from typing import Any
 
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import Column, columns, figure_of
+from reattention_eval.efficiency.e2e.tier_bars import LLAMA, QWEN, tier_bars
 from reattention_kernels.bench.rules import RULES, value_of
 
 FORM = "reattention"  # defaults
 KIND = "prompt"  # of random tokens
 # a whole prompt must be beside the chunked one, where a card can hold it
 WHOLE_UNTIL, WHOLE = 131_072, "whole-cudnn"
-COLD_TOKENS = 32_768
+COLD_TOKENS, PARTS_TOKENS = 32_768, 131_072
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ class Source:
     figure: str
 
 
-LLAMA, QWEN = "LLaMA3.1-8B", "Qwen2-1.5B"
 SOURCES = {
     "E1": Source(LLAMA, 131_072, "ttft_seconds"),
     "E1m": Source(LLAMA, 32_768, "ttft_seconds"),
@@ -46,11 +46,18 @@ def bars_of(record: E2ERecord, say: Callable[[str], None] = print) -> list[dict[
     Raises:
         DataError: forms that should agree do not.
     """
-    if not record.data["weights"].startswith("random"):
-        say(f"{record.data['model']}: bars are measured on random weights.")
-        return []
-    by_length = {column.tokens: column for column in columns(record)}
-    entries = []
+    found = columns(record)
+    entries = [
+        _entry(bar, raw, shape, column.environment)
+        for bar, raw, shape, column in tier_bars(record, found)
+        if traceable(column.environment)
+    ]
+    if not record.data["weights"].startswith("random") or record.data.get("gpu_memory"):
+        if not entries:
+            say(f"{record.name}: bars are measured on random weights and a whole card, but those "
+                "of the cache's tiers.")  # fmt: skip
+        return entries
+    by_length = {column.tokens: column for column in found}
     for bar, source in SOURCES.items():
         column = by_length.get(source.tokens)
         if record.data["model"] != source.model or column is None:
@@ -69,7 +76,19 @@ def bars_of(record: E2ERecord, say: Callable[[str], None] = print) -> list[dict[
             entries.append(
                 _entry(COLD, {state: cold[state] for state in ("empty", "filled")}, shape, env)
             )
+    for parts in record.data.get("parts", []):
+        env = record.data["environments"][parts["environment"]]
+        wanted = (LLAMA, PARTS_TOKENS, FORM)
+        if (record.data["model"], parts["tokens"], parts["form"]) == wanted and traceable(env):
+            raw = {name: parts[name] for name in ("ms", "kernels_ms", "outside_ms", "parts_ms")}
+            entries.append(_entry("E8", {KIND: raw}, f"{LLAMA} {PARTS_TOKENS} tokens", env))
     return entries
+
+
+def entry_of_plans(runs: list[dict[str, Any]], environment: dict[str, Any]) -> dict[str, Any]:
+    """E13. runs: what was planned and measured, each with its `deviations`."""
+    shape = f"{len(runs)} prompts of {len({run['model'] for run in runs})} models"
+    return _entry("E13", {"plans": {"runs": runs}}, shape, environment)
 
 
 def _raw(column: Column, source: Source) -> tuple[dict[str, Any] | None, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, PreTrainedModel
 
+from reattention_eval.cache import DEVICE
 from reattention_eval.engine import Session, attach
+from reattention_eval.engine.attach import check_cache
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import Method, build_method, method_of_text
+from reattention_eval.methods import Method, ViewMethod, build_method, method_of_text
 from reattention_kernels.causal import attend_causal, causal_backends
 
 FULL = ("full", "native_full")
@@ -34,16 +36,35 @@ class Form:
     Attributes:
         label: as it was asked for: `reattention`, `full:chunk_size=2048`, `whole-cudnn`.
         whole: one of WHOLE; None for a method that is attached.
+        cache: where keys and values are, as `attach` takes it.
     """
 
     label: str
     method: Method
     whole: str | None = None
+    cache: str = DEVICE
+
+    @property
+    def name(self) -> str:
+        return form_name(self.label, self.cache)
 
     @property
     def full(self) -> bool:
         """Whether it is full attention, and so a baseline."""
         return self.method.name in FULL
+
+    def in_tiers(self, tiers: Sequence[str]) -> list[Form]:
+        """This form with its cache in each of `tiers`; once, on the device, where the method keeps
+        the model's own cache.
+
+        Raises:
+            ConfigError: no such tier.
+        """
+        for tier in tiers:
+            check_cache(tier)
+        if not isinstance(self.method, ViewMethod):
+            return [self]
+        return [replace(self, cache=tier) for tier in dict.fromkeys(tiers)]
 
     @contextmanager
     def session(self, model: PreTrainedModel) -> Iterator[Session]:
@@ -51,10 +72,15 @@ class Form:
         # the restriction last: the short prompt of `attach` is none of the kernel's business
         with (
             _attention(model, self.whole),
-            attach(model, self.method) as session,
+            attach(model, self.method, cache=self.cache) as session,
             sdpa_kernel(kernel) if kernel else nullcontext(),
         ):
             yield session
+
+
+def form_name(label: str, cache: str) -> str:
+    """As tables call it: the label alone where the cache is on the device."""
+    return label if cache == DEVICE else f"{label}, {cache}"
 
 
 def parse_form(text: str) -> Form:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import median
 from typing import Any
 
@@ -13,37 +14,24 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from reattention_eval.cache import DEVICE
+from reattention_eval.cache.tiers import TierBytes
 from reattention_eval.efficiency.e2e.agreement import digest
+from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
 from reattention_eval.efficiency.e2e.forms import Form
+from reattention_eval.efficiency.e2e.meters import host_peak, restart_host_peak
+from reattention_eval.efficiency.e2e.prompts import prompt
 from reattention_eval.efficiency.e2e.record import E2ERecord
+from reattention_eval.efficiency.e2e.room import GIB, least_bytes, why_not
+from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.engine import Session
 from reattention_eval.engine.hooked import HookedSession
+from reattention_eval.errors import HostMemoryError
+from reattention_eval.machine_memory import main_memory
 
+THOUSAND = 1000  # tokens of a long answer whose speed and memory are kept
+WARM_DECODE = 64  # tokens behind a form's first, untimed prompt, at most
 WARM_STEPS = 8  # a CUDA graph is captured within them
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is measured.
-
-    Attributes:
-        repeats: runs of a cell.
-        patience: seconds; once a cell's runs took longer in sum, it gets no further one.
-        decode: tokens that are timed behind the prompt; 0 for none.
-        warm_up: tokens of each form's first, untimed prompt, at most the length's own.
-    """
-
-    repeats: int = 3
-    patience: float = 60.0
-    decode: int = 64
-    warm_up: int = 32_768
-
-
-def prompt(tokens: int, vocabulary: int) -> Tensor:
-    """[1, tokens], the same for every form and on every machine; a longer one begins alike."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(3, vocabulary, (1, tokens), generator=generator)
 
 
 class Bench:
@@ -52,6 +40,13 @@ class Bench:
     Args:
         say: is told a line for each run.
         problems: what is wrong with the card now; asked after each run, which is then not kept.
+        estimate: what cells will take, where `effort` says until when.
+        joules: between two times of `time.perf_counter`; None where nobody measures them.
+        ballast: bytes of the card that are held only so that the measurement has no more.
+        text: token ids [1, n] of a text that prompts begin; random tokens without.
+
+    Attributes:
+        left: cells that were left out for want of time, as a person reads them.
     """
 
     def __init__(
@@ -62,11 +57,17 @@ class Bench:
         effort: Effort,
         say: Callable[[str], None],
         problems: Callable[[], list[str]] = list,
+        estimate: Estimate | None = None,
+        joules: Callable[[float, float], float | None] = lambda start, stop: None,
+        ballast: int = 0,
+        text: Tensor | None = None,
     ) -> None:
         self.model, self.record, self.environment = model, record, environment
         self.effort, self.say, self.problems = effort, say, problems
+        self.estimate, self.joules, self.ballast, self.text = estimate, joules, ballast, text
         self.device = model.device
         self.weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        self.left: list[str] = []
         self._warm: set[tuple[str, int]] = set()
 
     def measure(self, cells: Sequence[tuple[Form, int]]) -> list[str]:
@@ -76,14 +77,16 @@ class Bench:
             forms = [form for form, at in cells if at == tokens]
             open_cells = [(form, self._cell(form, tokens)) for form in forms]
             open_cells = [(form, cell) for form, cell in open_cells if self._wanting(cell)]
-            for form, cell in open_cells:
-                warm = form.label, min(self.effort.warm_up, tokens)
-                if warm not in self._warm:
+            for form, cell in list(open_cells):
+                warm = form.name, min(self.effort.warm_up, tokens)
+                if not self._has_time(form, cell, warm not in self._warm):
+                    open_cells.remove((form, cell))
+                elif warm not in self._warm:
                     self._run(form, warm[1], cell, warm=True)
                     self._warm.add(warm)
-            for _ in range(self.effort.repeats):
+            for turn in range(self.effort.repeats):
                 for form, cell in open_cells:
-                    if self._wanting(cell):
+                    if self._wanting(cell) and (not turn or self._has_time(form, cell, False)):
                         self._run(form, tokens, cell, warm=False)
                     if found := self.problems():
                         if cell["runs"]:
@@ -93,7 +96,7 @@ class Bench:
         return []
 
     def _cell(self, form: Form, tokens: int) -> dict[str, Any]:
-        cell = self.record.cell(form.label, tokens, self.environment)
+        cell = self.record.cell(form.label, tokens, self.environment, form.cache)
         settings = asdict(form.method)  # those too that change the speed alone
         cell |= {
             "method": form.method.name, "settings": settings, "full": form.full,
@@ -108,43 +111,77 @@ class Bench:
         spent = sum(run["seconds"] for run in runs)
         return not runs or (len(runs) < self.effort.repeats and spent < self.effort.patience)
 
+    def _has_time(self, form: Form, cell: dict[str, Any], warm_up: bool) -> bool:
+        """Whether one more run, with the warm-up, ends in time; noted where a cell has none."""
+        if self.effort.until is None:
+            return True
+        runs, tokens, decode = cell["runs"], cell["tokens"], self.effort.decode
+        needs = None
+        if runs:
+            needs = runs[-1]["seconds"]
+        elif self.estimate is not None:
+            needs = self.estimate.run_seconds(form, tokens, decode)
+            if warm_up and needs is not None:
+                short = min(self.effort.warm_up, tokens)
+                needs += self.estimate.run_seconds(form, short, min(WARM_DECODE, decode)) or 0.0
+        has = self.effort.until - time.monotonic()
+        if has > (needs or 0.0):
+            return True
+        if not runs:
+            about = "" if needs is None else f" (about {needs:,.0f} s)"
+            self.left.append(f"{form.name} at {tokens:,}{about}")
+        return False
+
     def _run(self, form: Form, tokens: int, cell: dict[str, Any], *, warm: bool) -> None:
         """One prompt; out of memory is a result."""
-        needs, there = self._least(form, cell["tokens"]), self._memory()
-        if there and needs > there:
-            cell["out_of_memory"] = (
-                f"needs more than {needs / GIB:.1f} GiB of {there / GIB:.1f}, by arithmetic"
-            )
+        why = why_not(self._least(form, cell["tokens"]), self._memory(), self._host_memory(form))
+        if why:
+            cell["out_of_memory"] = why
         else:
             try:
-                run = self._prompt(form, tokens)
+                most = WARM_DECODE if warm else self.effort.decode
+                run = self._prompt(form, tokens, min(most, self.effort.decode))
                 if not warm:
                     cell["runs"].append(run)
             except torch.OutOfMemoryError as error:
                 cell["out_of_memory"] = str(error).split(". ")[0]
                 torch.cuda.empty_cache()
+            except HostMemoryError as error:
+                cell["out_of_memory"] = str(error)
             except RuntimeError as error:
                 if "No available kernel" not in str(error):
                     raise
                 cell["failed"] = str(error).split(". ")[0]
         gc.collect()
         self.record.save()
-        self.say(f"{form.label} at {tokens:,}{', warm-up' if warm else ''}: {said(cell, warm)}")
+        self.say(f"{form.name} at {tokens:,}{', warm-up' if warm else ''}: {said(cell, warm)}")
 
-    def _prompt(self, form: Form, tokens: int) -> dict[str, Any]:
+    def _ids(self, tokens: int) -> Tensor:
+        if self.text is None:
+            return prompt(tokens, self.model.config.vocab_size)
+        return self.text[:, :tokens]
+
+    def _prompt(self, form: Form, tokens: int, decode: int) -> dict[str, Any]:
         began = time.perf_counter()
-        ids = prompt(tokens, self.model.config.vocab_size).to(self.device)
-        decode = 0 if form.whole else self.effort.decode
+        ids = self._ids(tokens).to(self.device)
+        decode = 0 if form.whole else decode
         with form.session(self.model) as session:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
+            counts = restart_host_peak()
             start = self._now()
-            logits = session.prefill(ids, max_new_tokens=WARM_STEPS + decode)
-            first = self._now() - start
-            found = {"ttft_seconds": first, "logits": digest(logits)}
+            with session.watching_views() as views:  # keeps the last ones; nothing waits for it
+                logits = session.prefill(ids, max_new_tokens=WARM_STEPS + decode)
+                first = self._now()
+                seen = _digest(views())
+            found = {"ttft_seconds": first - start, "logits": digest(logits)}
+            found |= {"prompt_joules": self.joules(start, first), "selected": seen}
             if decode:
                 found |= self._decode(session, logits, decode)
             stats = session.stats
+            found["host_peak_bytes"] = host_peak() if counts else None
+            if isinstance(session, HookedSession):
+                found |= on_host(session)
         found |= self._peak(stats.cache_bytes)
         found["layer_steps_selected"] = stats.layer_steps_selected
         found["mean_view"] = stats.mean_view
@@ -152,37 +189,81 @@ class Bench:
         return {**found, "seconds": time.perf_counter() - began}
 
     def _decode(self, session: Session, logits: Tensor, steps: int) -> dict[str, Any]:
-        times = []
+        times: list[float] = []
+        chosen, held = [], []
         for step in range(WARM_STEPS + steps):
             start = self._now()
-            logits = session.decode(logits.argmax(-1, keepdim=True))
+            if step == WARM_STEPS:
+                began = start
+            token = logits.argmax(-1, keepdim=True)
+            logits = session.decode(token)
             if step >= WARM_STEPS:
                 times.append(self._now() - start)
+                chosen.append(token)
+                if len(times) % THOUSAND == 0:
+                    held.append(self._allocated())
+        joules = self.joules(began, self._now())
         graphs = session._repeats.graphs if isinstance(session, HookedSession) else 0
-        return {"tpot_seconds": median(times), "decode_tokens": steps, "cuda_graphs": graphs}
+        found: dict[str, Any] = {}
+        if len(held) > 1:
+            parts = [times[i : i + THOUSAND] for i in range(0, THOUSAND * len(held), THOUSAND)]
+            found["thousands"] = [
+                {"seconds": sum(part), "allocated_bytes": size}
+                for part, size in zip(parts, held, strict=True)
+            ]
+        return {
+            **found, "tpot_seconds": median(times), "decode_tokens": steps, "cuda_graphs": graphs,
+            "answer": _digest(torch.cat(chosen).tolist()),
+            "token_joules": None if joules is None else joules / steps,
+        }  # fmt: skip
 
     def _peak(self, cache: int) -> dict[str, Any]:
         found = {"cache_bytes": cache}
         if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
+            peak = torch.cuda.max_memory_allocated(self.device) - self.ballast
             found |= {"peak_bytes": peak, "above_bytes": peak - self.weights - cache}
         return found
 
-    def _least(self, form: Form, tokens: int) -> int:
-        """Bytes that no implementation of transformers' decoder does without."""
-        shape, size = self.record.data["shape"], self.model.dtype.itemsize
-        cache = 2 * shape["layers"] * shape["kv_heads"] * shape["head_dim"]
-        # of a whole prompt: gate, up and their product, the residual stream and its norm
-        mlp = 3 * shape["intermediate"] + 2 * shape["hidden"] if form.whole else 0
-        return self.weights + tokens * (cache + mlp) * size
+    def _allocated(self) -> int | None:
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.memory_allocated(self.device) - self.ballast
+
+    def _least(self, form: Form, tokens: int) -> TierBytes:
+        shape = ModelShape(**self.record.data["shape"])
+        return least_bytes(form, tokens, shape, self.weights, self.model.dtype.itemsize)
 
     def _memory(self) -> int | None:
-        return torch.cuda.mem_get_info()[1] if self.device.type == "cuda" else None
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.mem_get_info(self.device)[1] - self.ballast
+
+    def _host_memory(self, form: Form) -> int | None:
+        return None if form.cache == DEVICE else main_memory()
 
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def _digest(numbers: list[list[int]]) -> str:
+    """Alike where these are."""
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:16]
+
+
+def on_host(session: HookedSession) -> dict[str, Any]:
+    """What of a run went to host memory; nothing where nothing did."""
+    stats = session.stats
+    if not stats.cache_host_bytes:
+        return {}
+    return {
+        "host_bytes": stats.cache_host_bytes,
+        "bytes_to_host": stats.bytes_to_host,
+        "bytes_from_host": stats.bytes_from_host,
+        "value_hits": stats.value_hits,
+        "layers_with_keys_on_host": sum(layer.keys_on_host for layer in session._hook.layers),
+    }
 
 
 def said(cell: dict[str, Any], warm: bool = False) -> str:
@@ -201,4 +282,6 @@ def said(cell: dict[str, Any], warm: bool = False) -> str:
             f"peak {run['peak_bytes'] / GIB:.2f} GiB, {run['above_bytes'] / GIB:.2f} above weights "
             "and cache"
         )
+    if "host_bytes" in run:
+        parts.append(f"{run['host_bytes'] / GIB:.2f} GiB of the cache in host memory")
     return ", ".join(parts)

@@ -40,7 +40,7 @@ def bench_model(
         CheckpointError: the folder does not load.
     """
     check_name(name)
-    if _is_checkpoint(name):
+    if is_checkpoint(name):
         source = name if is_embedded(name) else Path(name).expanduser()
         model, _ = load_model(source, dtype=dtype, configure=configure)
         return model.to(device)  # type: ignore[arg-type]
@@ -51,11 +51,12 @@ def bench_model(
 
 def check_name(name: str) -> None:
     """Raise ConfigError unless `bench_model` knows the name."""
-    if not _is_checkpoint(name):
+    if not is_checkpoint(name):
         paper_model(name)
 
 
-def _is_checkpoint(name: str) -> bool:
+def is_checkpoint(name: str) -> bool:
+    """Whether a model of that name has weights of its own."""
     return is_embedded(name) or Path(name).expanduser().is_dir()
 
 
@@ -100,7 +101,7 @@ def random_model(
 
 def about_model(name: str, model: PreTrainedModel) -> dict[str, Any]:
     """What a record says of model and device; those of two differing ones are not mixed."""
-    loaded = _is_checkpoint(name)
+    loaded = is_checkpoint(name)
     return {
         "model": Path(name).expanduser().resolve().name if loaded else paper_model(name).abbr,
         "weights": "of the checkpoint" if loaded else f"random, seed {SEED}",

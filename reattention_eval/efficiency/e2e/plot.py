@@ -1,18 +1,25 @@
-"""A record as a picture: TTFT and TPOT over the prompt's length."""
+"""A record as a picture: times, memory and energy over the prompt's length."""
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.efficiency.e2e.record import E2ERecord
-from reattention_eval.efficiency.e2e.results import columns, figure_of
-from reattention_eval.efficiency.e2e.table import WORDS
+from reattention_eval.efficiency.e2e.results import GIB, columns, figure_of
+from reattention_eval.efficiency.e2e.table import WORDS, order
 
 PANELS = (
     ("ttft_seconds", 1.0, "time to first token, s"),
     ("tpot_seconds", 1000.0, "time per output token, ms"),
+    ("peak_bytes", 1 / GIB, "peak memory of the GPU, GiB"),
+    ("host_bytes", 1 / GIB, "KV cache in host memory, GiB"),
+    ("prompt_joules", 0.001, "energy of a prompt, kJ"),
+    ("token_joules", 1.0, "energy of an output token, J"),
 )
+FROM_ZERO = ("tpot_seconds", "token_joules")
+TIMES = 2  # of PANELS; the others are drawn where they were measured
 
 
 def draw(record: E2ERecord, path: Path) -> Path:
@@ -26,11 +33,20 @@ def draw(record: E2ERecord, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    cells = [cell for column in found for cell in column.cells.values()]
+    panels = [
+        panel for i, panel in enumerate(PANELS)
+        if i < TIMES or any(figure_of(cell, panel[0]) is not None for cell in cells)
+    ]  # fmt: skip
+    rows = ceil(len(panels) / 2)
+    figure = Figure(figsize=(10, 0.6 + 4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(PANELS))
-    forms = dict.fromkeys(form for column in found for form in column.cells)
-    for axis, (name, scale, label) in zip(axes, PANELS, strict=True):
+    axes = figure.subplots(rows, 2, squeeze=False).flatten().tolist()
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    axes = axes[: len(panels)]
+    forms = sorted({form for column in found for form in column.cells}, key=order)
+    for axis, (name, scale, label) in zip(axes, panels, strict=True):
         for place, form in enumerate(forms):
             points = [
                 (column.tokens, scale * value)
@@ -45,8 +61,10 @@ def draw(record: E2ERecord, path: Path) -> Path:
         axis.set_xlabel("prompt, tokens")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-    axes[0].set_yscale("log")
-    axes[1].set_ylim(bottom=0)
+        if name in FROM_ZERO:
+            axis.set_ylim(bottom=0)
+        else:
+            axis.set_yscale("log")
     lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=3, fontsize=8)
     devices = dict.fromkeys(column.environment["device"] for column in found)

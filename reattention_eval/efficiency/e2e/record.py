@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import reattention_eval
+from reattention_eval.cache import DEVICE
 from reattention_eval.efficiency.e2e.models import device_name
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.json_text import read_object
@@ -21,7 +22,11 @@ from reattention_kernels.causal import attention_of_device
 
 PACKAGES = ("torch", "triton", "transformers", "flash-attn", "fa3-fwd")
 FOLDER = Path(reattention_eval.__file__).parent
-_MODEL = ("model", "weights", "dtype", "shape", "weight_bytes", "device")
+# gpu_memory: bytes of the card that were left to the measurement; prompt: of which text it is; both
+# only where that is not all of it and not random tokens
+_MODEL = (
+    "model", "weights", "dtype", "shape", "weight_bytes", "device", "gpu_memory", "prompt",
+)  # fmt: skip
 
 
 def environment(device: torch.device, commit: str | None) -> dict[str, Any]:
@@ -60,8 +65,9 @@ def environment(device: torch.device, commit: str | None) -> dict[str, Any]:
 class E2ERecord:
     """One model's record.
 
-    `environments` are listed once each; a cell is a form at a length in one of them, with `runs` (a
-    dict for each repeat), or `out_of_memory`, or `failed`.
+    `environments` are listed once each; a cell is a form at a length in one of them with its cache
+    in one tier (that says `cache`; where it does not, on the device), with `runs` (a dict for each
+    repeat), or `out_of_memory`, or `failed`.
     """
 
     def __init__(self, path: Path | None, data: dict[str, Any]) -> None:
@@ -79,11 +85,11 @@ class E2ERecord:
         if path is None or not path.exists():
             return cls(path, {**about, "environments": [], "cells": []})
         held = read(path)
-        other = [name for name in _MODEL if held.data.get(name) != about[name]]
+        other = [name for name in _MODEL if held.data.get(name) != about.get(name)]
         if other:
             raise ConfigError(
                 f"{path} is of another model or device ({other[0]}: {held.data.get(other[0])}, now "
-                f"{about[other[0]]}); give another --out."
+                f"{about.get(other[0])}); give another --out."
             )
         return held
 
@@ -101,12 +107,13 @@ class E2ERecord:
         listed.append(found)
         return len(listed) - 1
 
-    def cell(self, form: str, tokens: int, environment: int) -> dict[str, Any]:
+    def cell(self, form: str, tokens: int, environment: int, cache: str = DEVICE) -> dict[str, Any]:
         """The cell, made where there is none."""
+        made = {"form": form, "cache": cache, "tokens": tokens, "environment": environment}
         for cell in self.data["cells"]:
-            if (cell["form"], cell["tokens"], cell["environment"]) == (form, tokens, environment):
+            if {"cache": DEVICE, **cell, **made} == {"cache": DEVICE, **cell}:
                 return cell  # type: ignore[no-any-return]
-        made = {"form": form, "tokens": tokens, "environment": environment, "runs": []}
+        made["runs"] = []
         self.data["cells"].append(made)
         return made
 
@@ -120,7 +127,10 @@ class E2ERecord:
     @property
     def name(self) -> str:
         """Model and device, as documents mark the place of its tables."""
-        return f"{self.data['model']}, {self.data['device']}"
+        found = f"{self.data['model']}, {self.data['device']}"
+        if memory := self.data.get("gpu_memory"):
+            found += f", {memory / 2**30:.4g} GiB of it"
+        return f"{found}, {self.data['prompt']}" if self.data.get("prompt") else found
 
     @property
     def lengths(self) -> list[int]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from reattention_eval.cache import DEVICE
 from reattention_eval.efficiency.e2e.agreement import disagreements
+from reattention_eval.efficiency.e2e.forms import form_name
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.errors import DataError
 
@@ -16,7 +18,8 @@ Cell = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A length's cells, all of one environment: one card, one commit, the same versions."""
+    """A length's cells by `name_of`, all of one environment: one card, one commit, the same
+    versions."""
 
     tokens: int
     environment: dict[str, Any]
@@ -36,10 +39,24 @@ class Column:
         return baseline[1] / own if own and baseline else None
 
 
+# tokens a second, of a time
+RATES = {"prompt_rate": "ttft_seconds", "answer_rate": "tpot_seconds"}
+
+
 def figure_of(cell: Cell, figure: str) -> float | None:
     """The median over a cell's runs; None where it has none of this figure."""
-    found = [run[figure] for run in cell.get("runs", []) if figure in run]
+    if figure in RATES:
+        seconds = figure_of(cell, RATES[figure])
+        if seconds is None:
+            return None
+        return (cell["tokens"] if figure == "prompt_rate" else 1) / seconds
+    found = [run[figure] for run in cell.get("runs", []) if run.get(figure) is not None]
     return median(found) if found else None
+
+
+def name_of(cell: Cell) -> str:
+    """A cell's form and tier, as tables and plots call it."""
+    return form_name(cell["form"], cell.get("cache", DEVICE))
 
 
 def columns(record: E2ERecord) -> list[Column]:
@@ -53,7 +70,7 @@ def columns(record: E2ERecord) -> list[Column]:
     for tokens in record.lengths:
         places = [i for i in range(len(record.data["environments"])) if record.cells(tokens, i)]
         number = max(places, key=lambda i: (_comparable(record.cells(tokens, i)), i))
-        cells = {cell["form"]: cell for cell in record.cells(tokens, number)}
+        cells = {name_of(cell): cell for cell in record.cells(tokens, number)}
         found.append(Column(tokens, record.data["environments"][number], cells))
     return found
 

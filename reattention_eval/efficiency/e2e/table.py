@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from reattention_eval.cache import DEVICE
 from reattention_eval.efficiency.e2e.forms import WHOLE
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import GIB, Column, Shown, columns, figure_of, shown
+from reattention_eval.engine.attach import CACHES
 from reattention_eval.errors import DataError
 
 LENGTHS = (8_192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576)
@@ -19,17 +21,31 @@ WORDS = {
     "whole-fa3": "full, whole prompt, FlashAttention-3",
     "full": "full, as attached",
 }
-PARTS = (
+ALWAYS = (
     ("Time to first token, seconds", "ttft_seconds", 1.0),
     ("Time per output token, milliseconds", "tpot_seconds", 1000.0),
     ("Peak memory, GiB", "peak_bytes", 1 / GIB),
     ("Of it above weights and KV cache, GiB", "above_bytes", 1 / GIB),
 )
+PARTS = (
+    *ALWAYS,
+    ("KV cache in host memory, GiB", "host_bytes", 1 / GIB),
+    ("Energy of a prompt, kilojoules", "prompt_joules", 0.001),
+    ("Energy of an output token, joules", "token_joules", 1.0),
+)
+# beside the record, not in documents
+BESIDE = (
+    *PARTS,
+    ("Main memory of the process at most, GiB", "host_peak_bytes", 1 / GIB),
+    ("Prompt tokens a second", "prompt_rate", 1.0),
+    ("Output tokens a second", "answer_rate", 1.0),
+)
 TIMES = ("ttft_seconds", "tpot_seconds")
 
 
-def markdown(record: E2ERecord | None) -> str:
-    """Tables of TTFT, TPOT and memory by form and length; empty cells without a record.
+def markdown(record: E2ERecord | None, every: bool = False) -> str:
+    """Tables of TTFT, TPOT, memory and energy by form, tier and length; empty cells without a
+    record. every: what follows from others too.
 
     Raises:
         DataError: forms that should agree do not.
@@ -39,15 +55,40 @@ def markdown(record: E2ERecord | None) -> str:
                      {column.tokens for column in found})  # fmt: skip
     by_length = {column.tokens: column for column in found}
     named = list(dict.fromkeys(form for column in found for form in column.cells))
-    forms = sorted(named or FORMS, key=_order)
+    forms = sorted(named or FORMS, key=order)
     out = [_caption(found)] if found else ["Not measured yet."]
-    for title, figure, scale in PARTS:
+    for title, figure, scale in BESIDE if every else PARTS if record else ALWAYS:
         if record and not any(
             figure_of(cell, figure) for column in found for cell in column.cells.values()
         ):
             continue
         out.append(_grid(title, figure, shown(figure, scale), forms, lengths, by_length))
+    if answers := long_answers(found):
+        out.append(answers)
     return "\n\n".join(out) + "\n"
+
+
+def long_answers(found: Sequence[Column]) -> str:
+    """Whether speed and memory stay as they are, thousand by thousand; nothing without any."""
+    rows = []
+    for column in found:
+        for name, cell in column.cells.items():
+            for run in cell["runs"]:
+                if not (parts := run.get("thousands")):
+                    continue
+                seconds = [part["seconds"] for part in parts]
+                sizes = [part["allocated_bytes"] for part in parts]
+                grown = "" if None in sizes else f"{(max(sizes) - sizes[0]) / 2**20:,.1f}"
+                rows.append(
+                    f"| {WORDS.get(name, name)} | {column.tokens:,} | {1000 * len(parts):,} | "
+                    f"{1000 / seconds[0]:.1f} | {1000 / seconds[-1]:.1f} | "
+                    f"{min(seconds) / max(seconds):.3f} | {grown} |"
+                )
+    head = (
+        "| Long answers | behind tokens | new tokens | tokens/s, first 1,000 | last 1,000 | "
+        "slowest / fastest 1,000 | memory grown, MiB |"
+    )
+    return "\n".join([head, "| --- |" + " ---: |" * 6, *rows]) if rows else ""
 
 
 def insert(document: str, name: str, table: str) -> str:
@@ -72,9 +113,14 @@ def write_tables(records: Sequence[E2ERecord], document: Path) -> None:
     document.write_text(text, encoding="utf-8")
 
 
-def _order(form: str) -> tuple[int, str]:
-    name = form.partition(":")[0]
-    return (FORMS.index(name) if name in FORMS else len(FORMS), form)
+def order(name: str) -> tuple[int, int, str]:
+    """Of `name_of` in tables: by form, then by tier."""
+    form, _, tier = name.rpartition(", ")
+    if tier not in CACHES:
+        form, tier = name, DEVICE
+    known = form.partition(":")[0]
+    place = FORMS.index(known) if known in FORMS else len(FORMS)
+    return place, CACHES.index(tier), name
 
 
 def _grid(
@@ -94,7 +140,7 @@ def _grid(
             continue
         rows.append([WORDS.get(form, form), *map(show, cells)])
     for form in forms if figure in TIMES else ():
-        if form.partition(":")[0] != "reattention":
+        if re.split("[:,]", form)[0] != "reattention":
             continue
         ratios = [by_length[n].speedup(form, figure) if n in by_length else None for n in lengths]
         cells_of_ratio = [f"**{ratio:.2f}x**" if ratio else "" for ratio in ratios]

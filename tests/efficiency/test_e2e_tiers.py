@@ -1,0 +1,312 @@
+"""`bench e2e` with the cache in several tiers: side by side, the same bits, room and time."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import tiny_model
+
+from reattention_eval import ReAttention
+from reattention_eval.cache import host_tier, tiers
+from reattention_eval.efficiency.cards import card_by_name
+from reattention_eval.efficiency.e2e import measure, meters
+from reattention_eval.efficiency.e2e.bars import bars_of
+from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
+from reattention_eval.efficiency.e2e.forms import Form, parse_form
+from reattention_eval.efficiency.e2e.lines import FIGURES, HEAD, write_lines
+from reattention_eval.efficiency.e2e.measure import Bench
+from reattention_eval.efficiency.e2e.parts import part_of, shares
+from reattention_eval.efficiency.e2e.plot import draw
+from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
+from reattention_eval.efficiency.e2e.results import columns, figure_of
+from reattention_eval.efficiency.e2e.room import least_bytes, why_not
+from reattention_eval.efficiency.e2e.table import markdown
+from reattention_eval.efficiency.rates import Rates, rates_of
+from reattention_eval.efficiency.shape import read_shape, shape_of
+from reattention_eval.efficiency.work import prompt_work
+from reattention_eval.errors import ConfigError, DataError
+from reattention_kernels.bench.rules import RULES, value_from
+
+RECORDS = sorted((Path(__file__).parents[2] / "results" / "gpu").glob("e2e-*.json"))
+SMALL = "reattention:global_size=4,local_size=64,span_size=4,max_spans=8,chunk_size=32"
+LLAMA_8B, QWEN = read_shape("meta-llama/Llama-3.1-8B"), read_shape("Qwen/Qwen2-1.5B")
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model(window=2048, layers=2, dtype=torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values leave the device of prompts that a test can read."""
+    monkeypatch.setattr(tiers, "GROUP_TOKENS", 64)
+    monkeypatch.setattr(tiers, "LEAST_WINDOW", 64)
+    monkeypatch.setattr(host_tier, "window_tokens", tiers.window_tokens)
+
+
+def bench(model: Any, path: Path | None = None, **more: Any) -> Bench:
+    shape = shape_of(model.config.to_dict()).as_dict()
+    about = {"model": "tiny", "weights": "random", "dtype": "float32", "shape": shape}
+    record = E2ERecord.begin(path, {**about, "weight_bytes": 1, "device": "cpu"})
+    number = record.environment(environment(torch.device("cpu"), "0" * 40))
+    effort = more.pop("effort", Effort(repeats=1, decode=4, warm_up=16))
+    return Bench(model, record, number, effort, lambda line: None, **more)
+
+
+def test_tiers_stand_side_by_side(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "e2e.json"
+    forms = [
+        *parse_form(SMALL).in_tiers(tiers.TIERS),
+        *parse_form("whole-flash").in_tiers(["host"]),
+    ]
+    assert [form.cache for form in forms] == [*tiers.TIERS, "device"]  # its own cache
+    one = bench(model, path)
+    one.measure([(form, 250) for form in forms])
+    assert len(one.record.data["cells"]) == 4
+    (column,) = columns(read(path))
+    names = [SMALL, f"{SMALL}, values_on_host", f"{SMALL}, host"]
+    assert list(column.cells) == [*names, "whole-flash"]
+    on_host = [figure_of(column.cells[name], "host_bytes") for name in names]
+    assert on_host[0] is None
+    assert on_host[1] and on_host[2] and on_host[2] == 2 * on_host[1]
+    text = markdown(read(path))
+    rows = [line.split(" |")[0] for line in text.splitlines() if line.startswith("| reattention")]
+    assert rows[:3] == [f"| {name}" for name in names]
+    ratios = [line for line in text.splitlines() if line.startswith("| **fastest full")]
+    assert [line.endswith("x** |") for line in ratios] == [True] * 3 + [False] * 3  # of TTFT
+    with write_lines(read(path), tmp_path / "e2e.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["cache"] for line in lines] == [*tiers.TIERS, "device"]
+    assert float(lines[0]["prompt_rate"]) == pytest.approx(
+        250 / float(lines[0]["ttft_seconds"]), rel=1e-3
+    )
+    assert draw(read(path), tmp_path / "e2e.png").stat().st_size > 10_000
+    # one bit of a tier's answer is enough
+    cell = read(path)
+    cell.data["cells"][2]["runs"][0]["answer"] = "0"
+    with pytest.raises(DataError, match="other answers with the cache in device than in host"):
+        markdown(cell)
+    cell.data["cells"][2]["runs"][0]["forward_tokens"] = 7  # which rounds otherwise
+    assert markdown(cell)
+
+
+def test_a_long_answer_is_kept_by_thousands(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "THOUSAND", 4)
+    monkeypatch.setattr(measure, "WARM_DECODE", 3)
+    sizes = iter([9 << 20, 11 << 20, 10 << 20])
+    monkeypatch.setattr(Bench, "_allocated", lambda self: next(sizes))
+    one = bench(model, effort=Effort(repeats=1, decode=14, warm_up=16))
+    one.measure([(parse_form(SMALL), 60)])
+    (run,) = one.record.data["cells"][0]["runs"]
+    assert len(run["thousands"]) == 3 and run["decode_tokens"] == 14
+    for part, seconds in zip(run["thousands"], (20, 25, 20), strict=True):
+        part["seconds"] = seconds
+    (row,) = [line for line in markdown(one.record).splitlines() if "| 60 | 3,000 |" in line]
+    assert row.endswith("| 50.0 | 50.0 | 0.800 | 2.0 |")
+
+
+def test_older_cells_are_of_the_device() -> None:
+    for path in RECORDS:
+        record = read(path)
+        held = len(record.data["cells"])
+        for cell in list(record.data["cells"]):
+            if "cache" not in cell:
+                again = record.cell(cell["form"], cell["tokens"], cell["environment"], "device")
+                assert again is cell
+                assert (
+                    record.cell(cell["form"], cell["tokens"], cell["environment"], "host") != cell
+                )
+        assert len(record.data["cells"]) > held
+        record.data["cells"] = record.data["cells"][:held]
+        assert "reattention" in {name for column in columns(record) for name in column.cells}
+
+
+def test_what_has_no_room_is_said(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = parse_form("reattention")
+    sizes = {
+        tier: least_bytes(Form("", form.method, None, tier), 1 << 20, LLAMA_8B, 0, 2)
+        for tier in (*tiers.TIERS, "auto")
+    }
+    assert sizes["device"] == (128 * GIB, 0)
+    assert sizes["values_on_host"].host == 64 * GIB and sizes["host"].host == 128 * GIB
+    assert sizes["host"].device < 6 * GIB and sizes["auto"] == (sizes["host"].device, 0)
+    assert why_not(sizes["device"], 140 * GIB, 0) is None
+    assert "more than 128.0 GiB of 80.0" in str(why_not(sizes["device"], 80 * GIB, None))
+    assert "128.0 GiB of host memory and 100.0" in str(why_not(sizes["host"], None, 100 * GIB))
+    one = bench(model)
+    monkeypatch.setattr(measure, "main_memory", lambda: 1000)
+    one.measure([(cell, 250) for cell in parse_form(SMALL).in_tiers(["host", "device"])])
+    said = [cell.get("out_of_memory", "ran") for cell in one.record.data["cells"]]
+    assert "of host memory" in said[0]
+    assert said[1] == "ran"
+
+
+def test_a_host_that_is_full_is_a_result(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the session, and not arithmetic, refuses it."""
+    monkeypatch.setattr("reattention_eval.cache.host_memory.main_memory", lambda: 1000)
+    one = bench(model)
+    one.measure([(cell, 250) for cell in parse_form(SMALL).in_tiers(["host"])])
+    (cell,) = one.record.data["cells"]
+    assert "the cache needs" in cell["out_of_memory"] and not cell["runs"]
+
+
+def test_no_run_begins_that_would_end_too_late(model: Any) -> None:
+    """A second for a token of a prompt: one of 40 is too long, one of 20 is not."""
+    rates = Rates((0, 0, 0, 0, 0), (0, 0, 0), "")
+    shape = shape_of(model.config.to_dict())
+    estimate = Estimate(shape, 4, rates)
+    assert estimate.run_seconds(parse_form("full"), 40, 4) == 1.0  # around it
+    linear = prompt_work(shape, parse_form("full").method, 1).linear
+    slow = Estimate(shape, 4, Rates((20 / linear, 0, 0, 0, 0), (0, 0, 0), ""))
+    effort = Effort(repeats=2, decode=0, warm_up=1, until=time.monotonic() + 500)
+    one = bench(model, effort=effort, estimate=slow)
+    one.measure([(parse_form("full"), tokens) for tokens in (20, 40)])
+    seconds = slow.run_seconds(parse_form("full"), 40, 0)
+    assert seconds is not None and seconds > 500
+    assert [len(cell["runs"]) for cell in one.record.data["cells"]] == [2, 0]
+    assert one.left == [f"full at 40 (about {seconds:,.0f} s)"]
+
+
+def test_estimates_are_plan_s(model: Any) -> None:
+    rates, card = rates_of("NVIDIA H200"), card_by_name("NVIDIA H200")
+    estimate = Estimate(LLAMA_8B, 2, rates, card)
+
+    def seconds(name: str, tier: str = "device", decode: int = 0) -> float:
+        form = Form(name, parse_form(name).method, None, tier)
+        found = estimate.run_seconds(form, 524_288, decode)
+        assert found is not None
+        return found
+
+    assert seconds("reattention") == pytest.approx(74 + 1, rel=0.15)
+    assert seconds("full") == pytest.approx(125 + 1, rel=0.15)
+    assert seconds("streaming_llm") < seconds("reattention") / 3
+    assert seconds("reattention") < seconds("reattention", "values_on_host")
+    assert seconds("reattention", "host", 64) > seconds("reattention", "values_on_host", 64) + 30
+    assert Estimate(LLAMA_8B, 2, None).run_seconds(parse_form("full"), 9, 9) is None
+    effort = Effort(repeats=3, patience=60, decode=0, warm_up=8)
+    whole = estimate.cell_seconds(parse_form("full"), 524_288, effort, False)
+    assert whole == seconds("full")  # longer than the patience: once
+
+
+def test_energy_is_the_integral_of_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter, now = meters.PowerMeter(), 0.0
+    monkeypatch.setattr(meters.time, "perf_counter", lambda: now)
+    for tick in range(100):  # 100 W, then 300 W
+        now = tick / 10
+        meter.take("100.0" if tick < 50 else " 300.00\n")
+        meter.take("[N/A]")
+    assert meter.joules(0.0, 9.9) == pytest.approx(5 * 100 + 4.9 * 300, abs=25)
+    assert meter.joules(6.0, 8.0) == pytest.approx(600)
+    assert meter.joules(6.0, 6.3) is None  # four samples
+
+
+def test_host_memory_is_counted_from_the_run_on() -> None:
+    if not meters.restart_host_peak():
+        assert meters.host_peak() is not None
+        return
+    before = meters.host_peak()
+    held = bytearray(64 << 20)
+    assert before and meters.host_peak() >= before + (60 << 20)  # type: ignore[operator]
+    del held
+    assert meters.restart_host_peak()
+    assert meters.host_peak() < before + (40 << 20)  # type: ignore[operator]
+
+
+CARD = {
+    "device": "NVIDIA H200", "uuid": "GPU-0", "versions": {"torch": "2", "transformers": "5"},
+    "date": "2026-11-29", "commit": "0" * 40, "source": "1" * 40, "package": "2" * 40,
+}  # fmt: skip
+LOGITS = {"argmax": 1, "margin": 9.0, "sample": [1.0], "bits": "a"}
+
+
+def record_of(name: str, shape: Any, cells: list[dict[str, Any]], **more: Any) -> E2ERecord:
+    data: dict[str, Any] = {
+        "model": name, "weights": "random, seed 0", "dtype": "bfloat16", "shape": shape.as_dict(),
+        "weight_bytes": 1, "device": "NVIDIA H200", "environments": [CARD], "cells": [], **more,
+    }  # fmt: skip
+    for cell in cells:
+        figures = {"logits": LOGITS, "decode_tokens": 32, **cell.pop("run")}
+        base = {"form": "reattention", "method": "reattention", "full": False, "whole": False}
+        base |= {"within_scope": False, "environment": 0, "settings": {}, "runs": [figures]}
+        data["cells"].append({**base, **cell})
+    return E2ERecord(None, data)
+
+
+def test_bars_of_80_gb() -> None:
+    ceiling = {"0": {"ceiling_ms": 1.0, "ceiling_work": 6.6e11}}
+    cells = [
+        {"tokens": 1 << 20, "cache": "auto", "run": {"ttft_seconds": 300.0, "host_bytes": 9e10}},
+        {"tokens": 1 << 20, "cache": "host", "run": {"ttft_seconds": 200.0, "host_bytes": 2e11}},
+    ]
+    known = {"gpu_memory": int(79.1 * GIB), "ceilings": ceiling}
+    record = record_of("LLaMA3.1-8B", LLAMA_8B, cells, **known)
+    (entry,) = bars_of(record, print)
+    work = prompt_work(LLAMA_8B, ReAttention(), 1 << 20)
+    assert entry["value"] == pytest.approx(300 / ((work.linear + work.scores) / 6.6e14))
+    assert entry["id"] == "E5" and entry["raw"]["prompt"]["cache"] == "auto"  # 128 GB hold it
+    assert 1 < entry["value"] < 1.5 and RULES["E5"].met(1.29) and not RULES["E5"].met(1.31)
+    assert value_from(entry) == entry["value"]
+    whole = record_of("LLaMA3.1-8B", LLAMA_8B, [dict(c, run={}) for c in cells], ceilings=ceiling)
+    assert not [e for e in bars_of(whole, lambda line: None) if e["id"] == "E5"]
+    long = [
+        {"tokens": n, "cache": "values_on_host", "run": {"ttft_seconds": 1.0}}
+        for n in (1 << 20, 2_000_000)
+    ]
+    (entry,) = bars_of(record_of("Qwen2-1.5B", QWEN, long, **known), print)
+    assert (entry["id"], entry["value"], entry["unit"]) == ("E6", 2_000_000, "tokens")
+    assert RULES["E6"].met(2_000_000)
+
+
+def test_bars_of_values_on_the_host() -> None:
+    cells = [
+        {"tokens": 131_072, "run": {"ttft_seconds": 1.9, "tpot_seconds": 0.004}},
+        {"tokens": 131_072, "cache": "values_on_host",
+         "run": {"ttft_seconds": 2.0, "tpot_seconds": 0.005, "value_hits": 0.8}},
+    ]  # fmt: skip
+    text = {"weights": "of the checkpoint", "prompt": "text of essays.txt"}
+    entries = bars_of(record_of("coder", QWEN, cells, **text), print)
+    assert {entry["id"]: entry["value"] for entry in entries} == {
+        "E7": pytest.approx(0.8), "E7p": pytest.approx(0.95),
+    }  # fmt: skip
+    cells = [{"tokens": 131_072, "run": {"ttft_seconds": 1.9}} for _ in range(2)]
+    assert not bars_of(record_of("other", LLAMA_8B, cells, **text), lambda line: None)
+
+
+def test_kernels_are_told_apart() -> None:
+    names = {
+        "best_blocks_hopper": "selection", "rescore_hopper": "selection",
+        "count_votes_kernel": "selection", "mark_kernel": "selection",
+        "causal_attention_kernel": "view attention", "gather_view_kernel": "view",
+        "void flash::device_kernel<FlashAttnFwdSm90>": "view attention",
+        "nvjet_tst_256x128_64x4_2x1_v_bz_coopA_TNN": "linear layers", "rms_norm_kernel": "norms",
+        "sm90_xmma_gemm_bf16bf16_bf16f32": "linear layers", "rotate_query_kernel": "rotation",
+        "void at::native::vectorized_elementwise_kernel<4, at::native::silu_kernel>":
+            "MLP's products",
+        "Memcpy DtoD (Device -> Device)": "other",
+    }  # fmt: skip
+    assert {name: part_of(name) for name in names} == names
+    found = shares([("rescore_hopper", 3, 40.0), ("nvjet", 5, 30.0), ("copy", 1, 10.0)], 100.0)
+    assert found["outside_ms"] == 30.0
+    assert found["kernels_ms"] == 80.0
+    assert [kernel["name"] for kernel in found["kernels"]] == ["rescore_hopper", "nvjet", "copy"]
+    record = record_of("LLaMA3.1-8B", LLAMA_8B, [])
+    record.data["parts"] = [{"form": "reattention", "tokens": 131_072, "environment": 0, **found}]
+    (entry,) = bars_of(record, print)
+    assert (entry["id"], entry["value"]) == ("E8", 0.3)
+    assert RULES["E8"].met(0.1) and not RULES["E8"].met(0.11)
+
+
+def test_a_tier_is_known_or_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown cache 'disk'"):
+        parse_form("whole-flash").in_tiers(["disk"])
+    assert [form.name for form in parse_form("full").in_tiers(["device", "host", "device"])] == [
+        "full", "full, host",
+    ]  # fmt: skip
+    assert set(FIGURES) < set(HEAD)
