@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,32 @@ def test_energy_is_the_integral_of_power(monkeypatch: pytest.MonkeyPatch) -> Non
     assert meter.joules(0.0, 9.9) == pytest.approx(5 * 100 + 4.9 * 300, abs=25)
     assert meter.joules(6.0, 8.0) == pytest.approx(600)
     assert meter.joules(6.0, 6.3) is None  # four samples
+
+
+def test_power_is_read_as_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a program that keeps what it writes into a pipe to itself, as C's do."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import sys, time\n"
+        "if not any('loop-ms' in word for word in sys.argv):\n"
+        "    print('[N/A]' if any('instant' in word for word in sys.argv) else '200.0')\n"
+        "else:\n"
+        "    for _ in range(600):\n"
+        "        print('200.0')\n"
+        "        time.sleep(0.05)\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(meters.card, "_uuid", lambda: "GPU-0")
+    with meters.PowerMeter() as meter:
+        start = time.perf_counter()
+        while len(meter._times) < 8 and time.perf_counter() < start + 20:
+            time.sleep(0.02)
+        stop = time.perf_counter()
+        lines = meter._lines
+    assert meter.joules(start, stop) == pytest.approx(200 * (stop - start))
+    assert lines is not None and lines._process.returncode is not None
 
 
 def test_host_memory_is_counted_from_the_run_on() -> None:

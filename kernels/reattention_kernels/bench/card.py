@@ -6,6 +6,8 @@ and ratios too: with a neighbour a decode kernel once "reached" 2.05 of the copy
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import threading
 import time
@@ -87,12 +89,14 @@ def slowed(reasons: str) -> list[str]:
 
 class Lines:
     """Values of a field of nvidia-smi, every so many milliseconds, until `end`; `take` is given
-    each as a line, in a thread of its own."""
+    each as a line as soon as it is there, in a thread of its own."""
 
     def __init__(self, field: str, milliseconds: int, take: Callable[[str], None]) -> None:
         words = ["nvidia-smi", f"--id={_uuid()}", f"--query-gpu={field}"]
         words += ["--format=csv,noheader,nounits", f"--loop-ms={milliseconds}"]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        self._terminal, own = os.openpty()  # into a pipe it might write block by block
+        self._process = subprocess.Popen(words, stdout=own)
+        os.close(own)
         threading.Thread(target=self._read, args=(take,), daemon=True).start()
 
     def end(self) -> None:
@@ -100,9 +104,10 @@ class Lines:
         self._process.wait()
 
     def _read(self, take: Callable[[str], None]) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            take(line)
+        ended = contextlib.suppress(OSError)  # so a terminal says it
+        with ended, open(self._terminal, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                take(line)
 
 
 class Watch:
