@@ -116,9 +116,9 @@ def plan_memory(
     tables = shape.embedding_parameters * (2 if placement.gpus == 1 and not shape.tied else 1)
     weights = (layers * shape.layer_bytes(size) + (tables + shape.hidden) * size) // parts
     held = CacheShape(layers, shape.kv_heads // parts, shape.head_dim, size)
-    first = method.first_tokens if isinstance(method, ViewMethod) else 0
+    first, keys = kept_values(method)
     room = rounded_capacity(tokens)
-    cache = tier_bytes(held, room, tier, method.budget, rows, first, _chosen(method))
+    cache = tier_bytes(held, room, tier, keys, rows, first, _chosen(method))
     index = rows * layers * held.kv_heads * index_bytes(method, tokens, shape.head_dim)
     return MemoryPlan(
         weights=weights,
@@ -191,6 +191,14 @@ def prompt_forward(
     free = max(0, memory - plan.weights - plan.cache)
     most = forward_size(method.chunk_size, rows, values * placement.itemsize, free)
     return min(tokens, max(least, most))
+
+
+def kept_values(method: Method) -> tuple[int, int | None]:
+    """First tokens of a row whose values stay on the device in every tier, and how many are brought
+    there for a view (None: all)."""
+    if not isinstance(method, ViewMethod):
+        return 0, method.budget
+    return method.first_tokens, method.fetched_keys
 
 
 def _on(shape: ModelShape, method: Method) -> Method:

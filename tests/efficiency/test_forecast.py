@@ -27,6 +27,7 @@ from reattention_eval.efficiency.cards import CARDS, card_by_key, card_by_name
 from reattention_eval.efficiency.e2e.record import read
 from reattention_eval.efficiency.fit import Measured, deviation, fit, measured, method_of
 from reattention_eval.efficiency.forecast import Gpu, forecast
+from reattention_eval.efficiency.plan import kept_values
 from reattention_eval.efficiency.rates import FILE, Rates, rates_of, with_transfers
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import (
@@ -228,6 +229,22 @@ def test_tiers_hold_what_the_cache_says(tier: str) -> None:
     assert plan_memory(LLAMA_8B, method, longest + 1, Placement(), tier=tier).total > memory
     little = largest_length(LLAMA_8B, method, Placement(), memory, tier=tier, host=2**33)
     assert little == longest if tier == "device" else little < longest
+
+
+def test_values_at_hand_are_the_widest_layer_s() -> None:
+    """As the cache's tiers keep them; where each KV head has a view of its own, all are brought."""
+    method = ReAttention(layer_slope=0.5)
+    assert method.fetched_keys is not None and method.budget is not None
+    assert method.fetched_keys > method.budget
+    assert kept_values(method) == (32, method.fetched_keys)
+    assert kept_values(ReAttention(per_kv_head=True)) == (32, None)
+    assert kept_values(build_method("snapkv"))[0] == 0
+    plans = [
+        plan_memory(LLAMA_8B, one, 200_000, Placement(), tier="host").cache
+        for one in (ReAttention(), method)
+    ]
+    token = 2 * LLAMA_8B.layers * LLAMA_8B.kv_heads * LLAMA_8B.head_dim
+    assert plans[1] - plans[0] == token * (method.fetched_keys - method.budget)
 
 
 def test_a_million_tokens_of_8b_fit_80_gb_with_the_cache_on_the_host() -> None:

@@ -9,9 +9,9 @@ from reattention_eval.cache import AUTO, CacheShape, tier_bytes
 from reattention_eval.cache.host_memory import SPARE_BYTES
 from reattention_eval.cache.tiers import HOST, TierBytes
 from reattention_eval.efficiency.e2e.forms import Form
+from reattention_eval.efficiency.plan import kept_values
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import ViewMethod
 
 GIB = 2**30
 
@@ -23,9 +23,9 @@ def least_bytes(
     without. weights: bytes of them on the device."""
     method = form.method
     held = CacheShape(shape.layers, shape.kv_heads, shape.head_dim, itemsize)
-    first = method.first_tokens if isinstance(method, ViewMethod) else 0
+    first, keys = kept_values(method)
     tier = HOST if form.cache == AUTO else form.cache
-    cache = tier_bytes(held, tokens, tier, method.budget, 1, first, 0)
+    cache = tier_bytes(held, tokens, tier, keys, 1, first, 0)
     # of a whole prompt: gate, up and their product, the residual stream and its norm
     mlp = (3 * shape.intermediate + 2 * shape.hidden) * tokens * itemsize if form.whole else 0
     return TierBytes(weights + cache.device + mlp, 0 if form.cache == AUTO else cache.host)
