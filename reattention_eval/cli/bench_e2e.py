@@ -24,7 +24,7 @@ from reattention_eval.efficiency.e2e.measure import Bench
 from reattention_eval.efficiency.e2e.meters import PowerMeter
 from reattention_eval.efficiency.e2e.models import about_model, bench_model, check_name
 from reattention_eval.efficiency.e2e.parts import matmul_ceiling, measure_parts
-from reattention_eval.efficiency.e2e.prompts import prompt, text_ids
+from reattention_eval.efficiency.e2e.prompts import prompt, text_ids, text_name
 from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
 from reattention_eval.efficiency.e2e.results import GIB, require_agreement
 from reattention_eval.efficiency.e2e.room import held_back
@@ -142,7 +142,7 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     if wishes.gpu_memory is not None:
         about["gpu_memory"] = int(wishes.gpu_memory * GIB)
     if wishes.text is not None:
-        about["prompt"] = f"text of {wishes.text.name}"
+        about["prompt"] = text_name(wishes.text)
     record = E2ERecord.begin(wishes.file(about), about)
     number = record.environment(environment(device, wishes.commit))
     if why := record.data["environments"][number].get("untraceable"):

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_tokenizers import tiny_tokenizer
 from typer.testing import CliRunner, Result
 
 from reattention_eval.cli import app
+from reattention_eval.efficiency.e2e.prompts import text_ids, text_name
+from reattention_eval.errors import DataError
 
 METHODS = "reattention:local_size=64,max_spans=4,chunk_size=32 full:chunk_size=32 whole-flash"
 
@@ -79,6 +82,19 @@ def test_an_analysis_is_listed_measured_and_resumed(checkpoint: Path, tmp_path: 
     again = invoke(*words, "--decode", "0", "--repeats", "1", "--device", "cpu")
     assert again.exit_code == 0
     assert json.loads(out.read_text())["cells"] == first["cells"]
+
+
+def test_a_text_is_read_by_the_model_s_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "book.txt"
+    file.write_text("The dog sleeps in house 7. " * 9)
+    whole = tiny_tokenizer()(file.read_text()).input_ids
+    assert text_ids(str(checkpoint), file, 12).tolist() == [whole[:12]]
+    with pytest.raises(DataError, match=rf"has {len(whole)} tokens and 5,000 are to be read"):
+        text_ids(str(checkpoint), file, 5000)
+    name = text_name(file)
+    assert name.startswith("text of book.txt (")
+    file.write_text("Another one.")
+    assert text_name(file) != name
 
 
 def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:

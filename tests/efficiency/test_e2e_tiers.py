@@ -14,7 +14,7 @@ import torch
 from tiny_models import tiny_model
 
 from reattention_eval import ReAttention
-from reattention_eval.cache import host_tier, tiers
+from reattention_eval.cache import tiers
 from reattention_eval.efficiency.cards import card_by_name
 from reattention_eval.efficiency.e2e import measure, meters
 from reattention_eval.efficiency.e2e.bars import bars_of
@@ -50,7 +50,6 @@ def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values leave the device of prompts that a test can read."""
     monkeypatch.setattr(tiers, "GROUP_TOKENS", 64)
     monkeypatch.setattr(tiers, "LEAST_WINDOW", 64)
-    monkeypatch.setattr(host_tier, "window_tokens", tiers.window_tokens)
 
 
 def bench(model: Any, path: Path | None = None, **more: Any) -> Bench:

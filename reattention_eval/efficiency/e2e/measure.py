@@ -79,9 +79,10 @@ class Bench:
             open_cells = [(form, cell) for form, cell in open_cells if self._wanting(cell)]
             for form, cell in list(open_cells):
                 warm = form.name, min(self.effort.warm_up, tokens)
-                if not self._has_time(form, cell, warm not in self._warm):
+                new = warm not in self._warm
+                if self._no_room(form, cell) or not self._has_time(form, cell, new):
                     open_cells.remove((form, cell))
-                elif warm not in self._warm:
+                elif new:
                     self._run(form, warm[1], cell, warm=True)
                     self._warm.add(warm)
             for turn in range(self.effort.repeats):
@@ -132,26 +133,32 @@ class Bench:
             self.left.append(f"{form.name} at {tokens:,}{about}")
         return False
 
+    def _no_room(self, form: Form, cell: dict[str, Any]) -> bool:
+        """Whether memory is too small for it by arithmetic, which is then its result."""
+        why = why_not(self._least(form, cell["tokens"]), self._memory(), self._host_memory(form))
+        if why is None:
+            return False
+        cell["out_of_memory"] = why
+        self.record.save()
+        self.say(f"{form.name} at {cell['tokens']:,}: {said(cell)}")
+        return True
+
     def _run(self, form: Form, tokens: int, cell: dict[str, Any], *, warm: bool) -> None:
         """One prompt; out of memory is a result."""
-        why = why_not(self._least(form, cell["tokens"]), self._memory(), self._host_memory(form))
-        if why:
-            cell["out_of_memory"] = why
-        else:
-            try:
-                most = WARM_DECODE if warm else self.effort.decode
-                run = self._prompt(form, tokens, min(most, self.effort.decode))
-                if not warm:
-                    cell["runs"].append(run)
-            except torch.OutOfMemoryError as error:
-                cell["out_of_memory"] = str(error).split(". ")[0]
-                torch.cuda.empty_cache()
-            except HostMemoryError as error:
-                cell["out_of_memory"] = str(error)
-            except RuntimeError as error:
-                if "No available kernel" not in str(error):
-                    raise
-                cell["failed"] = str(error).split(". ")[0]
+        try:
+            most = WARM_DECODE if warm else self.effort.decode
+            run = self._prompt(form, tokens, min(most, self.effort.decode))
+            if not warm:
+                cell["runs"].append(run)
+        except torch.OutOfMemoryError as error:
+            cell["out_of_memory"] = str(error).split(". ")[0]
+            torch.cuda.empty_cache()
+        except HostMemoryError as error:
+            cell["out_of_memory"] = str(error)
+        except RuntimeError as error:
+            if "No available kernel" not in str(error):
+                raise
+            cell["failed"] = str(error).split(". ")[0]
         gc.collect()
         self.record.save()
         self.say(f"{form.name} at {tokens:,}{', warm-up' if warm else ''}: {said(cell, warm)}")

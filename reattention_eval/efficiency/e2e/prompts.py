@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -17,6 +18,12 @@ def prompt(tokens: int, vocabulary: int) -> Tensor:
     """[1, tokens], the same for every form and on every machine; a longer one begins alike."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(3, vocabulary, (1, tokens), generator=generator)
+
+
+def text_name(file: Path) -> str:
+    """As records call it: those of two texts are not mixed."""
+    content = hashlib.sha256(file.expanduser().read_bytes()).hexdigest()
+    return f"text of {file.name} ({content[:8]})"
 
 
 def text_ids(name: str, file: Path, tokens: int) -> Tensor:
