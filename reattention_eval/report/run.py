@@ -51,13 +51,15 @@ def latest_work_dir(path: Path) -> Path:
     Raises:
         DataError: nothing under `path` looks like a run.
     """
-    if (path / "predictions").is_dir() or (path / "configs").is_dir():
+    # a run that was ended early may have its records alone
+    if any((path / room).is_dir() for room in ("predictions", "records", "configs")):
         return path
     runs = sorted(p for p in path.glob("*") if (p / "configs").is_dir()) if path.is_dir() else []
     if not runs:
         raise DataError(
-            f"{path} holds no run of opencompass (no predictions/ or configs/ in it or one level "
-            "below). Give the directory that `opencompass` printed as 'Current exp folder'."
+            f"{path} holds no run of opencompass (no predictions/, records/ or configs/ in it, no "
+            "configs/ one level below). Give the directory that `opencompass` printed as 'Current "
+            "exp folder'."
         )
     return runs[-1]
 
