@@ -73,6 +73,7 @@ def test_auto_dtype_is_written_down(checkpoint: Path) -> None:
         ([{}], [dict(type="none")], "there are"),
         ([{}], [FULL, FULL], "twice"),
         ([{"path": "/nowhere"}], [FULL], "/nowhere"),
+        ([{"abbr": "M", "window": 64}], [REATTENTION], "M: .*scope of .*REATTENTION_ONLY_METHODS"),
     ],
 )
 def test_bad_products(checkpoint: Path, models: list, methods: list, says: str) -> None:
