@@ -15,7 +15,7 @@ class HostMemoryError(ConfigError):
     """The host has too little memory left for what of a cache is to be there."""
 
 
-class CacheRoomError(ConfigError):
+class DeviceMemoryError(ConfigError):
     """The cache of a prompt, and the room asked for behind it, is more than its device has left."""
 
 

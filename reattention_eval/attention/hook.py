@@ -155,7 +155,7 @@ class Hook:
 
         Raises:
             ConfigError: too little host memory; nothing has been taken of it.
-            CacheRoomError: too little memory on a device; the same.
+            DeviceMemoryError: too little memory on a device; the same.
         """
         if self.tier is not None:
             place(self.tier, self.layers, rows, capacity)

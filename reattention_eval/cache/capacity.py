@@ -51,7 +51,7 @@ def require_host(tier: HostTier, layers: Sequence[LayerCache], rows: int, capaci
 
 
 def require_device(layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
-    """Raise CacheRoomError where `rows` rows of `capacity` tokens need more of a device than is
+    """Raise DeviceMemoryError where `rows` rows of `capacity` tokens need more of a device than is
     left, beside what the layers hold. Layers that have seen no keys yet ask by themselves then."""
     for device in {layer.device for layer in layers if layer.device is not None}:
         own = [layer for layer in layers if layer.device == device]

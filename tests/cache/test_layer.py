@@ -7,7 +7,7 @@ import torch
 
 from reattention_eval.cache import LayerCache, device_room, require_device, rounded_capacity
 from reattention_eval.cache.layer import GROWTH_TOKENS
-from reattention_eval.errors import CacheRoomError
+from reattention_eval.errors import DeviceMemoryError
 
 
 def chunk(tokens, seed=0):
@@ -96,11 +96,11 @@ def test_more_than_a_device_has_is_said_before_it_is_taken(monkeypatch):
             layer.append(0, key, key)
 
     for tokens in (10**18, 2**70, 128):
-        with pytest.raises(CacheRoomError, match=rf"1 x {tokens:,} tokens .* about 100 tokens"):
+        with pytest.raises(DeviceMemoryError, match=rf"1 x {tokens:,} tokens .* about 100 tokens"):
             read(tokens)
         assert not any(layer.nbytes for layer in layers)
     read(50)
-    with pytest.raises(CacheRoomError, match="about 150 tokens"):  # and what is held
+    with pytest.raises(DeviceMemoryError, match="about 150 tokens"):  # and what is held
         read(10**18)
     assert [layer.lengths for layer in layers] == [[3], [3]]
     read(100)
