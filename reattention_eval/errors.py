@@ -15,6 +15,10 @@ class HostMemoryError(ConfigError):
     """The host has too little memory left for what of a cache is to be there."""
 
 
+class DeviceMemoryError(ConfigError):
+    """The cache of a prompt, and the room asked for behind it, is more than its device has left."""
+
+
 class DataError(ReAttentionError):
     """A data file is missing, damaged, or too small for what was asked of it."""
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # commands that need no torch start without it
+    import torch
 
 _MEMINFO = Path("/proc/meminfo")
 # of a GPU: the CUDA context, and what lies unused between allocations
@@ -26,6 +30,19 @@ def accelerator_memory() -> list[tuple[int, int]]:
 def usable(total: int) -> int:
     """Bytes that tensors can take of a GPU of `total` bytes that nobody else uses."""
     return max(0, int(total * (1 - _FRAGMENTS)) - _CONTEXT)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that tensors may still take of a device: on a GPU what the driver has left, and what
+    PyTorch holds and nobody uses. None where that is not known."""
+    import torch
+
+    if device.type == "cpu":
+        return main_memory()
+    if device.type != "cuda":
+        return None
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + held
 
 
 def main_memory() -> int | None:

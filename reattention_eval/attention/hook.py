@@ -32,6 +32,7 @@ from reattention_eval.cache import (
     RepeatedStep,
     Transferred,
     place,
+    require_device,
     require_host,
 )
 from reattention_eval.cache_argument import with_cache
@@ -63,12 +64,13 @@ class Hook:
         self.tier = None if tier == DEVICE else _host_tier(policy, tier, processes)
         self.layers = [
             # a window's values are read whole at every step
-            LayerCache(i, join, self.tier if i in depths else None, depths.get(i, (0, 1)))
-            for i in range(len(self._parts.layers))
+            LayerCache(i, join, self.tier if i in depths else None, depths.get(i, (0, 1)), to_come)
+            for i, to_come in enumerate(_layers_to_come(self._parts.layers))
         ]
         self.cache = HookCache(self.layers)
         self._ropes = list(dict.fromkeys(part.rope for part in self._parts.layers))
         self._answered = len(answered)
+        self._devices = {parameter.device for parameter in model.parameters()}
         self._choosing = _choosing_layers(self._parts.layers, policy)
         self.rows = RowLengths(lambda: self.policy)
         self.answers = LayerAnswers(policy, self._parts.layers, self.layers, self.rows)
@@ -153,9 +155,11 @@ class Hook:
 
         Raises:
             ConfigError: too little host memory; nothing has been taken of it.
+            DeviceMemoryError: too little memory on a device; the same.
         """
         if self.tier is not None:
             place(self.tier, self.layers, rows, capacity)
+        require_device(self.layers, rows, capacity)
         self.rows.start(rows)
         for layer in self.layers:
             layer.reserve(rows, capacity)
@@ -171,8 +175,10 @@ class Hook:
 
     def reserve_more(self, capacity: int) -> None:
         """Make room for `capacity` tokens a row, keeping what is stored. Raises as `start`."""
+        rows = len(self.layers[0].lengths)
         if self.tier is not None:
-            require_host(self.tier, self.layers, len(self.layers[0].lengths), capacity)
+            require_host(self.tier, self.layers, rows, capacity)
+        require_device(self.layers, rows, capacity)
         for layer in self.layers:
             layer.reserve_more(capacity)
 
@@ -189,20 +195,16 @@ class Hook:
 
     @property
     def repeatable(self) -> bool:
-        """Whether a decode step is the same work at every length: on one device, in a dtype that
-        kernels attend in, all layers answered by the policy."""
-        kinds = {(parameter.device, parameter.dtype) for parameter in self.model.parameters()}
-        if len(kinds) != 1 or kinds.pop()[1] not in FLASH_DTYPES:
+        """Whether a decode step is the same work at every length: all layers answered by the
+        policy, all weights and keys on one device, keys of a dtype that kernels attend in (weights
+        may be of another: packed ones are integers), no keys or values fetched at every step.
+        False before the first keys."""
+        if self._answered < len(self.layers) or any(x.keys_on_host for x in self.layers):
             return False
         if self.tier is not None and self.tier.budget is None:
             return False  # all values are fetched at every step
-        return self._answered == len(self.layers)
-
-    @property
-    def keys_move(self) -> bool:
-        """Whether layers have their keys at hand only while they are at work: then no step can be
-        repeated as it is."""
-        return any(layer.keys_on_host for layer in self.layers)
+        first = self.layers[0]
+        return self._devices == {first.device} and first.dtype in FLASH_DTYPES
 
     def layer_kinds(self) -> list[tuple[int | None, int]]:
         """Each layer's sliding window, and which of `rope_samples` is its own."""
@@ -308,6 +310,12 @@ def _host_tier(policy: ViewPolicy, name: str, processes: int) -> HostTier:
     if isinstance(policy, ViewsTogether):
         return HostTier(policy.first_tokens, policy.fetched_keys, name, processes)
     return HostTier(0, None, name, processes)
+
+
+def _layers_to_come(layers: Sequence[AttentionLayer]) -> list[int]:
+    """For each layer, how many from it on are on its device."""
+    devices = [next((p.device for p in layer.module.parameters()), None) for layer in layers]
+    return [devices[i:].count(device) for i, device in enumerate(devices)]
 
 
 def _choosing_layers(layers: Sequence[AttentionLayer], policy: ViewPolicy) -> int:

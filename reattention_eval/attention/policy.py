@@ -34,19 +34,27 @@ class View(NamedTuple):
     query_places: Tensor | None = None
     extent: int | None = None
 
-    def check(self, name: str, row: RowCache, query: Tensor) -> None:
-        """Raise ConfigError, naming the method, for a view that is not as said above.
+    def check(self, name: str, budget: int | None, row: RowCache, query: Tensor) -> None:
+        """Raise ConfigError, naming the method, for a view that is not as said above, or of more
+        keys than `budget`.
 
         Shapes always; values where reading them does not wait for a device.
         """
-        problem = self._problem(row, query)
+        problem = self._problem(row, query) or self._beyond(budget)
         if problem:
             raise ConfigError(
                 f"{name}: the view of layer {row.layer} {problem} "
                 "(see reattention_eval.attention.View)."
             )
 
+    def _beyond(self, budget: int | None) -> str | None:
+        n = self.positions.shape[-1]
+        within = budget is None or n <= budget
+        return None if within else f"has {n} positions, and the method's budget is {budget}"
+
     def _problem(self, row: RowCache, query: Tensor) -> str | None:
+        if not isinstance(self.positions, Tensor):
+            return f"has positions of the type {type(self.positions).__name__}, not a tensor"
         heads, tokens, n = row.key.shape[0], query.shape[1], self.positions.shape[-1]
         shapes = ([n], [heads, n])
         if self.positions.dtype != torch.int64 or list(self.positions.shape) not in shapes:
@@ -121,6 +129,11 @@ class ViewPolicy(Protocol):
     """One question per layer and chunk; no knowledge of models, RoPE or attention kernels."""
 
     name: ClassVar[str]
+
+    @property
+    def budget(self) -> int | None:
+        """Keys that a query attends to at most; None for all."""
+        ...
 
     @property
     def chunk_size(self) -> int:

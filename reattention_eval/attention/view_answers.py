@@ -157,7 +157,7 @@ class ViewAnswers:
             )
             view = View(places)
         elif isinstance(view, View):
-            view.check(policy.name, held, query)
+            view.check(policy.name, policy.budget, held, query)
             key, value = held.gather(view.positions)
         else:
             raise ConfigError(

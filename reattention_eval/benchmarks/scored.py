@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reattention_eval.benchmarks.base import Benchmark
+from reattention_eval.errors import ConfigError
 from reattention_eval.evaluators.rules import TaskRule
 
 # a scoring, and what its figures' names begin with, so that no table mixes two rules
@@ -40,14 +41,22 @@ def scored(
         counted = [detail for detail in details if name in detail["scorings"]]
         counts.append(len(counted))
         if counted:
-            figures |= _under(benchmark.rules[name][task], _PREFIX[name], counted)
+            rule = benchmark.rules[name][task]
+            figures |= _under(rule, _PREFIX[name], counted, f"{benchmark.name}/{task}")
     return {**figures, "n": counts[0], "details": list(details)}
 
 
-def _under(rule: TaskRule, prefix: str, counted: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _under(
+    rule: TaskRule, prefix: str, counted: Sequence[dict[str, Any]], what: str
+) -> dict[str, float]:
     """One rule's figures; each sample's own score goes into its details."""
     for detail in counted:
         own = rule.scorer([detail["prediction"]], [detail["reference"]])
+        if rule.main not in own:
+            raise ConfigError(
+                f"the rule of {what} names {rule.main!r} as its main figure, and its scorer gives "
+                f"{', '.join(own)}; give TaskRule one of these."
+            )
         detail[f"{prefix}score"] = own[rule.main]
     together = rule.scorer(
         [detail["prediction"] for detail in counted], [detail["reference"] for detail in counted]

@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 
+from reattention_eval.cache.device_room import require_room
 from reattention_eval.cache.host_keys import SLOTS
 from reattention_eval.cache.host_memory import require_host_memory
 from reattention_eval.cache.host_tier import HostTier
 from reattention_eval.cache.layer import LayerCache
 from reattention_eval.cache.tiers import AUTO, HOST
+from reattention_eval.machine_memory import free_bytes
 
 SHARE_FOR_CACHE = 0.9  # of a device's free memory; forwards take the rest
 
@@ -48,6 +50,15 @@ def require_host(tier: HostTier, layers: Sequence[LayerCache], rows: int, capaci
         require_host_memory(more * tier.processes)
 
 
+def require_device(layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
+    """Raise DeviceMemoryError where `rows` rows of `capacity` tokens need more of a device than is
+    left, beside what the layers hold. Layers that have seen no keys yet ask by themselves then."""
+    for device in {layer.device for layer in layers if layer.device is not None}:
+        own = [layer for layer in layers if layer.device == device]
+        needed = sum(layer.device_bytes_of(rows, capacity) for layer in own)
+        require_room(device, needed, rows, capacity, sum(layer.nbytes for layer in own))
+
+
 def _spread(layers: Sequence[LayerCache]) -> Callable[[int], list[LayerCache]]:
     """So many of the layers, as far from each other as can be: keys come while others compute."""
     n = len(layers)
@@ -76,11 +87,6 @@ def _fits(
             key = 0
         needed[layer.device] = needed.get(layer.device, 0) + key + value - layer.nbytes
     return all(
-        more + staged.get(device, 0) <= SHARE_FOR_CACHE * _free(device)
+        more + staged.get(device, 0) <= SHARE_FOR_CACHE * (free_bytes(device) or 0)
         for device, more in needed.items()
     )
-
-
-def _free(device: torch.device) -> int:
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused

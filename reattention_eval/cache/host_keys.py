@@ -131,6 +131,10 @@ class HostKeys:
         """That so much takes of the host, what is held included."""
         return rows * self._new_blocks(like).bytes_of(capacity)
 
+    def device_bytes_of(self, rows: int, capacity: int, like: Tensor) -> int:
+        """None of its own: keys are on the device while their layer is at work."""
+        return 0
+
     def _new_blocks(self, like: Tensor) -> HostBlocks:
         return HostBlocks(self._tier.memory, like, self._tier.block_tokens)
 

@@ -67,6 +67,11 @@ class HostValues:
         leaves = capacity > self._tier.window
         return rows * self._blocks(like).bytes_of(capacity) if leaves else 0
 
+    def device_bytes_of(self, rows: int, capacity: int, like: Tensor) -> int:
+        """Of the device: the window alone, since what is brought back follows from the views."""
+        token = like.shape[1] * like.shape[3] * like.element_size()
+        return rows * min(capacity, self._tier.window) * token
+
     @property
     def _held(self) -> ValueWindow:
         assert self._window is not None

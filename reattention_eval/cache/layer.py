@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from reattention_eval.cache.device_room import require_room
 from reattention_eval.cache.host_keys import HostKeys
 from reattention_eval.cache.host_tier import HostTier
 from reattention_eval.cache.host_values import HostValues
@@ -40,6 +41,7 @@ class LayerCache:
     GROWTH_TOKENS at a time, each rounded up (`rounded_capacity`). What is stored is never
     concatenated with what arrives.
 
+    to_come: how many layers from this one on have their storage on its device.
     tier: values are in host memory, and keys where it says so; None: on the device. Then what
     `append`, `row` and `beginning` give holds until another layer is asked.
     """
@@ -50,8 +52,10 @@ class LayerCache:
         join_heads: JoinHeads | None = None,
         tier: HostTier | None = None,
         depth: tuple[int, int] = (0, 1),
+        to_come: int = 1,
     ) -> None:
         self._layer = layer
+        self._to_come = to_come
         self._depth = depth
         self._join_heads = join_heads
         self._states = RowStates()
@@ -97,6 +101,11 @@ class LayerCache:
         """None before the first token."""
         return None if self._like is None else self._like.device
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of keys and values; None before the first token."""
+        return None if self._like is None else self._like.dtype
+
     def bytes_of(self, rows: int, capacity: int) -> int:
         """Of keys and values of so much, wherever they are; 0 as for `host_bytes_of`."""
         if self._like is None:
@@ -111,6 +120,16 @@ class LayerCache:
             return 0
         stores, room = (self._keys, self._values), rounded_capacity(capacity)
         return sum(store.host_bytes_of(rows, room, self._like) for store in stores)
+
+    def device_bytes_of(self, rows: int, capacity: int) -> int:
+        """The same, of the device."""
+        if self._like is None:
+            return 0
+        return self._device_bytes(rows, rounded_capacity(capacity), self._like)
+
+    def _device_bytes(self, rows: int, capacity: int, like: Tensor) -> int:
+        stores = self._keys, self._values
+        return sum(store.device_bytes_of(rows, capacity, like) for store in stores)
 
     def clear(self) -> None:
         """Give the storage back; the lengths stay known."""
@@ -233,7 +252,11 @@ class LayerCache:
 
     def _make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
-        self._like = like.new_empty(0, like.shape[1], 0, like.shape[3])
+        like = like.new_empty(0, like.shape[1], 0, like.shape[3])
+        if self._like is None:  # `capacity.require_device` could not know
+            needed = self._to_come * self._device_bytes(rows, capacity, like)
+            require_room(like.device, needed, rows, capacity)
+        self._like = like
         try:
             for store in (self._keys, self._values):
                 store.make(rows, capacity, self._like)

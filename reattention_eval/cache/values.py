@@ -69,6 +69,10 @@ class DeviceStore:
         """To be taken of the host for so much."""
         return 0
 
+    def device_bytes_of(self, rows: int, capacity: int, like: Tensor) -> int:
+        """To be taken of the device for so much."""
+        return rows * capacity * like.shape[1] * like.shape[3] * like.element_size()
+
     def clear(self) -> None:
         self._held = None
 

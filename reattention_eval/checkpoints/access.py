@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reattention_eval.checkpoints.folder import check_folder
 from reattention_eval.checkpoints.hub import hub_error
-from reattention_eval.checkpoints.load import local_or_hub, read_config, read_settings
+from reattention_eval.checkpoints.read import local_or_hub, read_config, read_settings
 
 _SECONDS = 10  # that a hub may take to answer at all
 

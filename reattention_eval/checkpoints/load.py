@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from reattention_eval.checkpoints import internlm2
-from reattention_eval.checkpoints.embedded import ensure_embedded_model, prepared_model_folder
-from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
-from reattention_eval.checkpoints.folder import check_folder, read_json
+from reattention_eval.checkpoints.embedded import ensure_embedded_model
+from reattention_eval.checkpoints.folder import check_folder
 from reattention_eval.checkpoints.hub import first_line, from_hub, hub_error, hub_folder
+from reattention_eval.checkpoints.load_checks import check_device_map, check_model
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.quantization import (
     quantization_of,
     refuse_second,
     require_reader,
 )
-from reattention_eval.checkpoints.sentencepiece_bpe import MODEL_FILE, load_sentencepiece
+from reattention_eval.checkpoints.read import (
+    local_or_hub,
+    read_config,
+    read_settings,
+    read_tokenizer,
+)
 from reattention_eval.checkpoints.streaming import build_streaming
 from reattention_eval.errors import CheckpointError, ConfigError
-from reattention_eval.rope_names import with_rope_read
 from reattention_eval.versions import check_transformers
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # tensors of old checkpoints that models compute by themselves
 COMPUTED = (".inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")
-_INTERNLM2_TOKENIZER = "InternLM2Tokenizer"
-# tokenizer.json says it all: transformers 5 writes the first, which 4 does not know, and builds the
-# class of the model's own kind for the second; the last is InternLM2's
-_PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast", _INTERNLM2_TOKENIZER)
 _DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 
 
@@ -77,6 +76,7 @@ def load_model(
         dtype: "auto" is bfloat16 where the hardware computes in it, else float32 (float16 on a GPU
             without bfloat16); or a dtype or its name.
         device_map: as transformers takes it; None loads to the CPU.
+        attn_implementation: as transformers takes it, for what runs without a view method.
         configure: gives the configuration to load with from the checkpoint's own, as
             `NativeMethod.configure` does.
         quantization: of the weights while they load, as transformers describes it in a config.json
@@ -88,11 +88,13 @@ def load_model(
             has no place for; a damaged generation_config.json; a model without rotary position
             embedding; a hub that refuses or cannot be reached; a transformers version outside
             4.57 to 5.x.
-        ConfigError: unknown dtype; a quantisation that is unknown, whose library is missing, or of
-            weights that are quantised or are InternLM2's.
+        ConfigError: unknown dtype; a device that is not here; an attention that cannot run; a
+            quantisation that is unknown, whose library is missing, or of weights that are
+            quantised or are InternLM2's.
         DownloadError: as `ensure_embedded_model`.
     """
     check_transformers()
+    check_device_map(device_map)
     source = ensure_embedded_model(str(path)) if is_embedded(path) else local_or_hub(path)
     if isinstance(source, Path):
         check_folder(source, weights=not tokenizer_only)
@@ -112,7 +114,7 @@ def load_model(
     if tokenizer_only:
         return None, tokenizer
     torch_dtype = pick_dtype(dtype)
-    _check_rope(config, source)
+    check_model(config, source, attn_implementation)
     if isinstance(source, Path) and settings.get("model_type") == internlm2.MODEL_TYPE:
         model = build_streaming(
             config,
@@ -216,75 +218,6 @@ def _refuse_quantization(settings: Mapping[str, Any], where: str) -> None:
         )
 
 
-def local_or_hub(path: str | os.PathLike[str]) -> Path | str:
-    """A folder that exists, that of an embedded model, or a hub id as it is. Fetches nothing.
-
-    Raises:
-        CheckpointError: none of them, or an embedded model that was not fetched.
-    """
-    if is_embedded(path):
-        return prepared_model_folder(os.fspath(path))
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise CheckpointError(f"{path} is a file; give the folder that holds config.json.")
-    text = os.fspath(path)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
-        raise CheckpointError(
-            f"the model folder {text} does not exist; "
-            "check the path, or give a hub id in the form owner/name or one of "
-            f"{', '.join(EMBEDDED_MODELS)}."
-        )
-    return text
-
-
-def read_settings(source: Path | str) -> dict[str, Any]:
-    """config.json as it is written."""
-    from transformers import PretrainedConfig
-
-    try:
-        settings, _ = PretrainedConfig.get_config_dict(source)
-    except (OSError, ValueError) as error:
-        raise _unknown(source, "config.json", error) from error
-    return dict(settings)
-
-
-def read_config(source: Path | str, settings: dict[str, Any]) -> Any:
-    from transformers import AutoConfig
-
-    if settings.get("model_type") == internlm2.MODEL_TYPE:
-        return internlm2.llama_config(settings, str(source))
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise _unknown(source, "config.json", error) from error
-    return with_rope_read(config)
-
-
-def read_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    try:
-        if isinstance(source, Path):
-            kind = _class_of_tokenizer(source)
-            if kind.startswith(_INTERNLM2_TOKENIZER) and (source / MODEL_FILE).is_file():
-                return load_sentencepiece(source)
-            if kind.startswith(_PLAIN) and (source / "tokenizer.json").is_file():
-                return PreTrainedTokenizerFast.from_pretrained(source)
-        return AutoTokenizer.from_pretrained(source)
-    except CheckpointError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception on a damaged file
-        raise _unknown(source, "the tokenizer", error) from error
-
-
-def _class_of_tokenizer(folder: Path) -> str:
-    settings = folder / "tokenizer_config.json"
-    name = read_json(settings).get("tokenizer_class") if settings.is_file() else None
-    return str(name or "")
-
-
 def finished(model: PreTrainedModel, source: Path) -> PreTrainedModel:
     """In eval mode, with the checkpoint's own generation settings."""
     from transformers import GenerationConfig
@@ -292,33 +225,3 @@ def finished(model: PreTrainedModel, source: Path) -> PreTrainedModel:
     if (source / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source)
     return model.eval()
-
-
-def _unknown(source: Path | str, part: str, error: Exception) -> CheckpointError:
-    if isinstance(source, Path):
-        return CheckpointError(
-            f"{part} of {source} cannot be loaded ({first_line(error)}); fetch the model again, "
-            "or install a transformers version that knows this kind of model."
-        )
-    return hub_error(source, part, error)
-
-
-def _check_rope(config: PretrainedConfig, source: Path | str) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except NotImplementedError:
-        return  # computes with its weights while it is made (Apertus); attach looks again
-    except ValueError as error:
-        raise CheckpointError(
-            f"{source} is a {config.model_type} model, which is no text decoder that transformers "
-            f"knows ({first_line(error)}); use a causal language model with rotary positions."
-        ) from error
-    if not any(name.endswith("inv_freq") for name, _ in model.named_buffers()):
-        raise CheckpointError(
-            f"{source} is a {config.model_type} model, which has no rotary position embedding; "
-            "use a RoPE decoder such as Llama, Mistral, Qwen2 or Qwen3."
-        )

@@ -26,12 +26,7 @@ def quantization_of(settings: Any, device_map: Any = None) -> Any:
         ConfigError: no such method, settings it does not take, a checkpoint that would have to be
             quantised already, a library or device that is missing.
     """
-    if not isinstance(settings, Mapping):
-        raise ConfigError(
-            "quantization must be a mapping as in a config.json's quantization_config, for example "
-            "dict(quant_method='bitsandbytes', load_in_8bit=True); found "
-            f"{type(settings).__name__}."
-        )
+    check_named(settings)
     try:
         return _configured(settings, device_map, ready=False)
     except Exception as error:  # each library's own way to refuse
@@ -40,6 +35,25 @@ def quantization_of(settings: Any, device_map: Any = None) -> Any:
             "Install what is missing (torchao: pip install 'reattention-eval[torchao]') or correct "
             "the settings."
         ) from error
+
+
+def check_named(settings: Any) -> None:
+    """Raise ConfigError unless `settings` name a method that transformers knows; what that method
+    needs may be elsewhere."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    if not isinstance(settings, Mapping):
+        raise ConfigError(
+            "quantization must be a mapping as in a config.json's quantization_config, for example "
+            "dict(quant_method='bitsandbytes', load_in_8bit=True); found "
+            f"{type(settings).__name__}."
+        )
+    known = sorted({*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"})
+    if method_name(settings) not in known:
+        raise ConfigError(
+            f"quantization names no method that transformers knows (quant_method="
+            f"{settings.get('quant_method')!r:.80}); there are: {', '.join(known)}."
+        )
 
 
 def require_reader(config: Mapping[str, Any], where: str, device_map: Any = None) -> None:

@@ -27,6 +27,7 @@ _SAMPLE = (
     "Writing essays is a way to find out what you think; 1234567 readers, 3.14 results.\n"
     "def f(x):\n    return {x: 'naïve'}\t# ünïcödé 中文的句子在这里。🙂  The end "
 )
+MODEL_INPUTS = ["input_ids", "attention_mask"]
 _ROLES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
 
 
@@ -63,6 +64,7 @@ def load_sentencepiece(folder: Path) -> PreTrainedTokenizerBase:
         additional_special_tokens=more,
         clean_up_tokenization_spaces=False,
         padding_side="left",
+        model_input_names=MODEL_INPUTS,
         **roles,
     )
     tokenizer.chat_template = _chat_template(folder, settings)

@@ -7,9 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reattention_eval.checkpoints import internlm2, load
+from reattention_eval.checkpoints import internlm2
 from reattention_eval.checkpoints.folder import check_folder
 from reattention_eval.checkpoints.hub import hub_folder
+from reattention_eval.checkpoints.load import finished, pick_dtype
+from reattention_eval.checkpoints.read import (
+    local_or_hub,
+    read_config,
+    read_settings,
+    read_tokenizer,
+)
 from reattention_eval.checkpoints.shards import read_tensors
 from reattention_eval.errors import ConfigError
 from reattention_eval.parallel import build_split, check_split, fill, join
@@ -46,19 +53,19 @@ def load_split_model(
             "several GPUs; leave one of them out."
         )
     check_transformers()
-    source = load.local_or_hub(path)
+    source = local_or_hub(path)
     if isinstance(source, Path):
         check_folder(source)
-    settings = load.read_settings(source)
-    config = load.read_config(source, settings)
+    settings = read_settings(source)
+    config = read_config(source, settings)
     if configure is not None:
         config = configure(config)
     check_split(config, tensor_parallel)
     ranks = join(tensor_parallel)
-    tokenizer = load.read_tokenizer(source)
+    tokenizer = read_tokenizer(source)
     folder = source if isinstance(source, Path) else hub_folder(source, weights=True)
     other = settings.get("model_type") == internlm2.MODEL_TYPE
     tensors = internlm2.llama_tensors(folder, config) if other else read_tensors(folder)  # type: ignore[arg-type]
-    model: Any = build_split(config, ranks, load.pick_dtype(dtype))
+    model: Any = build_split(config, ranks, pick_dtype(dtype))
     fill(model, ranks, tensors, str(source))
-    return load.finished(model, folder), tokenizer
+    return finished(model, folder), tokenizer

@@ -21,13 +21,16 @@ def data_file(benchmark: str, name: str) -> Path:
     """`data_dir()/benchmark/name`, which must be there: evaluation downloads nothing.
 
     Raises:
-        DataError: it is not; the sentence names the command that fetches it.
+        DataError: it is not; the sentence names the command that fetches it, if there is one.
     """
+    from reattention_eval.datasets.prepare.lock import load_sources  # needs `data_dir` itself
+
     path = data_dir() / benchmark / name
     if not path.is_file():
+        fetched = benchmark in load_sources()  # a benchmark of somebody's own is not
+        cure = f"Fetch it with: reattention-eval prepare {benchmark}" if fetched else "Put it there"
         raise DataError(
-            f"the data file {benchmark}/{name} is missing (looked for {path}). Fetch it with: "
-            f"reattention-eval prepare {benchmark}, or let {VARIABLE} name the folder that holds "
-            f"{benchmark}/."
+            f"the data file {benchmark}/{name} is missing (looked for {path}). {cure}, or let "
+            f"{VARIABLE} name the folder that holds {benchmark}/."
         )
     return path

@@ -115,7 +115,8 @@ def _native(model: Any, method: NativeMethod) -> Iterator[Session]:
     if changed:
         raise ConfigError(
             f"{method.name} changes the model's configuration ({', '.join(changed)}), which has to "
-            "happen before it is loaded; load it with load_model(path, configure=method.configure)."
+            f"happen before it is loaded: method = build_method({method.name!r}), then "
+            "attach(load(path, configure=method.configure), method)."
         )
     _NATIVE.add(model)
     try:

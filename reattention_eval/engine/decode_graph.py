@@ -52,7 +52,7 @@ class RepeatedDecode:
 
     def __init__(self, model: nn.Module, hook: Hook, method: Method, device: torch.device) -> None:
         self._model, self._hook, self._method, self._device = model, hook, method, device
-        self._able = device.type == "cuda" and hook.repeatable
+        self._able = device.type == "cuda"
         self._ranks = ranks_of(model)
         self._graphs: dict[_Key, _Captured] = {}
         self._steps: dict[_Key, int] = {}
@@ -62,7 +62,7 @@ class RepeatedDecode:
     def __call__(self, tokens: list[int]) -> Tensor | None:
         """Logits [1, vocab] behind one more token of the only row."""
         length = self._hook.layers[0].lengths[0]
-        if not self._able or self._hook.keys_move:
+        if not (self._able and self._hook.repeatable):
             return None
         capacity = min(self._capacity(length + 1), repeats_until(self._method, length + 1))
         frequencies = self._hook.frequencies(length + 1)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from reattention_eval.engine.head_shape import head_shape
+from reattention_eval.machine_memory import free_bytes
 from reattention_eval.methods.forward_size import forward_size, token_values
 from reattention_eval.parallel import ranks_of
 
@@ -34,7 +35,7 @@ class ForwardSize:
         """Tokens of each of `rows` rows."""
         if not self._devices or self._shrunk:
             return self._chunk
-        free = min(map(free_bytes, self._devices))
+        free = min(free_bytes(device) or 0 for device in self._devices)
         tokens = forward_size(self._chunk, rows, self._token_bytes, free)
         if self._ranks is not None and self._ranks.size > 1:
             own = torch.tensor([tokens], device=self._ranks.device)
@@ -62,12 +63,6 @@ class ForwardSize:
             stacklevel=2,
         )
         return self._chunk
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes that the driver has left, and those that PyTorch holds and nobody uses."""
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + held
 
 
 def _token_bytes(model: Any) -> int:

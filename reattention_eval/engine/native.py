@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from reattention_eval.cache_argument import with_cache
-from reattention_eval.engine.forward_size import free_bytes
 from reattention_eval.engine.progress import OnProgress
 from reattention_eval.engine.session import Session
 from reattention_eval.engine.stats import SessionStats, peak_bytes
 from reattention_eval.errors import ConfigError, SelectionError
-from reattention_eval.machine_memory import main_memory
+from reattention_eval.machine_memory import free_bytes
 from reattention_eval.methods import NativeMethod, PromptReader
 
 
@@ -132,8 +131,7 @@ class NativeSession(Session):
         assert self._reader is not None
         tokens = max(sizes)
         needed = self._reader.forward_bytes(tokens)
-        cuda = self._device.type == "cuda"
-        free = free_bytes(self._device) if cuda else main_memory()
+        free = free_bytes(self._device)
         if needed and free is not None and needed > free:
             raise ConfigError(
                 f"{self.method.name} computes the attention of each layer as a whole: "

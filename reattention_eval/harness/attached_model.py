@@ -17,7 +17,7 @@ from reattention_eval.context_length import context_length
 from reattention_eval.engine import Session, attach
 from reattention_eval.engine.attach import check_cache
 from reattention_eval.engine.kernels_ahead import compiling
-from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.errors import ConfigError, DeviceMemoryError, ReAttentionError
 from reattention_eval.harness.fingerprint import plain
 from reattention_eval.harness.memory_check import out_of_memory
 from reattention_eval.methods import NativeMethod, build_method, method_settings
@@ -153,7 +153,7 @@ class AttachedModel:
             self.session.reset()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, (torch.OutOfMemoryError, DeviceMemoryError)):
                 raise ConfigError(out_of_memory(self._entry(rows), tokens)) from error
             raise
 

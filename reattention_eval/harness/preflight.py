@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.benchmarks.needle import check_needles
+from reattention_eval.cache import DEVICE
 from reattention_eval.checkpoints import check_access, load_model
+from reattention_eval.checkpoints.quantization import check_named
+from reattention_eval.engine.attach import check_cache
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import plain
-from reattention_eval.methods import build_method
+from reattention_eval.harness.model import LongContextLM
+from reattention_eval.harness.prompt_runner import PromptRunner
+from reattention_eval.methods import Method, build_method
 from reattention_eval.report.fields import is_count, is_number
 
+# of an entry, used up before the model is made, or left alone
+_OPENCOMPASS = {
+    "abbr", "batch_size", "max_out_len", "min_out_len", "pred_postprocessor", "run_cfg",
+    "summarizer_abbr", "type",
+}  # fmt: skip
 _OURS = ("LongContextLM", "ReAttentionCausalLM")
 
 
@@ -80,15 +91,40 @@ def _check_model(model: Mapping[str, Any], ask: _Checkpoints) -> None:
         raise ConfigError(f"a model's path is {path!r}; give a checkpoint's folder or hub id.")
     if not isinstance(processes, int):
         raise ConfigError(f"tensor_parallel is {processes!r}; give a number of processes.")
-    _check_method(model.get("method") or {"type": "full"})
+    _check_settings(model)
+    method = _checked_method(model.get("method") or {"type": "full"})
+    check_cache(model.get("cache", DEVICE), method)
     ask.access(path, processes)
 
 
-def _check_method(method: Any) -> None:
+def _check_settings(model: Mapping[str, Any]) -> None:
+    """Names, and what no checkpoint has to be asked about."""
+    known = {
+        name
+        for kind in (LongContextLM, PromptRunner)
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    if unknown := sorted(set(model) - known - _OPENCOMPASS):
+        raise ConfigError(
+            f"a model's entry has {', '.join(unknown)}, which nothing reads; there are: "
+            f"{', '.join(sorted(known))}, and OpenCompass's own {', '.join(sorted(_OPENCOMPASS))}."
+        )
+    for name in ("max_seq_len", "max_prompt_tokens"):
+        found = model.get(name)
+        if found is not None and not (is_count(found) and found):
+            raise ConfigError(f"{name} is {found!r:.80}; give a number of tokens, or None.")
+    if model.get("quantization") is not None:
+        check_named(plain(model["quantization"]))
+
+
+def _checked_method(method: Any) -> Method:
     if not isinstance(method, Mapping):
         raise ConfigError(f"a method is {method!r:.60}; give a dictionary with its type.")
     try:
-        build_method(plain(method)).check_machine()
+        built = build_method(plain(method))
+        built.check_machine()
+        return built
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, ReAttentionError):
             raise

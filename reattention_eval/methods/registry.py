@@ -72,6 +72,11 @@ def method_class(name: str) -> type[Method]:
     if announced:
         path = announced[0].value.replace(":", ".")
         return _by_path(path, f"{name!r} of the package {_package(announced[0])}")
+    if ":" in name:
+        raise ConfigError(
+            f"a method's name has no settings in it, found {name!r:.80}; give them in a dict, as "
+            "dict(type='reattention', local_size=2048)."
+        )
     if "." in name:
         return _by_path(name, repr(name))
     raise ConfigError(

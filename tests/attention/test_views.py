@@ -198,6 +198,8 @@ WRONG = {
         ),
         "has places outside 0..8",
     ),
+    "list": (lambda row, q: View([1, 2, 3]), "has positions of the type list, not a tensor"),
+    "budget": (lambda row, q: View(torch.arange(row.length)), "budget is"),
     "tensor": (
         lambda row, q: torch.arange(row.length),
         "must give a View, a Selection or a BandedView",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reattention_eval.cache import LayerCache, rounded_capacity
+from reattention_eval.cache import LayerCache, device_room, require_device, rounded_capacity
 from reattention_eval.cache.layer import GROWTH_TOKENS
+from reattention_eval.errors import DeviceMemoryError
 
 
 def chunk(tokens, seed=0):
@@ -79,3 +80,27 @@ def test_prompts_of_nearly_one_length_share_their_storage():
         cache.reserve(1, tokens)
         places.add(cache.append(0, *chunk(tokens)).key.data_ptr())
     assert len(places) == cache.moves == 1
+
+
+def test_more_than_a_device_has_is_said_before_it_is_taken(monkeypatch):
+    """Two layers of 2 x 8 doubles, keys and values: 512 bytes a token."""
+    layers = [LayerCache(i, to_come=2 - i) for i in range(2)]
+    monkeypatch.setattr(device_room, "free_bytes", lambda device: 512 * 100)
+    key = torch.ones(2, 3, 8, dtype=torch.float64)
+
+    def read(tokens):
+        require_device(layers, 1, tokens)
+        for layer in layers:
+            layer.reserve(1, tokens)
+        for layer in layers:
+            layer.append(0, key, key)
+
+    for tokens in (10**18, 2**70, 128):
+        with pytest.raises(DeviceMemoryError, match=rf"1 x {tokens:,} tokens .* about 100 tokens"):
+            read(tokens)
+        assert not any(layer.nbytes for layer in layers)
+    read(50)
+    with pytest.raises(DeviceMemoryError, match="about 150 tokens"):  # and what is held
+        read(10**18)
+    assert [layer.lengths for layer in layers] == [[3], [3]]
+    read(100)

@@ -83,6 +83,7 @@ def test_a_tokenizer_saved_by_transformers_5_loads_on_4_too(folder):
     settings = json.loads(path.read_text())
     path.write_text(json.dumps({**settings, "tokenizer_class": "TokenizersBackend"}))
     _, tokenizer = load_model(folder, tokenizer_only=True)
+    assert set(tokenizer("The dog")) == {"input_ids", "attention_mask"}  # for model.generate(**...)
     assert tokenizer("The dog")["input_ids"] == tiny_tokenizer()("The dog")["input_ids"]
     assert tokenizer.eos_token == "</s>"
 
@@ -263,3 +264,18 @@ def test_access_without_loading(sharded, folder, tmp_path_factory):
         check_access(sharded)
     with pytest.raises(CheckpointError, match="does not exist; check the path, or give a hub id"):
         check_access(tmp_path_factory.mktemp("x") / "none")
+
+
+def test_what_this_machine_has_not_is_said_before_weights_are_read(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (folder / "model.safetensors").write_bytes(b"not read")
+    wrong = [
+        (dict(device_map="gpu"), "'gpu', which is no device; give cpu, cuda:0, auto"),
+        (dict(device_map={"": "cuda:3"}), "names cuda:3, and PyTorch sees 0 GPUs here"),
+        (dict(device_map=0), "names cuda:0, and PyTorch sees 0 GPUs here"),
+        (dict(attn_implementation="flash_attention_9"), "'flash_attention_9' cannot run here"),
+    ]
+    monkeypatch.setattr("reattention_eval.checkpoints.load.check_folder", lambda *a, **k: None)
+    for settings, reason in wrong:
+        with pytest.raises(ConfigError, match=reason):
+            load_model(folder, **settings)

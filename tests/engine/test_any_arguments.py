@@ -151,7 +151,8 @@ def session_calls(draw: Any) -> list[tuple[str, dict[str, Any]]]:
                 "seed": st.integers(0, 9), "stop_token_ids": st.lists(ids_in, max_size=2),
                 "streamer": st.none(), "stop": st.none(),
             }.items():  # fmt: skip
-                strange = st.integers(-3, 3) if field == "max_new_tokens" else odd
+                numbers = st.sampled_from([-3, 0, 10**18, 2**70])
+                strange = numbers if field == "max_new_tokens" else odd
                 if draw(st.booleans()):
                     given_[field] = draw(often(values, strange))
         elif name == "answer_nll":

@@ -124,8 +124,41 @@ def test_what_waits_for_the_device_is_not_repeated(monkeypatch, repeated):
     assert not repeated
 
 
+class PackedLinear(torch.nn.Module):
+    """Weights as bitsandbytes and others hold them: integers, with a scale beside."""
+
+    def __init__(self, linear):
+        super().__init__()
+        scale = linear.weight.detach().abs().amax() / 127
+        packed = (linear.weight.detach() / scale).round().to(torch.int8)
+        self.weight = torch.nn.Parameter(packed, requires_grad=False)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight.to(x.dtype) * self.scale)
+
+
+def test_packed_weights_are_repeated_too(repeated):
+    model = tiny_model(layers=2)
+    for layer in model.model.layers:
+        layer.mlp.down_proj = PackedLinear(layer.mlp.down_proj)
+        layer.self_attn.q_proj = PackedLinear(layer.self_attn.q_proj)
+
+    def steps():
+        with attach(model, METHOD) as session:
+            session.prefill(random_prompt(400), max_new_tokens=20)
+            return torch.cat([session.decode(torch.tensor([[t]])) for t in range(9)])
+
+    got = steps()
+    assert repeated
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReAttention, "repeats_until", lambda self, length: 0)
+        torch.testing.assert_close(got, steps(), rtol=0, atol=1e-12)
+
+
 def test_a_capture_that_fails_is_said_and_steps_go_on(monkeypatch, repeated):
     monkeypatch.undo()
+    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float64,))
     original = RepeatedDecode.__init__
 
     def able(self, *args):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from reattention_eval.benchmarks import find_benchmark, list_benchmarks, registry
-from reattention_eval.errors import ConfigError
+from reattention_eval.benchmarks.scored import scored
+from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.evaluators.rules import TaskRule
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-benchmark.md"
@@ -73,6 +76,17 @@ def test_the_page_runs_without_and_with_opencompass(place: Path, checkpoint: Pat
     assert len(twins) == 1  # one name for both
     (name,) = twins
     assert (place / "oc" / name).read_bytes() == twins[name]
+
+
+def test_what_is_wrong_with_it_is_said(place: Path) -> None:
+    capitals = find_benchmark("capitals.CAPITALS")
+    with pytest.raises(DataError, match=r"europe.jsonl\)\. Put it there, or let REATTENTION_DATA"):
+        capitals.check("europe", 4000)
+    rule = TaskRule("acuracy", capitals.rules["official"]["europe"].scorer)
+    wrong = replace(capitals, rules={"official": {"europe": rule}})
+    detail = {"prediction": "Paris", "reference": "Paris", "scorings": ["official"]}
+    with pytest.raises(ConfigError, match=r"names 'acuracy' as its main figure, .* accuracy;"):
+        scored(wrong, "europe", [detail], "official")
 
 
 def test_an_installed_package_brings_its_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

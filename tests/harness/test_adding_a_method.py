@@ -93,7 +93,7 @@ def test_run_by_opencompass(
         "REATTENTION_RUN_MODEL": str(checkpoint), "REATTENTION_HAYSTACK": str(haystack),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "opencompass.cli.main", "configs/eval_of_others.py"],
+        [sys.executable, "-m", "opencompass.cli.main", "configs/eval_of_others.py", "--debug"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -73,6 +73,7 @@ def test_auto_dtype_is_written_down(checkpoint: Path) -> None:
         ([{}], [dict(type="none")], "there are"),
         ([{}], [FULL, FULL], "twice"),
         ([{"path": "/nowhere"}], [FULL], "/nowhere"),
+        ([{"abbr": "M", "window": 64}], [REATTENTION], "M: .*scope of .*REATTENTION_ONLY_METHODS"),
     ],
 )
 def test_bad_products(checkpoint: Path, models: list, methods: list, says: str) -> None:
@@ -183,6 +184,7 @@ def test_an_embedded_model_by_name_stands_in_with_what_belongs_to_it(
         ("LENGTHS", "8K", "REATTENTION_LENGTHS is '8K'"),
         ("ONLY_METHODS", "full,magic", "magic; this configuration has full, reattention"),
         ("RUN_MODEL", "./nowhere", "nowhere"),
+        ("ONLY_TASKS", "niah_sngle_1", "did you mean niah_single_1"),
         ("DEMO_LENGTHS", "600", "REATTENTION_DEMO_LENGTHS is not read any more; set REATTENTION_L"),
         ("SWEEP_METHODS", "full", "is not read any more; set REATTENTION_ONLY_METHODS instead"),
     ],
@@ -202,7 +204,16 @@ def test_bad_variables_are_named(
     [
         ({"benchmark": "needel"}, "there is no benchmark 'needel'; choose from longbench"),
         ({"benchmark": None}, "a plan has the benchmark None"),
-        ({"depth": [50]}, "may have benchmark, chat_template, cut_at_window, depths"),
+        (
+            {"depth": [50]},
+            "has depth, which nothing reads; it needs lengths and may have benchmark",
+        ),
+        ({"lengths": ["4k"]}, "has lengths ['4k']; give [4096, 8192, ...]"),
+        ({"lengths": 4096}, "has lengths 4096; give [4096, 8192, ...]"),
+        ({"samples": 0}, "has samples 0; give a whole number from 1 on"),
+        ({"max_out_len": "8"}, "has max_out_len '8'; give a whole number from 1 on"),
+        ({"methods": ["full"]}, "dictionaries, as dict(type='full') and dict(path='...'); found"),
+        ({"methods": [{"budget_tokens": 3}]}, "says no type of a method"),
     ],
 )
 def test_bad_plans_say_what_a_plan_may_have(

@@ -123,7 +123,7 @@ def test_attention_that_does_not_fit_is_said_before(tmp_path, monkeypatch):
     text = "the dog and the fox " * 60
     runner = PromptRunner(str(folder), dict(type="h2o", budget_tokens=50), dtype="float32")
     assert runner.run([Sample(text)], 2)[0].record["keys_kept"] == 50 + 1
-    monkeypatch.setattr(native, "main_memory", lambda: 100_000)
+    monkeypatch.setattr(native, "free_bytes", lambda device: 100_000)
     with pytest.raises(ConfigError, match=r"h2o computes the attention .* as a whole: .* are free"):
         runner.run([Sample(text)], 2)
     monkeypatch.undo()

@@ -45,6 +45,7 @@ def test_papers_defaults_fill_the_window_of_llama3():
     ("settings", "message"),
     [
         (dict(type="reatention"), "unknown method 'reatention'; there are: reattention, full"),
+        (dict(type="reattention:local_size=2048"), "a method.s name has no settings in it"),
         (dict(local_size=3), "needs a type"),
         (dict(type="full", spans=3), "full has no setting spans; there are: chunk_size"),
         (dict(type="reattention", chunk_size=4097), "4097 must fit into local_size 4096.*lower"),

@@ -26,7 +26,7 @@ from reattention_eval.efficiency.e2e.room import GIB, least_bytes, why_not
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.engine import Session
 from reattention_eval.engine.hooked import HookedSession
-from reattention_eval.errors import HostMemoryError
+from reattention_eval.errors import DeviceMemoryError, HostMemoryError
 from reattention_eval.machine_memory import main_memory
 
 THOUSAND = 1000  # tokens of a long answer whose speed and memory are kept
@@ -153,7 +153,7 @@ class Bench:
         except torch.OutOfMemoryError as error:
             cell["out_of_memory"] = str(error).split(". ")[0]
             torch.cuda.empty_cache()
-        except HostMemoryError as error:
+        except (HostMemoryError, DeviceMemoryError) as error:
             cell["out_of_memory"] = str(error)
         except RuntimeError as error:
             if "No available kernel" not in str(error):

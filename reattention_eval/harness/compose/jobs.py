@@ -79,6 +79,8 @@ def plan_jobs(
         DataError: a data file is not on this machine.
     """
     check_old_variables()
+    for entries in (models, methods):
+        _check_entries(entries)
     plans = [_with_variables(plan) for plan in plans]
     known_models = [model_name(m) for plan in plans for m in plan.get("models", models)]
     known_methods = [
@@ -109,11 +111,44 @@ def _with_variables(plan: Mapping[str, Any]) -> dict[str, Any]:
     takes = _options(find_benchmark(name))
     unknown = [key for key in plan if key not in (*takes, *_OWN)]
     if unknown or "lengths" not in plan:
+        wrong = f"has {', '.join(unknown)}, which nothing reads" if unknown else "has no lengths"
         raise ConfigError(
-            f"a plan of {name} has {', '.join(plan)}; it needs lengths and may have "
+            f"a plan of {name} {wrong}; it needs lengths and may have "
             f"{', '.join(sorted({*takes, *_OWN} - {'lengths'}))}."
         )
-    return replaced(plan, (*takes, "lengths"))
+    plan = replaced(plan, (*takes, "lengths"))
+    _check_counts(name, plan)
+    for key in ("models", "methods"):
+        _check_entries(plan.get(key, ()))
+    return plan
+
+
+def _check_counts(name: str, plan: Mapping[str, Any]) -> None:
+    lengths = plan["lengths"]
+    if not isinstance(lengths, Sequence) or not all(map(_is_count, lengths)):
+        raise ConfigError(f"a plan of {name} has lengths {lengths!r:.80}; give [4096, 8192, ...].")
+    for key in ("samples", "repeats", "max_out_len"):
+        if plan.get(key) is not None and not _is_count(plan[key]):
+            raise ConfigError(
+                f"a plan of {name} has {key} {plan[key]!r:.80}; give a whole number from 1 on."
+            )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _check_entries(entries: Any) -> None:
+    for entry in entries:
+        if not isinstance(entry, Mapping):
+            raise ConfigError(
+                f"models and methods are dictionaries, as dict(type='full') and dict(path='...'); "
+                f"found {entry!r:.80}."
+            )
+        if not {"type", "path"} & set(entry):
+            raise ConfigError(
+                f"{dict(entry)!r:.80} says no type of a method and no path of a model."
+            )
 
 
 def _options(benchmark: Benchmark) -> list[str]:

@@ -64,7 +64,7 @@ def model_method_pairs(
             if window := model.get("window") or folder_context_length(str(model["path"])):
                 built = built.on(int(window))
             if model.get("window"):
-                built.check(int(model["window"]))
+                _check_window(model, built)
             own: dict[str, Any] = {key: model[key] for key in model if key not in _FACTS}
             cut = _cut(model, built) if cut_at_window else None
             if cut:
@@ -82,6 +82,16 @@ def model_method_pairs(
             out.append({**own, "name": name, "abbr": abbr, "method": method})
     all_different([model["abbr"] for model in out], "model with method")
     return out
+
+
+def _check_window(model: Mapping[str, Any], method: Method) -> None:
+    try:
+        method.check(int(model["window"]))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{model_name(model)}: {error} Or leave it out: REATTENTION_ONLY_METHODS takes methods "
+            "by type, or with their budget, as reattention-8192."
+        ) from error
 
 
 def model_name(model: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +198,10 @@ def _named(
     others = {word.casefold() for word in elsewhere}
     unknown = [w for w in words if w.casefold() not in fold and w.casefold() not in others]
     if unknown:
+        near = [n for w in unknown for n in get_close_matches(w.casefold(), {*fold, *others})]
+        meant = f" (did you mean {', '.join(near)}?)" if near else ""
         raise ConfigError(
-            f"there is no task {', '.join(unknown)} here; there are the tasks "
+            f"there is no task {', '.join(unknown)}{meant}; there are here the tasks "
             f"{', '.join(every)} and the groups {', '.join(groups)}."
         )
     return {task for word in words for task in fold.get(word.casefold(), ())}

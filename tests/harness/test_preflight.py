@@ -1,0 +1,30 @@
+"""What a model's entry says is read before a task is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reattention_eval.harness.preflight import find_problems
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, None),
+        ({"cache": "auto", "run_cfg": {"num_gpus": 0}, "name": "tiny"}, None),
+        ({"cache": "gpu"}, "unknown cache 'gpu'; there are: device, values_on_host, host, auto."),
+        ({"cache": "host", "method": {"type": "dynamic_ntk"}}, "dynamic_ntk keeps keys and values"),
+        ({"dtyp": "float32"}, "entry has dtyp, which nothing reads; there are: cache, "),
+        ({"max_seq_len": -4}, "max_seq_len is -4; give a number of tokens, or None."),
+        ({"quantization": "int8"}, "quantization must be a mapping"),
+        ({"quantization": {"load_in_5bit": True}}, "quantization names no method"),
+    ],
+)
+def test_wrong_entries(checkpoint: Path, change: dict[str, Any], says: str | None) -> None:
+    entry = {"type": "LongContextLM", "path": str(checkpoint), "abbr": "tiny", **change}
+    problems = find_problems([(entry, [])])
+    assert len(problems) == (says is not None)
+    assert says is None or says in problems[0]
