@@ -115,7 +115,9 @@ def test_going_on_submits_only_what_is_missing(
     assert finished(surroundings, summary)["ExitCode"] == "1:0"
     run = run_of(tmp_path)
     page = (run / "report" / "table.md").read_text()
-    assert re.search(r"unfinished, \d+ of 18 samples are done; run the same command with `-r`", page)
+    assert re.search(
+        r"unfinished, \d+ of 18 samples are done; run the same command with `-r`", page
+    )
     assert "| unfinished (" in page
     again, summary = submit(surroundings, tmp_path, config_path("eval_demo.py"), "-r", run.name)
     assert len(again) == 1
