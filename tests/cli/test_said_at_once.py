@@ -57,7 +57,7 @@ def model(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["--depths", "nan"], "depths are percent from 0 to 100; found nan"),
         (["--depths", "ten"], "separated by commas"),
         (["--lengths", "5"], "a length of 5 tokens leaves no room for the haystack"),
-        (["--lengths", "-1"], "length -1"),
+        (["--lengths", "-1"], "lengths [-1]"),
         (["--lengths", "1e3"], "whole numbers separated by commas"),
         (["--methods", "full,fast"], "fast"),
         (["--model", "nobody/nothing"], "nobody/nothing"),

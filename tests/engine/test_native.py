@@ -176,7 +176,7 @@ class Longer(NativeMethod):
 
 def test_a_configuration_comes_before_loading_and_a_block_leaves_no_trace():
     with (
-        pytest.raises(ConfigError, match=r"longer changes .*\(rope_.*load_model\(path, configure="),
+        pytest.raises(ConfigError, match=r"longer changes .*\(rope_.*load\(path, configure="),
         attach(model_of(), Longer()),
     ):
         pass

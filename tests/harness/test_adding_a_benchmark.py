@@ -51,7 +51,7 @@ def test_the_page_runs_without_and_with_opencompass(place: Path, checkpoint: Pat
     done = run_page(place, checkpoint)
     assert done.returncode == 0, done.stderr
     assert "capitals, 4,000 tokens, official score" in done.stdout
-    assert "| full | 0.00 [0.0, 79.3] (n=1) | 0.00 [0.0, 79.3] |" in done.stdout
+    assert "| full | 0.00 [0.0, 79.3] (n=1) | 0.00 [0.0, 79.3] (n=1) |" in done.stdout
 
     from mmengine.config import Config
 

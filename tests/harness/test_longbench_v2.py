@@ -129,6 +129,6 @@ def test_it_runs_with_the_middle_cut_and_has_its_table(
     assert report.problems == []
     header, rows = report.grids["longbench_v2, 200 tokens, official score: parts"]
     assert header == ["method", "easy", "hard", "short", "medium", "long"]
-    of_two, of_one = "0.00 [0.0, 65.8]", "0.00 [0.0, 79.3]"  # each part's own samples
+    of_two, of_one = "0.00 [0.0, 65.8] (n=2)", "0.00 [0.0, 79.3] (n=1)"  # each part's own samples
     assert rows == [["full", of_two, of_two, of_two, of_one, of_one]]
     assert any("4 of 4 prompts were longer than allowed" in note for note in report.notes)

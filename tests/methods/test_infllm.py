@@ -211,7 +211,7 @@ def test_a_session_is_not_kept_on_disk(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("a b c")
     wishes = Wishes(
-        text, None, None, "infllm", 8, tmp_path / "kept", None, "auto", "cpu", "utf-8"
+        text, None, None, "infllm", 8, tmp_path / "kept", None, "auto", "cpu", "auto", "utf-8"
     )  # fmt: skip
     with pytest.raises(ConfigError, match="is not kept on disk"):  # before a model is loaded
         ask(wishes)
