@@ -110,10 +110,11 @@ def _check_settings(model: Mapping[str, Any]) -> None:
             f"a model's entry has {', '.join(unknown)}, which nothing reads; there are: "
             f"{', '.join(sorted(known))}, and OpenCompass's own {', '.join(sorted(_OPENCOMPASS))}."
         )
-    for name in ("max_seq_len", "max_prompt_tokens"):
+    counts = {"max_seq_len": "tokens", "max_prompt_tokens": "tokens", "batch_size": "prompts"}
+    for name, things in counts.items():
         found = model.get(name)
         if found is not None and not (is_count(found) and found):
-            raise ConfigError(f"{name} is {found!r:.80}; give a number of tokens, or None.")
+            raise ConfigError(f"{name} is {found!r:.80}; give a number of {things}, or None.")
     if model.get("quantization") is not None:
         check_named(plain(model["quantization"]))
 

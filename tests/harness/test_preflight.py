@@ -19,6 +19,7 @@ from reattention_eval.harness.preflight import find_problems
         ({"cache": "host", "method": {"type": "dynamic_ntk"}}, "dynamic_ntk keeps keys and values"),
         ({"dtyp": "float32"}, "entry has dtyp, which nothing reads; there are: cache, "),
         ({"max_seq_len": -4}, "max_seq_len is -4; give a number of tokens, or None."),
+        ({"batch_size": 0}, "batch_size is 0; give a number of prompts, or None."),
         ({"quantization": "int8"}, "quantization must be a mapping"),
         ({"quantization": {"load_in_5bit": True}}, "quantization names no method"),
     ],
