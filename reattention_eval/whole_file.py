@@ -34,6 +34,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         os.close(lock)
 
 
+def write_whole_text(path: Path, text: str) -> None:
+    """`text` in UTF-8, by `whole_file`; what UTF-8 cannot hold stands there as an escape."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+
+
 def _only_one(part: Path) -> int:
     """`part`, opened and locked, while it still stands at its place: whoever held it may have put
     it elsewhere. Nothing in it is changed."""

@@ -12,6 +12,13 @@ from reattention_eval.cli.console import FAILED, readable_errors
 bench = typer.Typer(help="TTFT, TPOT and memory beside the fastest full attention.",
                     no_args_is_help=True)  # fmt: skip
 
+Repeats = Annotated[int, typer.Option(help="Runs of a form and length.", min=1)]
+Patience = Annotated[
+    float, typer.Option(help="Seconds after which a form and length gets no further run.")
+]
+Decode = Annotated[int, typer.Option(help="Tokens timed behind the prompt.", min=0)]
+WarmUp = Annotated[int, typer.Option(help="Tokens of the first, untimed prompt of a form.", min=1)]
+Dtype = Annotated[str, typer.Option(help="Of weights and cache.")]
 Commit = Annotated[str | None, typer.Option(help="Of a copy without Git history.")]
 Minutes = Annotated[
     float | None,
@@ -20,6 +27,10 @@ Minutes = Annotated[
 GpuMemory = Annotated[
     float | None, typer.Option(help="GiB of the GPU to measure as if it had no more, e.g. 79.1.")
 ]
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
 @bench.command()
@@ -58,15 +69,11 @@ def e2e(
             "repeatable."
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Runs of a form and length.", min=1)] = 3,
-    patience: Annotated[
-        float, typer.Option(help="Seconds after which a form and length gets no further run.")
-    ] = 60.0,
-    decode: Annotated[int, typer.Option(help="Tokens timed behind the prompt.", min=0)] = 64,
-    warm_up: Annotated[
-        int, typer.Option(help="Tokens of the first, untimed prompt of a form.", min=1)
-    ] = 32_768,
-    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    repeats: Repeats = 3,
+    patience: Patience = 60.0,
+    decode: Decode = 64,
+    warm_up: WarmUp = 32_768,
+    dtype: Dtype = "auto",
     device: Annotated[str | None, typer.Option(help="As cuda:0; a GPU where there is one.")] = None,
     out: Annotated[
         Path | None,
@@ -88,8 +95,7 @@ def e2e(
 
     until = ending_in(minutes)
     wishes = Wishes(model, dtype, device, out, commit, text, gpu_memory)
-    tiers = [tier.strip() for tier in cache.split(",")]
-    grid = Grid(methods.split() if methods else None, lengths, only or [], tiers)
+    grid = Grid(methods.split() if methods else None, lengths, only or [], _listed(cache))
     effort = Effort(repeats, patience, decode, warm_up, until)
     if not run(wishes, grid, effort):
         raise typer.Exit(FAILED)
@@ -121,15 +127,11 @@ def analysis(
     gpu: Annotated[
         str, typer.Option(help="With --list: h100-80g, h200, a100-80g, or auto.")
     ] = "auto",
-    repeats: Annotated[int, typer.Option(help="Runs of a form and length.", min=1)] = 3,
-    patience: Annotated[
-        float, typer.Option(help="Seconds after which a form and length gets no further run.")
-    ] = 30.0,
-    decode: Annotated[int, typer.Option(help="Tokens timed behind the prompt.", min=0)] = 64,
-    warm_up: Annotated[
-        int, typer.Option(help="Tokens of the first, untimed prompt of a form.", min=1)
-    ] = 32_768,
-    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    repeats: Repeats = 3,
+    patience: Patience = 30.0,
+    decode: Decode = 64,
+    warm_up: WarmUp = 32_768,
+    dtype: Dtype = "auto",
     device: Annotated[str | None, typer.Option(help="As for e2e.")] = None,
     out: Annotated[Path | None, typer.Option(help="Record to add to, as for e2e.")] = None,
     commit: Commit = None,
@@ -144,8 +146,7 @@ def analysis(
 
     wishes = Wishes(model, dtype, device, out, commit, None, gpu_memory)
     effort = Effort(repeats, patience, decode, warm_up, ending_in(minutes))
-    tiers = [tier.strip() for tier in cache.split(",")]
-    cells = Analysis(methods.split() if methods else None, lengths, until, tiers)
+    cells = Analysis(methods.split() if methods else None, lengths, until, _listed(cache))
     if listed:
         list_cells(wishes, cells, effort, gpu_of(gpu, gpu_memory))
     elif not run(wishes, cells, effort):
@@ -158,7 +159,7 @@ def cold(
     model: Annotated[str, typer.Argument(help="As for e2e.")],
     tokens: Annotated[int, typer.Option(help="Of the prompt.", min=1)] = 32_768,
     method: Annotated[str, typer.Option(help="With settings, as for e2e.")] = "reattention",
-    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    dtype: Dtype = "auto",
     device: Annotated[str | None, typer.Option(help="As for e2e.")] = None,
     out: Annotated[Path | None, typer.Option(help="Record to add to, as for e2e.")] = None,
     commit: Annotated[str | None, typer.Option(help="Of a copy without Git history.")] = None,
@@ -175,7 +176,7 @@ def parts(
     model: Annotated[str, typer.Argument(help="As for e2e.")],
     tokens: Annotated[int, typer.Option(help="Of the prompt.", min=1)] = 131_072,
     method: Annotated[str, typer.Option(help="With settings, as for e2e.")] = "reattention",
-    dtype: Annotated[str, typer.Option(help="Of weights and cache.")] = "auto",
+    dtype: Dtype = "auto",
     device: Annotated[str | None, typer.Option(help="As for e2e.")] = None,
     out: Annotated[Path | None, typer.Option(help="Record to add to, as for e2e.")] = None,
     commit: Commit = None,

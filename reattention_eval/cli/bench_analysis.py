@@ -18,12 +18,13 @@ from reattention_eval.cli.bench_e2e import ALWAYS, FOLDER, Wishes
 from reattention_eval.cli.console import out
 from reattention_eval.cli.plan import token_count
 from reattention_eval.efficiency import Placement, peak_memory, plan_memory, read_shape
+from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
 from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
 from reattention_eval.efficiency.e2e.models import is_checkpoint, paper_model
 from reattention_eval.efficiency.e2e.record import read
 from reattention_eval.efficiency.e2e.results import name_of
-from reattention_eval.efficiency.e2e.room import GIB, least_bytes, why_not
+from reattention_eval.efficiency.e2e.room import least_bytes, why_not
 from reattention_eval.efficiency.forecast import Gpu
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.methods import ReAttention

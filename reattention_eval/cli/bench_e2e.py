@@ -15,6 +15,7 @@ from reattention_eval.cache import DEVICE
 from reattention_eval.cli.console import err, out
 from reattention_eval.cli.device import checked_device
 from reattention_eval.cli.plan import token_count
+from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.bars import bars_of
 from reattention_eval.efficiency.e2e.cold_start import STATES, ColdStart, measure_cold
 from reattention_eval.efficiency.e2e.estimate import Effort, estimate_of
@@ -26,7 +27,7 @@ from reattention_eval.efficiency.e2e.models import about_model, bench_model, che
 from reattention_eval.efficiency.e2e.parts import matmul_ceiling, measure_parts
 from reattention_eval.efficiency.e2e.prompts import prompt, text_ids, text_name
 from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
-from reattention_eval.efficiency.e2e.results import GIB, require_agreement
+from reattention_eval.efficiency.e2e.results import require_agreement
 from reattention_eval.efficiency.e2e.room import held_back
 from reattention_eval.efficiency.e2e.table import markdown, write_tables
 from reattention_eval.errors import ConfigError
@@ -128,11 +129,8 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     text = None
     if wishes.text is not None:
         text = text_ids(wishes.model, wishes.text, max(tokens for _, tokens in cells))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        if found := card.sharing():
-            _refuse(found)
-            return False
+    if not _alone(device):
+        return False
     ceiling = matmul_ceiling() if device.type == "cuda" else None
     ballast = None
     if wishes.gpu_memory is not None:
@@ -177,9 +175,7 @@ def run_parts(wishes: Wishes, form: str, tokens: int) -> bool:
     check_name(wishes.model)
     if device.type != "cuda":
         raise ConfigError("kernels are watched on a GPU, and none was chosen or is visible.")
-    torch.cuda.set_device(device)
-    if found := card.sharing():
-        _refuse(found)
+    if not _alone(device):
         return False
     model = bench_model(wishes.model, device, wishes.dtype)
     about = about_model(wishes.model, model)
@@ -255,6 +251,16 @@ def _refuse(found: Sequence[str]) -> None:
         f"not recorded: {'; '.join(found)}. Measure on a card that is yours alone and cool.",
         style="red", markup=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _alone(device: torch.device) -> bool:
+    """Whether a measurement may begin: nobody else works on that GPU, which is chosen."""
+    if device.type != "cuda":
+        return True
+    torch.cuda.set_device(device)
+    if found := card.sharing():
+        _refuse(found)
+    return not found
 
 
 @contextlib.contextmanager

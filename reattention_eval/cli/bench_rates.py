@@ -69,7 +69,7 @@ def _bar(cells: Sequence[Measured], environment: dict[str, Any] | None) -> list[
         seconds = cell.predicted(_others(cell, cells))[0]
         deviations = [deviation(seconds, cell.prompt_seconds)]
         if cell.planned_bytes is not None:
-            deviations.append(cell.planned_bytes / cell.peak_bytes - 1)
+            deviations.append(deviation(cell.planned_bytes, cell.peak_bytes))
         runs.append({
             "model": cell.model, "form": cell.form, "tokens": cell.tokens, "commit": cell.commit,
             "ttft_seconds": cell.prompt_seconds, "planned_seconds": seconds,
@@ -105,6 +105,6 @@ def _table(card: str, cells: Sequence[Measured], rates: Rates) -> Table:
             seconds = cell.step_seconds
             row.append(f"{deviation(cell.predicted(one)[1], seconds):+.1%}" if seconds else "")
         planned = cell.planned_bytes
-        row.append("" if planned is None else f"{planned / cell.peak_bytes - 1:+.1%}")
+        row.append("" if planned is None else f"{deviation(planned, cell.peak_bytes):+.1%}")
         table.add_row(*row)
     return table

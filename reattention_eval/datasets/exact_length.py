@@ -85,16 +85,16 @@ def fit_end(
     Raises:
         DataError: no end gives this length (a text without variety, such as one long word).
     """
-    # an insert at the very end takes no mark: where none fits without, it goes a sentence back
-    freed = _with_end_free(index, layout, layout.last - 1)
-    for begun, marks in ((layout, _MARKS), (freed, _MORE_MARKS)):
-        found = _fitted(tokenizer, index, begun, end, length, count, marks)
-        if found is not None:
-            return found
-    raise DataError(
-        f"no stretch of the haystack {index.name} makes a prompt of exactly {length} tokens; "
-        "use a haystack of ordinary prose, or another length."
-    )
+    found = _fitted(tokenizer, index, layout, end, length, count, _MARKS)
+    if found is None:  # an insert at the very end takes no mark: it goes a sentence back
+        freed = _with_end_free(index, layout, layout.last - 1)
+        found = _fitted(tokenizer, index, freed, end, length, count, _MORE_MARKS)
+    if found is None:
+        raise DataError(
+            f"no stretch of the haystack {index.name} makes a prompt of exactly {length} tokens; "
+            "use a haystack of ordinary prose, or another length."
+        )
+    return found
 
 
 def _fitted(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from reattention_eval.cache.tiers import DEVICE
 from reattention_eval.efficiency.cards import card_by_name
+from reattention_eval.efficiency.e2e.estimate import WARM_STEPS
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import columns, figure_of
 from reattention_eval.efficiency.plan import BYTES, Placement, peak_memory, tiers_of
@@ -129,12 +130,13 @@ def _planned(
     record: E2ERecord, shape: ModelShape, method: Method, cell: dict[str, Any]
 ) -> int | None:
     """Bytes that `plan` expects at most; None for a card whose memory it does not know."""
-    card = card_by_name(record.data["device"])
-    memory: int | None = record.data.get("gpu_memory") or (card.memory if card else None)
+    memory = record.memory
     if memory is None:
         return None
     behind = max(run.get("decode_tokens", 0) for run in cell["runs"])
-    tokens = cell["tokens"] + (behind + 8 if behind else 0)  # and as many as warm a graph up
+    tokens = cell["tokens"] + (
+        behind + WARM_STEPS if behind else 0
+    )  # and as many as warm a graph up
     where = Placement(dtype=record.data["dtype"])
     tier = cell.get("cache", DEVICE)
     return peak_memory(shape, method, tokens, where, usable(memory), tier=tier)
@@ -165,9 +167,9 @@ def fit(cells: Sequence[Measured]) -> Rates:
     )
 
 
-def deviation(seconds: float, found: float) -> float:
+def deviation(predicted: float, found: float) -> float:
     """Of a prediction from what was measured, relative."""
-    return seconds / found - 1
+    return predicted / found - 1
 
 
 def _solved(work: Sequence[tuple[float, ...]], seconds: Sequence[float]) -> tuple[float, ...]:

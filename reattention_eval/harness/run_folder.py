@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import RunFolderError
-from reattention_eval.whole_file import whole_file
+from reattention_eval.whole_file import write_whole_text
 
 # of a run: what OpenCompass's own inferencers and evaluators are still writing
 UNFINISHED = "unfinished"
@@ -56,8 +56,7 @@ def write_whole(path: Path, data: Any) -> None:
     """
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            file.write(json.dumps(data, indent=1, ensure_ascii=True).encode("ascii"))
+        write_whole_text(path, json.dumps(data, indent=1, ensure_ascii=True))
 
 
 def refusal(folder: Path) -> str | None:

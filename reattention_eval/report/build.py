@@ -34,7 +34,7 @@ from reattention_eval.report.tables import (
     markdown_text,
     plain,
 )
-from reattention_eval.whole_file import whole_file
+from reattention_eval.whole_file import write_whole_text
 
 if TYPE_CHECKING:
     import pandas
@@ -276,6 +276,5 @@ def _manifest(cells: Sequence[Cell]) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> Path:
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8", errors="backslashreplace"))
+    write_whole_text(path, text)
     return path

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from reattention_eval.report.run import EXPECTED_FILE
-from reattention_eval.whole_file import whole_file
+from reattention_eval.whole_file import write_whole_text
 
 
 def note_expected(work_dir: Path, cells: Iterable[tuple[str, str]]) -> None:
@@ -23,5 +23,4 @@ def note_expected(work_dir: Path, cells: Iterable[tuple[str, str]]) -> None:
         if file.is_file() and file.read_text(encoding="ascii", errors="replace") == text:
             return  # also of another process that goes on with the same run
         folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as opened:
-            opened.write(text.encode("ascii"))
+        write_whole_text(file, text)

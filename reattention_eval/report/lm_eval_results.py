@@ -23,7 +23,7 @@ from reattention_eval.report.labels import model_name
 from reattention_eval.report.run import Cell
 from reattention_eval.report.sample_rows import SampleRow, sample_rows
 from reattention_eval.report.sample_scores import LOWER_IS_BETTER
-from reattention_eval.whole_file import whole_file
+from reattention_eval.whole_file import whole_file, write_whole_text
 
 SOURCE = "reattention_eval"
 FILTER = "none"
@@ -51,8 +51,7 @@ def write_lm_eval(cells: Sequence[Cell], work_dir: Path, folder: Path) -> list[P
         files.append(path)
     path = own / f"results_{name}.json"
     whole = {**_document(cells, results, moment), "task_hashes": hashes}
-    with whole_file(path) as file:
-        file.write(f"{json.dumps(whole, indent=2, ensure_ascii=True)}\n".encode("ascii"))
+    write_whole_text(path, json.dumps(whole, indent=2, ensure_ascii=True) + "\n")
     return [path, *files]
 
 

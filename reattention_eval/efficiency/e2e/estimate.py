@@ -23,6 +23,8 @@ from reattention_eval.efficiency.work import (
 from reattention_eval.methods import FullAttention, ReAttention, StreamingLLM
 from reattention_eval.methods.forward_size import MOST_TOKENS
 
+WARM_DECODE = 64  # tokens behind a form's first, untimed prompt, at most
+WARM_STEPS = 8  # a CUDA graph is captured within them
 AROUND = 1.0  # seconds of a run for what is neither prompt nor answer
 
 
@@ -81,17 +83,19 @@ class Estimate:
             one = with_transfers(one, step_transfers(*asked), self.card.link)
         return first + (0 if form.whole else decode * one) + AROUND
 
+    def warm_seconds(self, form: Form, tokens: int, effort: Effort) -> float | None:
+        """Of the form's first prompt, before those of `tokens` tokens."""
+        short = min(effort.warm_up, tokens)
+        return self.run_seconds(form, short, min(WARM_DECODE, effort.decode))
+
     def cell_seconds(self, form: Form, tokens: int, effort: Effort, warm: bool) -> float | None:
         """Of a cell with all its runs, and where `warm`, the form's first prompt."""
         run = self.run_seconds(form, tokens, effort.decode)
         if run is None:
             return None
         runs = min(effort.repeats, max(1, ceil(effort.patience / run)))
-        first = 0.0
-        if warm:
-            short = min(effort.warm_up, tokens)
-            first = self.run_seconds(form, short, effort.decode) or 0.0
-        return first + runs * run
+        first = self.warm_seconds(form, tokens, effort) if warm else None
+        return (first or 0.0) + runs * run
 
 
 def estimate_of(about: dict[str, Any]) -> Estimate:

@@ -16,13 +16,19 @@ from transformers import PreTrainedModel
 
 from reattention_eval.cache import DEVICE
 from reattention_eval.cache.tiers import TierBytes
+from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.agreement import digest
-from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
+from reattention_eval.efficiency.e2e.estimate import (
+    WARM_DECODE,
+    WARM_STEPS,
+    Effort,
+    Estimate,
+)
 from reattention_eval.efficiency.e2e.forms import Form
 from reattention_eval.efficiency.e2e.meters import host_peak, restart_host_peak
 from reattention_eval.efficiency.e2e.prompts import prompt
 from reattention_eval.efficiency.e2e.record import E2ERecord
-from reattention_eval.efficiency.e2e.room import GIB, least_bytes, why_not
+from reattention_eval.efficiency.e2e.room import least_bytes, why_not
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.engine import Session
 from reattention_eval.engine.hooked import HookedSession
@@ -30,8 +36,6 @@ from reattention_eval.errors import DeviceMemoryError, HostMemoryError
 from reattention_eval.machine_memory import main_memory
 
 THOUSAND = 1000  # tokens of a long answer whose speed and memory are kept
-WARM_DECODE = 64  # tokens behind a form's first, untimed prompt, at most
-WARM_STEPS = 8  # a CUDA graph is captured within them
 
 
 class Bench:
@@ -116,15 +120,14 @@ class Bench:
         """Whether one more run, with the warm-up, ends in time; noted where a cell has none."""
         if self.effort.until is None:
             return True
-        runs, tokens, decode = cell["runs"], cell["tokens"], self.effort.decode
+        runs, tokens = cell["runs"], cell["tokens"]
         needs = None
         if runs:
             needs = runs[-1]["seconds"]
         elif self.estimate is not None:
-            needs = self.estimate.run_seconds(form, tokens, decode)
+            needs = self.estimate.run_seconds(form, tokens, self.effort.decode)
             if warm_up and needs is not None:
-                short = min(self.effort.warm_up, tokens)
-                needs += self.estimate.run_seconds(form, short, min(WARM_DECODE, decode)) or 0.0
+                needs += self.estimate.warm_seconds(form, tokens, self.effort) or 0.0
         has = self.effort.until - time.monotonic()
         if has > (needs or 0.0):
             return True

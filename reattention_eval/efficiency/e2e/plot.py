@@ -6,8 +6,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.record import E2ERecord
-from reattention_eval.efficiency.e2e.results import GIB, columns, figure_of
+from reattention_eval.efficiency.e2e.results import columns, figure_of
 from reattention_eval.efficiency.e2e.table import WORDS, order
 
 PANELS = (

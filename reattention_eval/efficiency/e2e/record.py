@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +12,11 @@ import torch
 
 import reattention_eval
 from reattention_eval.cache import DEVICE
+from reattention_eval.efficiency.cards import card_by_name
 from reattention_eval.efficiency.e2e.models import device_name
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.json_text import read_object
+from reattention_eval.whole_file import write_whole_text
 from reattention_kernels.bench import card
 from reattention_kernels.bench import record as kernels
 from reattention_kernels.causal import attention_of_device
@@ -111,7 +112,8 @@ class E2ERecord:
         """The cell, made where there is none."""
         made = {"form": form, "cache": cache, "tokens": tokens, "environment": environment}
         for cell in self.data["cells"]:
-            if {"cache": DEVICE, **cell, **made} == {"cache": DEVICE, **cell}:
+            held = {"cache": DEVICE, **cell}
+            if all(held[name] == value for name, value in made.items()):
                 return cell  # type: ignore[no-any-return]
         made["runs"] = []
         self.data["cells"].append(made)
@@ -133,6 +135,12 @@ class E2ERecord:
         return f"{found}, {self.data['prompt']}" if self.data.get("prompt") else found
 
     @property
+    def memory(self) -> int | None:
+        """Bytes of the card that the measurement had; None for a card that is not known."""
+        known = card_by_name(self.data["device"])
+        return self.data.get("gpu_memory") or (known.memory if known else None)
+
+    @property
     def lengths(self) -> list[int]:
         return sorted({cell["tokens"] for cell in self.data["cells"]})
 
@@ -141,9 +149,7 @@ class E2ERecord:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, self.path)
+        write_whole_text(self.path, json.dumps(self.data, indent=1) + "\n")
 
 
 def read(path: Path) -> E2ERecord:

@@ -94,7 +94,6 @@ def require_agreement(record: E2ERecord) -> None:
 
 
 Shown = Callable[[Cell], str]
-GIB = 2**30
 
 
 def shown(figure: str, scale: float) -> Shown:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reattention_eval.cache import DEVICE
+from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.forms import WHOLE
 from reattention_eval.efficiency.e2e.record import E2ERecord
-from reattention_eval.efficiency.e2e.results import GIB, Column, Shown, columns, figure_of, shown
+from reattention_eval.efficiency.e2e.results import Column, Shown, columns, figure_of, shown
 from reattention_eval.engine.attach import CACHES
 from reattention_eval.errors import DataError
 

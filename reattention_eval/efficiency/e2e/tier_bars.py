@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from reattention_eval.cache import DEVICE, VALUES_ON_HOST
-from reattention_eval.efficiency.cards import card_by_name
+from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import Column, figure_of
 from reattention_eval.efficiency.shape import ModelShape, read_shape
 from reattention_eval.efficiency.work import can_be_timed, prompt_work
 from reattention_eval.methods import ReAttention, build_method
 
-GIB = 2**30
 CARD_BYTES = 80 * GIB  # of which a card of 80 GB has a little less
 HOST_BYTES = 128 * 10**9
 DECODED = 32
@@ -25,18 +24,12 @@ def tier_bars(record: E2ERecord, columns: list[Column]) -> list[Found]:
     """(id, raw numbers, shape, where) of those that the record holds."""
     if record.data.get("prompt"):
         return _of_text(record, columns)
-    if not record.data["weights"].startswith("random") or _memory(record) > CARD_BYTES:
+    memory = record.memory
+    if not record.data["weights"].startswith("random") or memory is None or memory > CARD_BYTES:
         return []
     if record.data["model"] == LLAMA:
-        return _million(record, columns)
-    return _longest(record, columns) if record.data["model"] == QWEN else []
-
-
-def _memory(record: E2ERecord) -> int:
-    """Bytes of the card that the measurement had."""
-    held = record.data.get("gpu_memory")
-    known = card_by_name(record.data["device"])
-    return int(held or (known.memory if known else 2**60))
+        return _million(record, columns, memory)
+    return _longest(columns, memory) if record.data["model"] == QWEN else []
 
 
 def _own(column: Column) -> list[dict[str, Any]]:
@@ -49,7 +42,7 @@ def _own(column: Column) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _million(record: E2ERecord, columns: list[Column]) -> list[Found]:
+def _million(record: E2ERecord, columns: list[Column], memory: int) -> list[Found]:
     """E5: the fastest tier that holds to the memory of the host."""
     ceilings = record.data.get("ceilings", {})
     found = []
@@ -71,12 +64,12 @@ def _million(record: E2ERecord, columns: list[Column]) -> list[Found]:
             "peak_bytes": figure_of(best, "peak_bytes"),
             "host_bytes": figure_of(best, "host_bytes"),
         }  # fmt: skip
-        shape = f"{LLAMA} {column.tokens} tokens, {_memory(record) / GIB:.4g} GiB"
+        shape = f"{LLAMA} {column.tokens} tokens, {memory / GIB:.4g} GiB"
         found.append(("E5", {"prompt": raw}, shape, column))
     return found
 
 
-def _longest(record: E2ERecord, columns: list[Column]) -> list[Found]:
+def _longest(columns: list[Column], memory: int) -> list[Found]:
     """E6."""
     long = [(column, cells[0]) for column in columns if (cells := _own(column))]
     if not long:
@@ -87,7 +80,7 @@ def _longest(record: E2ERecord, columns: list[Column]) -> list[Found]:
         "ms": 1000 * (figure_of(cell, "ttft_seconds") or 0),
         "peak_bytes": figure_of(cell, "peak_bytes"), "host_bytes": figure_of(cell, "host_bytes"),
     }  # fmt: skip
-    shape = f"{QWEN}, {_memory(record) / GIB:.4g} GiB"
+    shape = f"{QWEN}, {memory / GIB:.4g} GiB"
     return [("E6", {"prompt": raw}, shape, column)]
 
 

@@ -34,6 +34,7 @@ from reattention_eval.harness.compose.run_variables import (
     sample_limit,
 )
 from reattention_eval.harness.fingerprint import digest
+from reattention_eval.report.fields import is_count
 
 # what a plan says to this function, and not to its benchmark
 _OWN = ("benchmark", "models", "methods", "lengths", "cut_at_window")
@@ -135,7 +136,7 @@ def _check_counts(name: str, plan: Mapping[str, Any]) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
+    return is_count(value) and value > 0
 
 
 def _check_entries(entries: Any) -> None:

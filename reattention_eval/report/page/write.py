@@ -32,7 +32,7 @@ from reattention_eval.report.places import places
 from reattention_eval.report.run import Cell
 from reattention_eval.report.shown import visible
 from reattention_eval.report.tables import Grid
-from reattention_eval.whole_file import whole_file
+from reattention_eval.whole_file import write_whole_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -104,8 +104,7 @@ def write_page(
         lists=sample_lists(frame),
         rows=[_about(row.model, row.method, row.cells.values()) for row in frame.rows],
     )
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8", errors="backslashreplace"))
+    write_whole_text(path, text)
     return path
 
 
