@@ -32,8 +32,8 @@ from reattention_eval.cache import (
     RepeatedStep,
     Transferred,
     place,
+    place_more,
     require_device,
-    require_host,
 )
 from reattention_eval.cache_argument import with_cache
 from reattention_eval.errors import ConfigError, SelectionError
@@ -177,7 +177,7 @@ class Hook:
         """Make room for `capacity` tokens a row, keeping what is stored. Raises as `start`."""
         rows = len(self.layers[0].lengths)
         if self.tier is not None:
-            require_host(self.tier, self.layers, rows, capacity)
+            place_more(self.tier, self.layers, rows, capacity)
         require_device(self.layers, rows, capacity)
         for layer in self.layers:
             layer.reserve_more(capacity)

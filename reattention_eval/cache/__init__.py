@@ -1,7 +1,7 @@
 """Where the keys and values of a layer live, and what methods keep beside them."""
 
 from reattention_eval.cache.block_memory import BlockFactory, BlockMemory
-from reattention_eval.cache.capacity import place, require_device, require_host
+from reattention_eval.cache.capacity import place, place_more, require_device
 from reattention_eval.cache.host_tier import HostTier, Transferred
 from reattention_eval.cache.layer import LayerCache, RepeatedStep
 from reattention_eval.cache.page_bounds import PageBounds, PageBoundsFactory
@@ -41,8 +41,8 @@ __all__ = [
     "TierBytes",
     "Transferred",
     "place",
+    "place_more",
     "require_device",
-    "require_host",
     "rounded_capacity",
     "tier_bytes",
 ]

@@ -11,6 +11,7 @@ from reattention_eval.cache.host_keys import SLOTS
 from reattention_eval.cache.host_memory import require_host_memory
 from reattention_eval.cache.host_tier import HostTier
 from reattention_eval.cache.layer import LayerCache
+from reattention_eval.cache.rounding import rounded_capacity
 from reattention_eval.cache.tiers import AUTO, HOST
 from reattention_eval.machine_memory import free_bytes
 
@@ -26,6 +27,7 @@ def place(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int
     Raises:
         HostMemoryError: too little host memory; nothing has been taken of it.
     """
+    capacity = rounded_capacity(capacity)  # as layers round it
     own = [layer for layer in layers if layer.on_tier]
     chosen = own if tier.name == HOST else []
     if tier.name == AUTO:
@@ -38,6 +40,21 @@ def place(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int
             )  # fmt: skip
     for layer in own:
         layer.place_keys(layer in chosen)
+    require_host(tier, layers, rows, capacity)
+
+
+def place_more(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
+    """Choose for what `rows` rows are going to grow to: "auto" goes on keeping all on the devices
+    where it has so far and they have room.
+
+    Raises:
+        HostMemoryError: as `place`.
+    """
+    more, before = rounded_capacity(capacity), tier.window
+    if tier.name == AUTO and all(layer.capacity <= before for layer in layers):
+        tier.keep(max(more, before))
+        if not _fits(tier, layers, rows, more, ()):
+            tier.keep(before)
     require_host(tier, layers, rows, capacity)
 
 

@@ -45,6 +45,9 @@ class KeyStage:
 
     def leave(self, keys: HostKeys) -> None:
         self._members = [member for member in self._members if member is not keys]
+        slot = self._find(keys)
+        if slot is not None:  # what it holds is nobody's
+            slot.owner = None
         if not self._members:
             self._slots = []
 

@@ -276,6 +276,9 @@ class HostValues:
             values = held.new_empty(chunks, *halves.shape[1:])
             positions = spans.new_empty(chunks, width)
         traffic = self._traffic
+        if beside and traffic.fetching is not None and chunks > 1:
+            # nobody holds it behind this call, and the current stream may take its memory then
+            positions.record_stream(traffic.fetching)
         with traffic.beside(traffic.fetching) if beside else nullcontext():
             before = last.latest()
             if chunks == 1:

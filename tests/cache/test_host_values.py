@@ -251,12 +251,14 @@ def test_memory_that_cannot_be_pinned_is_pageable_and_said_once(monkeypatch):
     assert not any(block.is_pinned() for block in blocks)
 
 
-def test_auto_keeps_all_where_it_fits():
-    with attach(tiny_model(), METHODS[0], cache="auto") as session:
-        logits = session.prefill(random_prompt(90))
-        assert session.stats.cache_host_bytes == 0
-    with attach(tiny_model(), METHODS[0]) as session:
-        assert torch.equal(session.prefill(random_prompt(90)), logits)
+@pytest.mark.parametrize("tokens", [90, 257, 1537])  # room is made for 90, 260 and 1,568
+def test_auto_keeps_all_where_it_fits(tokens):
+    ids, turn, found = random_prompt(tokens), random_prompt(300, seed=4), []
+    for cache in ("auto", "device"):
+        with attach(tiny_model(), METHODS[0], cache=cache) as session:
+            found += [session.prefill(ids), session.extend(turn), session.generate(ids[:, :40], 5)]
+            assert session.stats.cache_host_bytes == 0
+    assert all(torch.equal(one, other) for one, other in zip(found[:3], found[3:], strict=True))
 
 
 def test_what_a_plan_says_of_a_tier_is_what_is_held():
