@@ -14,7 +14,7 @@ from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.report.heatmap import save_picture, trained_window
-from reattention_eval.report.intervals import Interval, interval_of_mean, wilson
+from reattention_eval.report.intervals import Interval, wilson
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.measures import cell_length
 from reattention_eval.report.needles import form, form_title
@@ -27,10 +27,13 @@ _STYLES = ("-", "--", ":")  # colours come again after ten lines
 _BANDS = 8  # of so many lines the intervals can still be told apart
 # RULER's tasks by what they ask: the first words of their names
 _RULER = {
-    "RULER, single needles": ("niah_single",),
-    "RULER, needles among needles": ("niah_multikey",),
-    "RULER, several needles at once": ("niah_multiv", "niah_multiq"),
-    "RULER, tracing and aggregation": ("vt", "cwe", "fwe"),
+    "niah_single": "a needle",
+    "niah_multikey": "a needle among needles",
+    "niah_multi": "several needles at once",
+    "vt": "tracing",
+    "cwe": "aggregation",
+    "fwe": "aggregation",
+    "qa": "questions",
 }
 
 
@@ -51,9 +54,8 @@ class Point:
 def draw_curve(work_dirs: Sequence[Path], folder: Path) -> list[Path]:
     """Write curve.csv and curve.png out of the runs' files; what was written.
 
-    Panels: needles found and answer NLL by form, RULER's tasks by kind (of a length, only tasks
-    that all its methods have run), perplexity by position, and the selected positions of failing
-    samples (`harness.selected`).
+    Panels: needles found and answer NLL by form, RULER's tasks that go on past the window,
+    perplexity by position, and the selected positions of failing samples (`harness.selected`).
 
     Raises:
         DataError: no run, a damaged file, or none with figures at a length.
@@ -111,24 +113,25 @@ def _needles(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
 
 
 def _ruler(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
-    own = [cell for cell in cells if _facts(cell).get("benchmark") == "ruler"]
-    for panel, names in _RULER.items():
-        scores: dict[tuple[str, int], dict[str, Cell]] = defaultdict(dict)
-        for cell in own:
-            task, length = str(_facts(cell).get("task")), cell_length(cell)
-            if task.startswith(names) and length and "score" in cell.result:
-                scores[cell.model, length][task] = cell
-        for (model, length), by_task in scores.items():
-            beside = [set(t) for (_, other), t in scores.items() if other == length]
-            shared = [by_task[task] for task in set.intersection(*beside)]
-            if shared:
-                each = [float(cell.result["score"]) for cell in shared]
-                within = [figure_interval(cell, "score") for cell in shared]
-                ends = _ends(interval_of_mean(list(zip(each, within, strict=True))))
-                n = sum(len(cell.details) for cell in shared)
-                where = model_name(shared[0]), labels[model], length
-                mean = sum(each) / len(shared)
-                yield Point(f"{panel}: score", *where, mean, n, *ends)
+    """A panel a task, so that all points of a line are about the same thing: of the tasks, those
+    that reach the most lengths past the window (without one, any), or two of them at least."""
+    window, by_task = trained_window(cells) or 0, defaultdict[str, list[tuple[int, Cell]]](list)
+    for cell in cells:
+        length = cell_length(cell)
+        if _facts(cell).get("benchmark") == "ruler" and length and "score" in cell.result:
+            by_task[str(_facts(cell).get("task"))].append((length, cell))
+    reach = {task: len({n for n, _ in own if n > window}) for task, own in by_task.items()}
+    enough = min(2, max(reach.values(), default=0))
+    kinds = {task: next((k for k in _RULER if task.startswith(k)), task) for task in by_task}
+    order = [*_RULER, *kinds.values()]
+    for task in sorted(by_task, key=lambda task: (order.index(kinds[task]), task)):
+        if reach[task] < enough:
+            continue
+        panel = f"RULER, {task} ({_RULER.get(kinds[task], 'task')}): score"
+        for length, cell in by_task[task]:
+            ends = _ends(figure_interval(cell, "score"))
+            where = model_name(cell), labels[cell.model], length
+            yield Point(panel, *where, float(cell.result["score"]), len(cell.details), *ends)
 
 
 def _perplexity(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:

@@ -108,25 +108,30 @@ def test_the_curve_and_the_answers_come_from_the_files(run: Path, tmp_path: Path
     assert done.exit_code == 2 and "holds no run of opencompass" in done.output
 
 
-def test_ruler_points_average_only_what_all_methods_have_run() -> None:
-    def cell(model: str, task: str, score: float) -> Any:
+def test_a_panel_of_ruler_is_about_one_task_that_goes_on_past_the_window() -> None:
+    def cell(model: str, task: str, length: int, score: float) -> Any:
         from reattention_eval.report.run import Cell
 
-        facts = {"benchmark": "ruler", "task": task, "group": "niah", "length": 64}
-        manifest = {"dataset": facts, "method": {"name": model}, "model": {"name": "m"}}
+        facts = {"benchmark": "ruler", "task": task, "group": "niah", "length": length}
+        about = {"name": "m", "trained_window": 64}
+        manifest = {"dataset": facts, "method": {"name": model}, "model": about}
         result = {"score": score, "n": 1, "details": [{"score": score}]}
-        return Cell(model, f"ruler-{task}", True, result, manifest, {})
+        return Cell(model, f"ruler-{task}-{length}", True, result, manifest, {})
 
-    cells = [
-        cell("full", "niah_multikey_1", 40.0), cell("full", "niah_multikey_2", 80.0),
-        cell("quest", "niah_multikey_1", 20.0), cell("full", "cwe", 10.0),
-    ]  # fmt: skip
-    found = {(p.panel, p.method): (p.value, p.n) for p in curve_points(cells)}
-    assert found == {
-        ("RULER, needles among needles: score", "full"): (40.0, 1),
-        ("RULER, needles among needles: score", "quest"): (20.0, 1),
-        ("RULER, tracing and aggregation: score", "full"): (10.0, 1),
-    }
+    tasks = {"vt": (32, 128, 256), "niah_multikey_1": (32, 128, 256), "cwe": (16, 32, 128)}
+    cells = [cell("full", task, n, n / 4) for task, lengths in tasks.items() for n in lengths]
+    cells += [cell("quest", "vt", 128, 20.0)]
+    found = [(p.panel, p.method, p.length, p.value) for p in curve_points(cells)]
+    among, tracing = (
+        f"RULER, {x}: score" for x in ("niah_multikey_1 (a needle among needles)", "vt (tracing)")
+    )
+    assert found == [
+        *((among, "full", n, n / 4) for n in (32, 128, 256)),
+        *((tracing, "full", n, n / 4) for n in (32, 128, 256)),
+        (tracing, "quest", 128, 20.0),
+    ]
+    few = [x for x in cells if "-256" not in x.dataset]  # one length past it: all that have it
+    assert len({p.panel for p in curve_points(few)}) == 3
 
 
 def test_selected_positions_of_a_failing_sample(run: Path, checkpoint: Path) -> None:
