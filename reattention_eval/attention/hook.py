@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from reattention_eval.attention.attend import FLASH_DTYPES
 from reattention_eval.attention.counts import Counts
+from reattention_eval.attention.fixed_weights import fixed_weights
 from reattention_eval.attention.layer_answers import LayerAnswers
 from reattention_eval.attention.model_parts import AttentionLayer, find_model_parts
 from reattention_eval.attention.model_patch import ModelPatch
@@ -115,7 +116,7 @@ class Hook:
 
     def install(self) -> None:
         owner, parts = self._parts.owner, self._parts
-        forwards = [*parts.unrotated, *parts.norms]
+        forwards = [*parts.unrotated, *parts.norms, fixed_weights(self.model)]
         self._patch = ModelPatch(
             self.model, parts.exchanges, NAME, _attention, forwards, parts.direct
         )
