@@ -198,8 +198,10 @@ class Hook:
     def repeatable(self) -> bool:
         """Whether a decode step is the same work at every length: all layers answered by the
         policy, all weights and keys on one device, keys of a dtype that kernels attend in (weights
-        may be of another: packed ones are integers), no keys or values fetched at every step.
-        False before the first keys."""
+        may be of another: packed ones are integers), no keys or values fetched at every step,
+        nobody who watches the views. False before the first keys."""
+        if self.answers.views.watched:
+            return False
         if self._answered < len(self.layers) or any(x.keys_on_host for x in self.layers):
             return False
         if self.tier is not None and self.tier.budget is None:
