@@ -145,6 +145,23 @@ def test_cut_prompts_are_counted(whole: Run) -> None:
     assert note in whole.path("report", "table.md").read_text()
 
 
+def test_samples_of_several_programs_are_named(whole: Run) -> None:
+    build_report(whole.folder, expected(whole))
+    assert "Not one program" not in whole.path("report", "table.md").read_text()
+    path = whole.path("records", "m-full", "needle-4096.manifest.json")
+    manifest = json.loads(path.read_text())
+    made = [
+        dict(commit="a" * 40, versions={"torch": "2.9"}, samples_to_run=1),
+        dict(commit="b" * 40 + "+changes", versions={"torch": "2.9"}, samples_to_run=2),
+        dict(commit="c" * 40, versions={"torch": "2.8"}, samples_to_run=0),  # nothing was left
+    ]
+    write(path, {**manifest, "environment": made})
+    report = build_report(whole.folder, expected(whole))
+    words = "Not one program made all samples: 2 commits (aaaaaaa, bbbbbbb+changes);"
+    assert report.notes[-1].startswith(words)
+    assert words in whole.path("report", "table.md").read_text()
+
+
 def test_means_of_the_heat_map(whole: Run, tmp_path: Path) -> None:
     cells = read_run(whole.folder, expected(whole))
     ours = [c for c in cells if c.model == "m-reattention"]
