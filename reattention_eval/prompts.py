@@ -185,11 +185,12 @@ def _render_chat(
         )
     before, after = chat_shell(tokenizer, system)
     text = _apply_template(tokenizer, prompt, system)
-    # Templates may trim the user's text, so its end is found from the right.
-    fits = text.startswith(before) and text.endswith(after)
-    if not fits or len(text) <= len(before) + len(after):
+    end = len(text) - len(after)
+    fits = text.startswith(before) and text.endswith(after) and end > len(before)
+    # templates may trim the user's text, and nothing else of it
+    if not fits or text[len(before) : end].strip() != prompt.strip():
         raise _shown_otherwise(tokenizer)
-    return _Rendered(text + answer_prefix, len(before), len(text) - len(after))
+    return _Rendered(text + answer_prefix, len(before), end)
 
 
 def chat_shell(tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> tuple[str, str]:
@@ -207,7 +208,7 @@ def chat_shell(tokenizer: PreTrainedTokenizerBase, system: str | None = None) ->
 def _shown_otherwise(tokenizer: PreTrainedTokenizerBase) -> ConfigError:
     return ConfigError(
         f"the chat template of {_name(tokenizer)} does not put the user's text into the prompt "
-        "exactly once; set chat_template=False and write the turns into the prompt."
+        "exactly once, and whole; set chat_template=False and write the turns into the prompt."
     )
 
 

@@ -129,6 +129,16 @@ BAD = {
         dict(chat_template=True, system="x"),
         "refuses the turns",
     ),
+    "text-cut": (
+        dict(chat_template="{{ messages[0]['content'][:40] }}"),
+        dict(chat_template=True),
+        "and whole",
+    ),
+    "text-changed": (
+        dict(chat_template="{{ messages[0]['content'] | replace('the', '') }}"),
+        dict(chat_template=True),
+        "and whole",
+    ),
     "text-dropped": (dict(chat_template="hello"), dict(chat_template=True), "exactly once"),
 }
 

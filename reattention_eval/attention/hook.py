@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from reattention_eval.attention.attend import FLASH_DTYPES
 from reattention_eval.attention.counts import Counts
+from reattention_eval.attention.fixed_weights import fixed_weights
 from reattention_eval.attention.layer_answers import LayerAnswers
 from reattention_eval.attention.model_parts import AttentionLayer, find_model_parts
 from reattention_eval.attention.model_patch import ModelPatch
@@ -115,7 +116,7 @@ class Hook:
 
     def install(self) -> None:
         owner, parts = self._parts.owner, self._parts
-        forwards = [*parts.unrotated, *parts.norms]
+        forwards = [*parts.unrotated, *parts.norms, fixed_weights(self.model)]
         self._patch = ModelPatch(
             self.model, parts.exchanges, NAME, _attention, forwards, parts.direct
         )
@@ -197,8 +198,10 @@ class Hook:
     def repeatable(self) -> bool:
         """Whether a decode step is the same work at every length: all layers answered by the
         policy, all weights and keys on one device, keys of a dtype that kernels attend in (weights
-        may be of another: packed ones are integers), no keys or values fetched at every step.
-        False before the first keys."""
+        may be of another: packed ones are integers), no keys or values fetched at every step,
+        nobody who watches the views. False before the first keys."""
+        if self.answers.views.watched:
+            return False
         if self._answered < len(self.layers) or any(x.keys_on_host for x in self.layers):
             return False
         if self.tier is not None and self.tier.budget is None:

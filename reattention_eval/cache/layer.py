@@ -16,6 +16,7 @@ from reattention_eval.cache.rounding import rounded_capacity
 from reattention_eval.cache.row_cache import JoinHeads, RowCache
 from reattention_eval.cache.row_state import Factory, Kept, RowStates, State
 from reattention_eval.cache.values import DeviceStore
+from reattention_eval.errors import ConfigError
 
 GROWTH_TOKENS = 4096
 
@@ -176,6 +177,7 @@ class LayerCache:
         start = self.lengths[row]
         stop = start + key.shape[1]
         key, value = (x.unflatten(0, (rows, -1)) for x in (key, value))
+        self._check_alike(key)
         self._make_room(stop, key)
         self._keys.write(row, start, key)
         self._values.write(row, start, value)
@@ -243,6 +245,16 @@ class LayerCache:
         for store in (self._keys, self._values):
             store.rewind(lengths)
         self._states.rewind(list(lengths))
+
+    def _check_alike(self, key: Tensor) -> None:
+        like = self._like
+        if like is not None and (key.dtype, key.device) != (like.dtype, like.device):
+            raise ConfigError(
+                f"layer {self._layer} holds keys of {like.dtype} on {like.device} and was given "
+                f"{key.dtype} on {key.device}: a part of the model was converted inside its `with "
+                "attach(...)` block, or torch.autocast holds for some of its forwards only; "
+                "convert it before, and leave autocast out."
+            )
 
     def _make_room(self, length: int, like: Tensor) -> None:
         if not self._rows:

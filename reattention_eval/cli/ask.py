@@ -62,6 +62,8 @@ def ask(wishes: Wishes) -> int:
         ReAttentionError: whatever is known to go wrong, before the model is loaded where it is
             known then.
     """
+    if wishes.question is not None and not wishes.question.strip():
+        raise ConfigError("the question is empty; give one, or leave it out to type it later.")
     text = read_text(wishes.file, wishes.encoding)
     saved, kept = read_prompt(wishes.load) if wishes.load else ({}, [])
     if wishes.save:
@@ -164,8 +166,9 @@ def _answer_all(
 
     said_by: Any = tokenizer
     ends = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-    status = 0
+    status = asked = 0
     for question in _questions(wishes.question):
+        asked += 1
         shown = TextStreamer(said_by, skip_prompt=True, skip_special_tokens=True)
         prompt = torch.tensor([document.ask(question, read)])
         with CtrlC() as stop:
@@ -179,6 +182,11 @@ def _answer_all(
             )
         status = INTERRUPTED if stop.pressed else 0
         sys.stdout.flush()
+    if not asked and not wishes.save and not sys.stdin.isatty():
+        raise ConfigError(
+            "nothing was asked: give a QUESTION, or questions as lines of stdin, or keep what was "
+            "read with --save."
+        )
     return status
 
 

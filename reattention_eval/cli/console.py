@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -32,6 +33,7 @@ def readable_errors(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        _open_streams()
         _spell_out()
         try:
             return command(*args, **kwargs)
@@ -45,6 +47,13 @@ def readable_errors(command: Callable[P, R]) -> Callable[P, R]:
         raise typer.Exit(MISUSED) from None
 
     return wrapped
+
+
+def _open_streams() -> None:
+    """Python has None where a command was started without one, as `<&-` does."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (until the command ends)
 
 
 def _spell_out() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reattention_eval.evaluators.rules import TaskRule
+from reattention_eval.evaluators.rules import TaskRule, right_answers
 from reattention_eval.evaluators.text import edit_similarity
 
 
@@ -24,7 +24,8 @@ def needle_score(predictions: Sequence[str], references: Sequence[str]) -> dict[
     hits, scores = [], []
     for prediction, reference in zip(predictions, references, strict=True):
         whole, _, key = reference.partition("*")
-        hit = (key or whole) in prediction
+        (phrase,) = right_answers(key or whole)
+        hit = phrase in prediction
         hits.append(100.0 * hit)
         scores.append(100.0 if hit else 20.0 * edit_similarity(_dense(prediction), _dense(whole)))
     return {"accuracy": sum(hits) / len(hits), "score": sum(scores) / len(scores)}
@@ -39,7 +40,8 @@ def parallel_score(predictions: Sequence[str], references: Sequence[str]) -> dic
     found: dict[str, list[bool]] = {}
     for prediction, reference in zip(predictions, references, strict=True):
         phrases, _, depths = reference.partition("#")
-        for phrase, depth in zip(phrases.split("*"), depths.split("*"), strict=True):
+        wanted = right_answers(phrases.split("*"))
+        for phrase, depth in zip(wanted, depths.split("*"), strict=True):
             found.setdefault(depth, []).append(phrase in prediction)
     shares = {depth: 100 * sum(hits) / len(hits) for depth, hits in found.items()}
     mean = sum(shares.values()) / len(shares)

@@ -7,7 +7,7 @@ from typing import Any
 
 from reattention_eval.benchmarks.registry import find_benchmark, list_benchmarks
 from reattention_eval.errors import ConfigError, DataError
-from reattention_eval.evaluators.rules import TaskRule
+from reattention_eval.evaluators.rules import TaskRule, is_blank
 
 
 def list_tasks() -> dict[str, tuple[str, ...]]:
@@ -39,7 +39,8 @@ def score(
 
     Raises:
         ConfigError: unknown benchmark, task or rule (the message lists those that exist).
-        DataError: no predictions, or not as many references as predictions.
+        DataError: no predictions, or not as many references as predictions; a prediction that is
+            no text, or a reference without any.
     """
     rule = _rule(benchmark, task, scoring)
     if not predictions or len(predictions) != len(references):
@@ -47,6 +48,13 @@ def score(
             f"{benchmark}/{task}: {len(predictions)} predictions for {len(references)} references; "
             "both are needed, one for each sample: run the missing samples again."
         )
+    for index, pair in enumerate(zip(predictions, references, strict=True)):
+        if not isinstance(pair[0], str) or is_blank(pair[1]):
+            raise DataError(
+                f"{benchmark}/{task}: sample {index} has the prediction {pair[0]!r:.60} and the "
+                f"reference {pair[1]!r:.60}; a prediction is a text (empty where nothing was "
+                "said), and a reference holds one."
+            )
     return rule.scorer(predictions, references)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reattention_eval.evaluators.rules import TaskRule
+from reattention_eval.evaluators.rules import TaskRule, right_answers
 
 _NEEDLES = (
     "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2",
@@ -36,7 +36,7 @@ def string_match_part(
 
 def _hits(prediction: str, answers: Sequence[str]) -> list[bool]:
     text = _CONTROL.sub("\n", prediction.strip()).strip().lower()
-    return [answer.lower() in text for answer in answers]
+    return [answer.lower() in text for answer in right_answers(answers)]
 
 
 _ALL = TaskRule("score", string_match_all)

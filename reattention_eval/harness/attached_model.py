@@ -18,7 +18,7 @@ from reattention_eval.engine import Session, attach
 from reattention_eval.engine.attach import check_cache
 from reattention_eval.engine.kernels_ahead import compiling
 from reattention_eval.errors import ConfigError, DeviceMemoryError, ReAttentionError
-from reattention_eval.harness.fingerprint import plain
+from reattention_eval.harness.fingerprint import plain, weights_sample
 from reattention_eval.harness.memory_check import out_of_memory
 from reattention_eval.methods import NativeMethod, build_method, method_settings
 from reattention_eval.parallel import ranks_of
@@ -54,6 +54,7 @@ class AttachedModel:
         self.tokenizer: PreTrainedTokenizerBase
         self.session: Session
         self._open = False
+        self.weights: str | None = None
         loaded: PreTrainedModel | None
         self.trained_window: int | None = None
         configure: Callable[[Any], Any] = self._configure
@@ -87,9 +88,11 @@ class AttachedModel:
         if loaded is None:
             return
         self.model = loaded
+        self.weights = weights_sample(path, loaded.config)
         if device_map is None and not self.ranks and torch.cuda.is_available():
             self.model.to("cuda")  # type: ignore[arg-type]  # its stub is wrapped
-        self.stop_token_ids = sorted({*stop_token_ids, *_eos_ids(self.model)})
+        own = _eos_ids(self.model, self.tokenizer)
+        self.stop_token_ids = sorted({*stop_token_ids, *own})
         self.session = self._stack.enter_context(attach(self.model, self.method, cache=cache))
         self.method = self.session.method  # with what follows from the model's window
         self._open = True
@@ -171,9 +174,11 @@ class AttachedModel:
         }
 
 
-def _eos_ids(model: PreTrainedModel) -> list[int]:
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The generation settings', or the configuration's; and the tokenizer's, with which chat
+    checkpoints end their turns that were tuned from one that ends texts."""
     found = getattr(model.generation_config, "eos_token_id", None)
     if found is None:
         found = getattr(model.config, "eos_token_id", None)
     ids = list(found) if isinstance(found, (list, tuple)) else [found]
-    return [int(i) for i in ids if i is not None]
+    return [int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None]

@@ -13,6 +13,7 @@ _DESCRIPTIONS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "tokenizer.model", "chat_template.jinja",
 )  # fmt: skip
+_BLOCKS, _BLOCK = 64, 4096  # of a weight file, bytes of each
 
 
 def plain(value: Any) -> Any:
@@ -37,8 +38,8 @@ def digest(value: Any) -> str:
 def checkpoint_fingerprint(path: str) -> str:
     """Says which checkpoint `path` is, wherever it lies.
 
-    A folder: its small files' contents and its weight files' names and sizes. Anything else (a hub
-    id): the name itself.
+    A folder: its small files' contents and its weight files' names and sizes (of their contents
+    `weights_sample` reads). Anything else (a hub id): the name itself.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -50,6 +51,26 @@ def checkpoint_fingerprint(path: str) -> str:
     }
     weights = {p.name: p.stat().st_size for p in folder.iterdir() if p.suffix in _WEIGHTS}
     return digest([small, weights])
+
+
+def weights_sample(path: str, config: Any = None) -> str | None:
+    """Tells weights of one shape and place apart, as a training that goes on leaves them.
+
+    Of a folder's weight files evenly spaced blocks, in a moment at any size; of a hub id the commit
+    that its loaded `config` names. None where neither is known.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        commit = getattr(config, "_commit_hash", None)
+        return digest(["commit", commit])[:16] if commit else None
+    total = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.suffix in _WEIGHTS):
+        size = file.stat().st_size
+        with file.open("rb", buffering=0) as weights:
+            for place in range(_BLOCKS):
+                weights.seek(size * place // _BLOCKS)
+                total.update(weights.read(_BLOCK))
+    return total.hexdigest()[:16]
 
 
 def rows_fingerprint(rows: Iterable[Any]) -> str:

@@ -151,9 +151,11 @@ class PromptRunner(AttachedModel):
         scored: ScoredText = self._together("_score", text)
         return scored
 
-    def prepared(self, sample: Sample, max_prompt_tokens: int | None = None) -> PreparedPrompt:
-        """The tokens that `run` would read for a sample."""
-        return self._prepare(sample, max_prompt_tokens)
+    def prepared(
+        self, sample: Sample, max_out_len: int, max_prompt_tokens: int | None = None
+    ) -> PreparedPrompt:
+        """The tokens that `run` reads for a sample."""
+        return self._prepare(sample, self._prompt_limit(max_out_len, max_prompt_tokens))
 
     def _run(
         self,

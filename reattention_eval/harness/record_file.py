@@ -68,16 +68,18 @@ class RecordFile(RecordLines):
     """Appends records and knows which samples are done already.
 
     A record counts as done when its `key` is the sample's key of today: the hash of prompt and
-    settings. So a changed setting under an old name never reuses an old prediction.
+    settings. So a changed setting under an old name never reuses an old prediction. Nor do other
+    weights in an old place, where both sides say theirs (`fingerprint.weights_sample`).
     """
 
-    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+    def __init__(self, path: Path, keys: Sequence[str], weights: str | None = None) -> None:
         super().__init__(path)
         self.done: dict[int, dict[str, Any]] = {
             index: record
             for index, record in read_records(path).items()
             if index < len(keys) and record.get("key") == keys[index] and _answered(record)
-        }
+            and (weights is None or record.get("weights") in (None, weights))
+        }  # fmt: skip
         self.failed: dict[int, str] = {}
 
     def append(self, *records: Mapping[str, Any]) -> list[dict[str, Any]]:

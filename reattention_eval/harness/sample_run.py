@@ -61,7 +61,7 @@ class SampleRun:
     def __call__(self, samples: Sequence[Sample], golds: Sequence[Any], path: Path) -> list[str]:
         """Predictions in order, also written to `path`; an empty list if one is missing."""
         keys = self._keys(samples)
-        records = RecordFile(records_path(path.parent, path.name), keys)
+        records = RecordFile(records_path(path.parent, path.name), keys, self.runner.weights)
         pending = [i for i in range(len(samples)) if i not in records.done]
         manifest = records.path.with_name(path.stem + ".manifest.json")
         earlier = environments(manifest) if records.done else []
@@ -99,6 +99,8 @@ class SampleRun:
         """The records of a batch."""
         for index, outcome in self._run(batch, samples):
             entry = {"index": index, "key": keys[index], "gold": plain(golds[index])}
+            if self.runner.weights is not None:
+                entry["weights"] = self.runner.weights
             if isinstance(outcome, Output):
                 yield entry | {"prediction": outcome.text, **outcome.record}
             else:

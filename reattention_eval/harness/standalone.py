@@ -101,7 +101,7 @@ def _run_one(
         facts={"chat_template": asked.chat_template, **asked.facts},
         until=until,
     )
-    samples = [_sample(row, asked.chat_template) for row in rows]
+    samples = [sample_of(row, asked.chat_template) for row in rows]
     records = records_path(path.parent, path.name)
     with only_writer(records, LOCK_SECONDS, logging.getLogger(__name__)):
         if not run(samples, [row["reference"] for row in rows], path):
@@ -113,7 +113,8 @@ def _run_one(
         write_whole(work_dir / "results" / model / path.name, result)
 
 
-def _sample(row: Row, chat_template: bool) -> Sample:
+def sample_of(row: Row, chat_template: bool) -> Sample:
+    """What is asked of a runner for a benchmark's row."""
     return Sample(
         prompt=row["prompt"],
         answer_prefix=row.get("answer_prefix") or "",

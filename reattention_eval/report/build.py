@@ -17,8 +17,9 @@ from reattention_eval.report.frame import Frame, make_frame
 from reattention_eval.report.heatmap import draw_heatmap, needle_grid, trained_window
 from reattention_eval.report.joined import read_runs
 from reattention_eval.report.labels import model_name
-from reattention_eval.report.measures import NEVER, cell_length, sample_count, selection_words
+from reattention_eval.report.measures import cell_length, sample_count
 from reattention_eval.report.needles import COSTS, MANY_DEPTHS, by_form, form, form_title
+from reattention_eval.report.notes import reading_notes
 from reattention_eval.report.page import write_page
 from reattention_eval.report.paper import beside_paper
 from reattention_eval.report.places import places
@@ -137,7 +138,7 @@ def _build(
         inside = [cell for cell in cells if cell.dataset in grouped]
         said.append(group_sentence(inside) if inside else sentence(cells))
     words = visible(" ".join(said))
-    notes = [*interval_note(frame), *cut_note(cells), *never_note(cells)]
+    notes = reading_notes(frame)
     files = [
         _write(folder / "table.csv", csv_table(frame)),
         _write(folder / "table.md", _page(tables, [words, *notes], problems)),
@@ -229,34 +230,6 @@ def group_sentence(cells: Sequence[Cell]) -> str:
         f"In a benchmark's tables each row is {names} under one long-context method, each column a "
         "task, with n samples; an average that would lack a task is left out."
     )
-
-
-def interval_note(frame: Frame) -> list[str]:
-    """What brackets and bold type mean; nothing where there are none."""
-    if not any(figure.interval for figure in frame.figures):
-        return []
-    return [
-        "In brackets 95 % intervals: Wilson's for samples that are right or wrong, else the "
-        "bootstrap's over samples; of averages, those that follow from their tasks'. Bold: the "
-        "best of one model and the same prompts, with all that its interval does not tell from it."
-    ]
-
-
-def cut_note(cells: Sequence[Cell]) -> list[str]:
-    """Says how many prompts lost their middle; nothing where none did."""
-    cut = sum(1 for c in cells for r in c.records.values() if r.get("n_cut"))
-    total = sum(len(c.records) for c in cells)
-    return [f"{cut} of {total} prompts were longer than allowed and lost their middle."] * (cut > 0)
-
-
-def never_note(cells: Sequence[Cell]) -> list[str]:
-    """What the mark of cells in which no sample selected means; nothing where there is none."""
-    if not any(selection_words([cell]) == NEVER for cell in cells):
-        return []
-    return [
-        f'"{NEVER}": every prompt of the cell fitted into what the method attends to whole, so its '
-        "figures are those of full attention in effect."
-    ]
 
 
 def _page(tables: dict[str, Grid], words: Sequence[str], problems: list[str]) -> str:

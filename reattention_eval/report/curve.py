@@ -20,7 +20,7 @@ from reattention_eval.report.measures import cell_length
 from reattention_eval.report.needles import form, form_title
 from reattention_eval.report.run import Cell, latest_work_dir, read_run
 from reattention_eval.report.sample_scores import figure_interval
-from reattention_eval.report.selected import Selected, draw_selected, read_selected
+from reattention_eval.report.selected import read_selected, write_selected
 
 COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")
 _STYLES = ("-", "--", ":")  # colours come again after ten lines
@@ -52,10 +52,11 @@ class Point:
 
 
 def draw_curve(work_dirs: Sequence[Path], folder: Path) -> list[Path]:
-    """Write curve.csv and curve.png out of the runs' files; what was written.
+    """Write curve.csv and curve.png out of the runs' files, and selected.md with its pictures where
+    there are failing samples that were looked at (`harness.selected`); what was written.
 
     Panels: needles found and answer NLL by form, RULER's tasks that go on past the window,
-    perplexity by position, and the selected positions of failing samples (`harness.selected`).
+    perplexity by position.
 
     Raises:
         DataError: no run, a damaged file, or none with figures at a length.
@@ -73,8 +74,9 @@ def draw_curve(work_dirs: Sequence[Path], folder: Path) -> list[Path]:
     table = folder / "curve.csv"
     table.write_text(points_csv(points), encoding="utf-8")
     picture = folder / "curve.png"
-    _draw(points, [s for run in runs for s in read_selected(run)], trained_window(cells), picture)
-    return [table, picture]
+    _draw(points, trained_window(cells), picture)
+    samples = [sample for run in runs for sample in read_selected(run)]
+    return [table, picture, *write_selected(samples, folder)]
 
 
 def curve_points(cells: Sequence[Cell]) -> list[Point]:
@@ -168,26 +170,22 @@ def _numbers(cell: Cell, key: str) -> list[float]:
     return [float(d[key]) for d in cell.details if isinstance(d.get(key), (int, float))]
 
 
-def _draw(
-    points: Sequence[Point], selected: Sequence[Selected], window: int | None, path: Path
-) -> None:
+def _draw(points: Sequence[Point], window: int | None, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(p.panel for p in points))
     across = min(2, len(panels))
     down = -(-len(panels) // across)
-    figure = Figure(figsize=(6.2 * across, 3.1 * down + 3.4 * len(selected)), layout="constrained")
+    figure = Figure(figsize=(6.2 * across, 3.1 * down), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(down + len(selected), across)
+    grid = figure.add_gridspec(down, across)
     title, colours = _titles(points)
     for i, panel in enumerate(panels):
         axis = figure.add_subplot(grid[i // across, i % across])
         own = [p for p in points if p.panel == panel]
         _lines(axis, own, title, colours)
         _finish(axis, own, panel, window)
-    for i, sample in enumerate(selected):
-        draw_selected(figure.add_subplot(grid[down + i, :]), sample)
     figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
     save_picture(figure, path, dpi=150)
 

@@ -82,11 +82,18 @@ def heatmap(frame: Frame, datasets: Sequence[str]) -> Any | None:
             _mark_window(axis, lengths, trained_window(own))
             if column == 0:
                 axis.set_ylabel("needle depth, %")
-                figure.colorbar(image, ax=list(axes[block + row]), label=spec[1], pad=0.01)
+                beside = axes[block + row][len(methods) - place :]  # empty: methods end before
+                where = (
+                    {"cax": beside[0].inset_axes((0, 0, 0.04, 1))}
+                    if len(beside)
+                    else {"ax": list(axes[block + row]), "pad": 0.01}
+                )
+                figure.colorbar(image, label=spec[1], **where)
             if row == len(rows) - 1:
                 axis.set_xlabel("prompt length, tokens")
     for axis in axes.flat:
-        axis.set_visible(axis.has_data())
+        if not axis.has_data():
+            axis.set_axis_off()
     cells = [cell for own in methods.values() for cell in own]
     words = "\n".join(wrap(_title(cells, grids), int(12 * width)))
     figure.suptitle(words, fontsize=11, parse_math=False)

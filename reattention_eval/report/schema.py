@@ -58,6 +58,7 @@ COMMON: Mapping[str, Field] = {
     "version": Field("count", True, "of this schema"),
     "index": Field("count", True, "of the sample; of lines with one index the last counts"),
     "key": Field("text", True, "sha256 of prompt and settings: what a later run may take over"),
+    "weights": Field("text", False, "sha256 of blocks of the weights: other ones run again"),
     "finished": Field("number", True, "seconds since the epoch, when the line was written"),
     "seconds": Field("number", True, "since the line before; the samples of a batch share theirs"),
 }  # fmt: skip

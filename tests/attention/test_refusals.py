@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import tiny_model
+from tiny_models import random_prompt, tiny_model
 from transformers import (
     AutoModel,
     BertConfig,
@@ -95,3 +95,41 @@ def test_no_trained_window():
     assert context_length({"model_type": "odd"}) is None
     with pytest.raises(ConfigError, match="this odd model names no trained window"):
         known_context_length(SimpleNamespace(model_type="odd"))
+
+
+SMALL_VIEW = {
+    "full": {},
+    "reattention": dict(global_size=2, local_size=8, span_size=2, max_spans=4, chunk_size=8),
+}
+CONVERSIONS = {
+    "to a dtype": lambda model: model.to(torch.bfloat16),
+    "half": lambda model: model.half(),
+    "to a device": lambda model: model.to("meta"),
+}
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS.values(), ids=CONVERSIONS)
+def test_a_model_is_not_converted_inside_the_block(convert):
+    model, prompt = tiny_model(dtype=torch.float32), random_prompt(40)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with attach(model, "full") as session:
+        expected = session.generate(prompt, 3)
+        assert model.to(torch.float32) is model.cpu() is model  # nothing to convert
+        with pytest.raises(ConfigError, match="inside its `with attach"):
+            convert(model)
+        assert torch.equal(session.generate(prompt, 3), expected)
+        assert all(torch.equal(model.state_dict()[name], was) for name, was in before.items())
+    assert "_apply" not in vars(model)
+    convert(model)
+
+
+@pytest.mark.parametrize("method", ["full", "reattention"])
+def test_forwards_in_another_dtype_than_the_cache_are_named(method):
+    model, prompt = tiny_model(dtype=torch.float32), random_prompt(40)
+    with attach(model, dict(type=method, **SMALL_VIEW[method])) as session:
+        expected = session.prefill(prompt)
+        for read in (lambda: session.prefill(prompt), lambda: session.extend(prompt)):
+            words = r"layer 0 holds keys of torch\.float32 on cpu"
+            with torch.autocast("cpu", torch.bfloat16), pytest.raises(ConfigError, match=words):
+                read()
+            assert torch.equal(session.prefill(prompt), expected)

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from reattention_eval import ReAttention, attach
 from reattention_eval.cli import app, ask_room, reading, text_file
+from reattention_eval.cli.console import readable_errors
 from reattention_eval.document_prompt import DocumentPrompt
 from reattention_eval.errors import DataError
 
@@ -246,6 +247,28 @@ def test_a_text_too_large_for_one_tier_is_offered_another(
         DataError, match=r"GiB of a GPU and 1\.\d of main memory, and 1\.5 and 0\.0"
     ):
         asked("auto")
+
+
+def test_nothing_asked_is_said(model: Path, book: Path, tmp_path: Path) -> None:
+    empty = run(*words(model, tmp_path / "no such file", "  "))
+    assert (empty.exit_code, "the question is empty" in empty.stderr) == (2, True)
+    read = run(*words(model, book), stdin="\n")
+    assert (read.exit_code, "nothing was asked" in read.stderr) == (2, True)
+    kept = run(*words(model, book, "--save", tmp_path / "kept"))
+    assert (kept.exit_code, kept.stdout) == (0, "")
+
+
+def test_a_command_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdin", "stdout", "stderr"):  # as behind `<&- >&- 2>&-`
+        monkeypatch.setattr(sys, name, None)
+
+    @readable_errors
+    def command() -> str:
+        sys.stdout.write("said")
+        sys.stderr.write("said")
+        return sys.stdin.read()
+
+    assert command() == ""
 
 
 def test_encodings(model: Path, book: Path) -> None:

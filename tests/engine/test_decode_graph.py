@@ -206,3 +206,22 @@ def test_nothing_waits_for_the_device_before_the_kernels_attend(repeated, monkey
     monkeypatch.setattr(RowCache, "length", property(length))
     run(method, random_prompt(400), steps=8)
     assert repeated
+
+
+def test_a_step_that_is_watched_is_no_repeat(repeated, monkeypatch):
+    """A captured step runs no code of ours that could note its view."""
+    steps = []
+    count = hook.Hook.count_repeat
+    noted = lambda self, *args: steps.append(count(self, *args))  # noqa: E731
+    monkeypatch.setattr(hook.Hook, "count_repeat", noted)
+    with attach(tiny_model(layers=2), METHOD) as session:
+        session.prefill(random_prompt(400), max_new_tokens=64)
+        for token in range(8):
+            session.decode(torch.tensor([[token]]))
+        assert len(steps) == 5
+        with session.watching_views() as views:
+            session.decode(torch.tensor([[9]]))
+        assert len(steps) == 5
+        assert all(view[-2:] == [409 - 64, 409] for view in views())
+        session.decode(torch.tensor([[9]]))
+        assert len(steps) == 6

@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from reattention_eval.benchmarks import find_benchmark
+from reattention_eval.benchmarks.base import Answer
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.evaluators import list_tasks, score
 from reattention_eval.evaluators.text import edit_distance, edit_similarity
@@ -97,6 +99,33 @@ def test_unknown_names_are_answered_with_those_that_exist(call, words):
 def test_missing_samples_are_an_error(predictions, references):
     with pytest.raises(DataError, match="predictions for"):
         score("needle", "passkey", predictions, references)
+
+
+@pytest.mark.parametrize(
+    ("task", "prediction", "reference"),
+    [
+        ("needle/passkey", "a", " "), ("needle/passkey", None, "a"), ("ruler/vt", "a", []),
+        ("ruler/vt", "a", ["a", ""]), ("ruler/qa_1", "a", [""]), ("needle/parallel", "a", "a*#0*9"),
+        ("longbench/qasper", "a", [""]), ("leval/coursera", "a", ""),
+        ("infinitebench/kv_retrieval", "a", [[]]),
+    ],
+)  # fmt: skip
+def test_a_right_answer_that_every_prediction_holds_is_an_error(task, prediction, reference):
+    with pytest.raises(DataError, match="sample"):
+        score(*task.split("/"), ["a", prediction], [reference or "a", reference])
+
+
+def test_a_right_answer_is_a_word_and_not_its_letters():
+    assert score("ruler", "niah_single_1", ["alpha beta"], ["gamma"]) == {"score": 0.0}
+    assert score("ruler", "qa_1", ["the gamma", "alpha"], ["gamma", "beta"]) == {"score": 50.0}
+
+
+def test_a_benchmark_with_a_blank_answer_is_an_error():
+    row = dict(length=9, index=0, reference=[""], depth=0, repeat=0)
+    for name, task in (("ruler", "vt"), ("needle", "passkey")):
+        blank = {**row, "reference": ""} if name == "needle" else row
+        with pytest.raises(DataError, match="every prediction holds"):
+            find_benchmark(name).result(task, [blank], [Answer("said", 9, 0)], "official")
 
 
 def test_list_tasks():

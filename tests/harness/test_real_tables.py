@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from reattention_eval.cli.app import app
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.harness import prompt_files, selected, standalone
 from reattention_eval.harness.compose import plan_jobs
+from reattention_eval.prompts import prepare_prompt
 from reattention_eval.report.curve import curve_points
-from reattention_eval.report.run import read_run
+from reattention_eval.report.run import Cell, read_run
 from reattention_eval.report.selected import read_selected
 
 REATTENTION = dict(
@@ -110,8 +112,6 @@ def test_the_curve_and_the_answers_come_from_the_files(run: Path, tmp_path: Path
 
 def test_a_panel_of_ruler_is_about_one_task_that_goes_on_past_the_window() -> None:
     def cell(model: str, task: str, length: int, score: float) -> Any:
-        from reattention_eval.report.run import Cell
-
         facts = {"benchmark": "ruler", "task": task, "group": "niah", "length": length}
         about = {"name": "m", "trained_window": 64}
         manifest = {"dataset": facts, "method": {"name": model}, "model": about}
@@ -134,23 +134,78 @@ def test_a_panel_of_ruler_is_about_one_task_that_goes_on_past_the_window() -> No
     assert len({p.panel for p in curve_points(few)}) == 3
 
 
-def test_selected_positions_of_a_failing_sample(run: Path, checkpoint: Path) -> None:
+def test_selected_positions_of_a_failing_sample(
+    run: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    run = tmp_path / "run"
     asked = [str(run), "--model", str(checkpoint), "--dataset", "needle-many_depths-900"]
-    assert selected.main(asked) == 0
+    assert selected.main([*asked, "--index", "1"]) == 0
     (sample,) = read_selected(run)
     (cell,) = [
         c for c in read_run(run)
         if c.manifest["method"]["name"] == "reattention" and "-900-" in c.dataset
     ]  # fmt: skip
-    n = sample.n_tokens
-    assert n == cell.records[sample.index]["n_tokens"] and len(sample.answers) == 1
-    assert sorted(sample.layers) == list(range(len(sample.layers)))
-    for view in sample.layers.values():
-        held = [p for first, last in view for p in range(first, last)]
-        assert held[:8] == list(range(8)) and held[-64:] == list(range(n - 64, n))
-        assert 72 < len(held) <= 104
-    assert sample.reference == cell.details[sample.index]["reference"]
+    record, detail, n = cell.records[1], cell.details[1], sample.n_tokens
+    assert n == record["n_tokens"] and sample.last_chunk == (n - 1) % 32 + 1
+    assert (sample.reference, sample.prediction) == (detail["reference"], record["prediction"])
+    assert sample.again == sample.prediction and list(sample.others) == ["full"]
+    # the run kept what the last chunk of this sample attended to
+    assert [[p for ends in view for p in ends] for view in sample.layers.values()] == record[
+        "attended"
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    row = selected.rows_of(cell, str(checkpoint))[1]
+    prompt = prepare_prompt(
+        tokenizer, row["prompt"], chat_template=True, answer_prefix=row.get("answer_prefix") or ""
+    ).input_ids
+    assert len(prompt) == n
+    (place,) = sample.answers
+    assert str(row["reference"]) in tokenizer.decode(prompt[slice(*place)])
+    assert "".join(step["right"] for step in sample.steps) == row["continuation"]
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    with attach(model, REATTENTION) as session:
+        logits = session.prefill(torch.tensor([prompt]))
+        for step, token in zip(
+            sample.steps, tokenizer(row["continuation"])["input_ids"], strict=True
+        ):
+            assert step["chosen"] == tokenizer.decode([int(logits.argmax())])
+            logits = session.decode(torch.tensor([[token]]))
+    assert sample.steps[0]["reached"] == len(sample.reached)
+
+    done = CliRunner().invoke(app, ["curve", str(run), "--out", str(tmp_path / "curve")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "curve" / "selected.md").read_text()
+    (picture,) = (tmp_path / "curve").glob("selected-*.png")
+    assert f"]({picture.name})" in page and picture.stat().st_size > 10_000
+    assert f"in {len(sample.reached)} of {len(sample.layers)} layers" in page
+    (file,) = (run / "selected").glob("*/*.json")
+    file.write_text(file.read_text().replace('"steps"', '"step"'))
+    with pytest.raises(DataError, match="is damaged"):
+        read_selected(run)
+
     assert selected.main([*asked[:3], "--dataset", "no such"]) == 1
+    path = next(run.glob(f"records/{cell.model}/{cell.dataset}.jsonl"))
+    path.write_text(path.read_text().replace(record["prompt_sha256"], "0" * 64))
+    with pytest.raises(ConfigError, match="another prompt than in the run"):
+        selected.main([*asked, "--index", "1"])
+
+
+def test_a_failing_sample_that_another_method_got_right_comes_first() -> None:
+    def cell(method: str, scores: list[float], name: str = "m") -> Cell:
+        facts = {"benchmark": "ruler", "task": "vt", "length": 64, "n": len(scores)}
+        manifest = {"dataset": facts, "method": {"name": method}, "model": {"name": name}}
+        result = {"score": 1.0, "details": [{"score": score} for score in scores]}
+        records = {i: {"prediction": f"{method} {i}"} for i in range(len(scores))}
+        return Cell(f"{name}-{method}", "ruler-vt", True, result, manifest, records)
+
+    own, full = cell("reattention", [100.0, 0.0, 0.0, 0.0]), cell("full", [0.0, 0.0, 100.0, 0.0])
+    (found,) = selected.failing([own, full, cell("full", [100.0] * 4, "n")], "reattention", "ruler")
+    assert found.row.index == 2
+    assert found.others == {"full": {"prediction": "full 2", "score": 100.0}}
+    (alone,) = selected.failing([own], "reattention", "")
+    assert (alone.row.index, alone.others) == (1, {})
+    assert not list(selected.failing([full], "reattention", ""))
 
 
 def test_watching_says_what_a_step_selected(checkpoint: Path) -> None:

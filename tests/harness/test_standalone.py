@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny_benchmarks import write_benchmarks
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import BenchmarkDataset, LongContextLM, Sample
-from reattention_eval.harness.standalone import main, read_plans
+from reattention_eval.harness.compose import plan_jobs
+from reattention_eval.harness.prompt_runner import PromptRunner
+from reattention_eval.harness.standalone import main, read_plans, run_standalone
 from reattention_eval.report.records import read_records
 
 METHODS = """
@@ -173,3 +177,47 @@ def test_files_without_plans_are_refused(tmp_path: Path) -> None:
     (tmp_path / "none.py").write_text("x = 1\n")
     with pytest.raises(ConfigError, match="no plan"):
         read_plans(tmp_path / "none.py")
+
+
+def test_other_weights_in_the_same_folder_run_again(
+    checkpoint: Path, haystack: Path, tmp_path: Path
+) -> None:
+    """As a training that goes on leaves them: every name and size is as it was."""
+    model, method = shutil.copytree(checkpoint, tmp_path / "model"), [dict(type="full")]
+    plan = dict(benchmark="needle", lengths=[450], depths=[0], repeats=2, haystack=str(haystack))
+    (job,) = plan_jobs([dict(path=str(model))], method, [plan])
+    sizes = {path.name: path.stat().st_size for path in model.iterdir()}
+
+    def answers(folder: str) -> list[str]:
+        run_standalone([job], tmp_path / folder)
+        (path,) = (tmp_path / folder).glob("records/*/*.jsonl")
+        return [line["prediction"] for line in map(json.loads, path.read_text().splitlines())]
+
+    first = answers("work")
+    assert answers("work") == first  # nothing ran again
+    path = model / "model.safetensors"
+    path.rename(tmp_path / "saved.safetensors")
+    weights = load_file(tmp_path / "saved.safetensors")
+    save_file({name: tensor.flip(0) for name, tensor in weights.items()}, path, {"format": "pt"})
+    assert {path.name: path.stat().st_size for path in model.iterdir()} == sizes
+    other = answers("fresh")
+    assert other != first and answers("work") == [*first, *other]
+    lines = next((tmp_path / "work").glob("records/*/*.jsonl")).read_text().splitlines()
+    assert len({json.loads(line)["weights"] for line in lines}) == 2
+    (old,) = (tmp_path / "fresh").glob("records/*/*.jsonl")
+    lines = map(json.loads, old.read_text().splitlines())
+    unsaid = [{k: v for k, v in one.items() if k != "weights"} for one in lines]
+    old.write_text("".join(json.dumps(one) + "\n" for one in unsaid))
+    assert answers("fresh") == other  # records of before are taken over
+
+
+def test_the_end_of_a_tokenizers_turns_ends_answers(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "tuned")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": "<|im_end|>"}))
+    runner = PromptRunner(str(folder))
+    try:
+        ends = runner.tokenizer.convert_tokens_to_ids(["</s>", "<|im_end|>"])
+        assert runner.stop_token_ids == sorted(ends)
+    finally:
+        runner.close()

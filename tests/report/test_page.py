@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from reattention_eval.cli import app
 from reattention_eval.report import build_report
-from reattention_eval.report.page.plots import BINS, _shares
+from reattention_eval.report.page.plots import BINS, stretch_shares
 from reattention_eval.report.shown import visible
 
 HOSTILE = [
@@ -201,10 +201,9 @@ def test_what_is_spelled_out_and_cut() -> None:
 
 
 def test_shares_of_the_context_by_counting_tokens() -> None:
-    tokens, spans = 5000, [0, 32, 901, 1777, 4990, 5000]
-    inside = [any(s <= t < e for s, e in zip(spans[::2], spans[1::2], strict=True))
-              for t in range(tokens)]  # fmt: skip
-    shares = _shares(spans, tokens)
+    tokens, spans = 5000, [(0, 32), (901, 1777), (4990, 5000)]
+    inside = [any(first <= t < last for first, last in spans) for t in range(tokens)]
+    shares = stretch_shares(spans, tokens)
     assert sum(shares) * tokens / BINS == pytest.approx(sum(inside))
     for part in (0, 100, 300, BINS - 1):
         first, last = part * tokens / BINS, (part + 1) * tokens / BINS

@@ -13,7 +13,7 @@ from needle_run import Run, expected, write
 from reattention_eval.errors import DataError
 from reattention_eval.report import build_report, latest_work_dir
 from reattention_eval.report.frame import make_frame
-from reattention_eval.report.heatmap import draw_heatmap, needle_grid
+from reattention_eval.report.heatmap import draw_heatmap, heatmap, needle_grid
 from reattention_eval.report.progress import progress_line
 from reattention_eval.report.records import read_records
 from reattention_eval.report.run import read_run
@@ -145,6 +145,23 @@ def test_cut_prompts_are_counted(whole: Run) -> None:
     assert note in whole.path("report", "table.md").read_text()
 
 
+def test_samples_of_several_programs_are_named(whole: Run) -> None:
+    build_report(whole.folder, expected(whole))
+    assert "Not one program" not in whole.path("report", "table.md").read_text()
+    path = whole.path("records", "m-full", "needle-4096.manifest.json")
+    manifest = json.loads(path.read_text())
+    made = [
+        dict(commit="a" * 40, versions={"torch": "2.9"}, samples_to_run=1),
+        dict(commit="b" * 40 + "+changes", versions={"torch": "2.9"}, samples_to_run=2),
+        dict(commit="c" * 40, versions={"torch": "2.8"}, samples_to_run=0),  # nothing was left
+    ]
+    write(path, {**manifest, "environment": made})
+    report = build_report(whole.folder, expected(whole))
+    words = "Not one program made all samples: 2 commits (aaaaaaa, bbbbbbb+changes);"
+    assert report.notes[-1].startswith(words)
+    assert words in whole.path("report", "table.md").read_text()
+
+
 def test_means_of_the_heat_map(whole: Run, tmp_path: Path) -> None:
     cells = read_run(whole.folder, expected(whole))
     ours = [c for c in cells if c.model == "m-reattention"]
@@ -156,6 +173,23 @@ def test_means_of_the_heat_map(whole: Run, tmp_path: Path) -> None:
     picture = draw_heatmap(make_frame(cells), names, tmp_path / "a" / "h.png")
     assert picture is not None
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_colour_bars_of_a_wrapped_heat_map_stand_beside_its_panels(
+    whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole.cell("full", 4096, [100.0, 0.0, 0.0], abbr="m-other", settings={"chunk_size": 64})
+    monkeypatch.setattr("reattention_eval.report.heatmap.PANELS_ACROSS", 2)
+    cells = read_run(whole.folder)
+    drawn = heatmap(make_frame(cells), list(dict.fromkeys(cell.dataset for cell in cells)))
+    drawn.draw_without_rendering()
+    every = [*drawn.axes, *(own for axis in drawn.axes for own in axis.child_axes)]
+    bars = [a.get_window_extent() for a in every if hasattr(a, "_colorbar")]
+    panels = [a.get_window_extent() for a in every if a.get_xlabel() or a.texts]
+    assert (len(bars), len(panels)) == (4, 6)  # two figures of each method
+    for bar in bars:
+        beside = [panel for panel in panels if abs(panel.y0 - bar.y0) < 2]
+        assert 0 < bar.x0 - max(panel.x1 for panel in beside) < bar.height / 3
 
 
 def test_no_heat_map_without_depths(run: Run, tmp_path: Path) -> None:

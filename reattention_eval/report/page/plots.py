@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -168,8 +168,9 @@ def draw_attended(samples: Mapping[str, tuple[Cell, int]]) -> Any:
         record = cell.records[index]
         layers = record["attended"]
         tokens = int(record.get("n_tokens") or max(max(spans, default=1) for spans in layers))
+        pairs = (zip(spans[::2], spans[1::2], strict=True) for spans in layers)
         image = axis.imshow(
-            [_shares(spans, tokens) for spans in layers], aspect="auto", cmap="cividis",
+            [stretch_shares(spans, tokens) for spans in pairs], aspect="auto", cmap="cividis",
             interpolation="nearest", extent=(0, tokens, len(layers) - 0.5, -0.5),
             norm=PowerNorm(0.5, 0, 1),  # a span of a long prompt is a small part of its stretch
         )  # fmt: skip
@@ -186,11 +187,11 @@ def draw_attended(samples: Mapping[str, tuple[Cell, int]]) -> Any:
     return figure
 
 
-def _shares(spans: Sequence[int], tokens: int) -> list[float]:
-    """How much of each of BINS equal parts of the prompt the spans cover, 0..1."""
+def stretch_shares(spans: Iterable[tuple[int, int]], tokens: int) -> list[float]:
+    """How much of each of BINS equal parts of a prompt the spans [start, end) cover, 0..1."""
     size = tokens / BINS
     shares = [0.0] * BINS
-    for start, end in zip(spans[::2], spans[1::2], strict=True):
+    for start, end in spans:
         end = min(end, tokens)
         for part in range(int(start / size), min(BINS, math.ceil(end / size))):
             within = min(end, (part + 1) * size) - max(start, part * size)
