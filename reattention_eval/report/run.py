@@ -65,8 +65,7 @@ def latest_work_dir(path: Path) -> Path:
 
 
 def read_run(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) -> list[Cell]:
-    """Every cell that was expected, in its order; without `expected`, as the summarizer noted it,
-    or every cell of which any file exists.
+    """Every cell that was expected, in its order; without `expected`, all of `cell_names`.
 
     Raises:
         DataError: a file is damaged, or holds what no table can be made of.
@@ -76,12 +75,19 @@ def read_run(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) 
 
 
 def cell_names(work_dir: Path) -> list[tuple[str, str]]:
-    """(model, dataset) of every cell that the run was begun for, or of which any file exists.
+    """(model, dataset) of every cell that the run was begun for last, and behind them those of which
+    any file exists: another command may have put them there.
 
     Raises:
         DataError: the list of what it was begun for is damaged.
     """
-    return _noted(work_dir) or _found(work_dir)
+    noted = _noted(work_dir)
+    known = set(noted)
+    for model, dataset in _found(work_dir):
+        whole = re.sub("_[0-9]+$", "", dataset)  # a partitioner leaves DATASET_0, DATASET_1, ...
+        if known.isdisjoint({(model, dataset), (model, whole)}):
+            noted.append((model, dataset))
+    return noted
 
 
 def _noted(work_dir: Path) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,17 @@ def test_the_report_is_written_and_made_again_from_files_alone(whole: Run) -> No
     before = {p.name: p.read_bytes() for p in first.files if p.suffix != ".png"}
     again = build_report(whole.folder)
     assert {p.name: p.read_bytes() for p in again.files if p.suffix != ".png"} == before
+
+
+def test_what_another_command_put_there_is_reported_too(whole: Run) -> None:
+    every = expected(whole)
+    last = every[-1:]
+    assert [(c.model, c.dataset) for c in read_run(whole.folder, last)] == last
+    build_report(whole.folder, last)  # the second command was for this one alone
+    (records,) = whole.folder.glob(f"records/{last[0][0]}/{last[0][1]}.jsonl")
+    shutil.copy(records, records.with_name(f"{last[0][1]}_0.jsonl"))  # a part of it
+    found = [(cell.model, cell.dataset) for cell in read_run(whole.folder)]
+    assert found[:1] == last and sorted(found) == sorted(every)
 
 
 def test_the_sentence_says_what_lies_beyond_the_window(whole: Run) -> None:
