@@ -128,11 +128,15 @@ class E2ERecord:
 
     @property
     def name(self) -> str:
-        """Model and device, as documents mark the place of its tables."""
+        """Model, device and what is special, as documents mark the place of its tables."""
         found = f"{self.data['model']}, {self.data['device']}"
         if memory := self.data.get("gpu_memory"):
             found += f", {memory / 2**30:.4g} GiB of it"
-        return f"{found}, {self.data['prompt']}" if self.data.get("prompt") else found
+        if self.data.get("prompt"):
+            found += f", {self.data['prompt']}"
+        runs = [run for cell in self.data["cells"] for run in cell["runs"]]
+        long_answers = runs and all(run.get("thousands") for run in runs)
+        return f"{found}, long answers" if long_answers else found
 
     @property
     def memory(self) -> int | None:
