@@ -146,6 +146,8 @@ def test_long_answers_have_a_place_of_their_own(tmp_path: Path) -> None:
     half = {"seconds": 9.0, "allocated_bytes": 2**30}
     figures = {"ttft_seconds": 8.0, "tpot_seconds": 0.009, "thousands": [half, half]}
     record, page = llama(131_072, CARD, reattention=figures), tmp_path / "page.md"
+    record.data["cells"][0]["runs"][0]["above_bytes"] = 2**30
+    assert not bars_of(record, print)  # E12 is of the analysis
     marks = [f"<!-- e2e LLaMA3.1-8B, a card{more} -->" for more in ("", ", long answers")]
     page.write_text("\n".join(f"{mark}\n<!-- end -->" for mark in marks))
     write_tables([record], page)

@@ -134,9 +134,13 @@ class E2ERecord:
             found += f", {memory / 2**30:.4g} GiB of it"
         if self.data.get("prompt"):
             found += f", {self.data['prompt']}"
+        return f"{found}, long answers" if self.long_answers else found
+
+    @property
+    def long_answers(self) -> bool:
+        """Whether it holds nothing but answers that are kept by thousands."""
         runs = [run for cell in self.data["cells"] for run in cell["runs"]]
-        long_answers = runs and all(run.get("thousands") for run in runs)
-        return f"{found}, long answers" if long_answers else found
+        return bool(runs) and all(run.get("thousands") for run in runs)
 
     @property
     def memory(self) -> int | None:
