@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reattention_eval.cache.host_memory import HostBlocks
-from reattention_eval.cache.host_tier import HostTier, Traffic
+from reattention_eval.cache.host_tier import Departures, HostTier, Traffic
 from reattention_eval.cache.values import storage
 
 SLOTS = 2
@@ -114,7 +114,7 @@ class HostKeys:
         self.written: list[int] = []
         self._blocks: list[HostBlocks] = []
         self._stage: KeyStage | None = None
-        self._left: torch.cuda.Event | None = None
+        self._out = Departures()
         self._token_bytes = 0
 
     @property
@@ -150,7 +150,7 @@ class HostKeys:
         for blocks in self._blocks:
             blocks.clear()
         self._at.leave(self)
-        self._blocks, self.written, self._left, self._stage = [], [], None, None
+        self._blocks, self.written, self._out, self._stage = [], [], Departures(), None
 
     def make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
@@ -176,13 +176,9 @@ class HostKeys:
         slot.tensor[row : row + rows, :, start:stop] = value
         for lengths in (slot.valid, self.written):
             lengths[row : row + rows] = [stop] * rows
-        with stage.traffic.leaving() as stream:
+        with self._out.copying(stage.traffic, value):
             for blocks, one in zip(self._blocks[row : row + rows], value, strict=True):
                 blocks.write(start, one)
-            if stream is not None:
-                if value.is_cuda:
-                    value.record_stream(stream)
-                self._left = stream.record_event()
         stage.traffic.bytes_out += rows * tokens * self._token_bytes
         stage.ahead(self)
 
@@ -211,10 +207,7 @@ class HostKeys:
 
     def wait(self) -> None:
         """The current stream goes on when all that was written is in host memory."""
-        if self._left is not None:
-            torch.cuda.current_stream(self._at.traffic.device).wait_event(self._left)
-            if not all(blocks.readable for blocks in self._blocks):
-                self._left.synchronize()  # the host reads it itself
+        self._out.wait(self._blocks)
 
     def read(self, row: int, start: int, stop: int, out: Tensor) -> None:
         """Tokens start..stop - 1 into out [Hkv, stop - start, D]."""

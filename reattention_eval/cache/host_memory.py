@@ -112,25 +112,39 @@ class HostBlocks:
         self.blocks = []
 
     def reserve(self, tokens: int) -> None:
-        """Have room for so many tokens. `addresses` may be another tensor then."""
+        """Have places for so many tokens' addresses; their memory is taken when they come, while
+        the device computes: pinning takes a second for a few GiB. `addresses` may be another
+        tensor then."""
+        count = -(-tokens // self.size)
+        if count > len(self.addresses):
+            held = self.addresses
+            with torch.inference_mode(False):
+                self.addresses = held.new_zeros(2 * count)
+                self.addresses[: len(held)] = held
+
+    def write(self, start: int, value: Tensor) -> None:
+        """value [Hkv, n, D], into the places of tokens start.. ; ordered on the current stream.
+
+        Raises:
+            HostMemoryError: there is too little left.
+        """
+        tokens = value.transpose(0, 1).contiguous()
+        self._take(start + len(tokens))
+        for block, first, part in self._parts(start, start + len(tokens)):
+            here = tokens[first - start : first - start + len(part)]
+            block[part.start : part.stop].copy_(here, non_blocking=True)
+
+    def _take(self, tokens: int) -> None:
+        """Memory for so many."""
         held = len(self.blocks)
         while len(self.blocks) * self.size < tokens:
             block = self._memory.take((self.size, *self._token), self._dtype, self._device)
             self.blocks.append(block)
             self.readable &= self._device.type != "cuda" or block.is_pinned()
         if len(self.blocks) > held:
-            addresses = torch.tensor([block.data_ptr() for block in self.blocks], device="cpu")
-            with torch.inference_mode(False):
-                if len(addresses) > len(self.addresses):
-                    self.addresses = self.addresses.new_zeros(2 * len(addresses))
-                self.addresses[: len(addresses)] = addresses.to(self._device)
-
-    def write(self, start: int, value: Tensor) -> None:
-        """value [Hkv, n, D], into the places of tokens start.. ; ordered on the current stream."""
-        tokens = value.transpose(0, 1).contiguous()
-        for block, first, part in self._parts(start, start + len(tokens)):
-            here = tokens[first - start : first - start + len(part)]
-            block[part.start : part.stop].copy_(here, non_blocking=True)
+            new = torch.tensor([block.data_ptr() for block in self.blocks[held:]], device="cpu")
+            # the host goes on: what is not pinned has been read when a copy is called
+            self.addresses[held : len(self.blocks)].copy_(new, non_blocking=True)
 
     def read(self, start: int, stop: int, out: Tensor) -> None:
         """Tokens start..stop - 1 into out [Hkv, stop - start, D]; ordered likewise."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from reattention_eval.cache.host_memory import HostMemory
+from reattention_eval.cache.host_memory import HostBlocks, HostMemory
 from reattention_eval.cache.tiers import VALUES_ON_HOST, group_tokens, window_tokens
 
 
@@ -24,7 +24,7 @@ class Traffic:
         # what is fetched is waited for soon; what leaves is not
         self.fetching = torch.cuda.Stream(device, priority=-1) if cuda else None
         self.streaming = torch.cuda.Stream(device) if cuda else None  # of whole layers
-        self._leaving = torch.cuda.Stream(device) if cuda else None
+        self.leaving = torch.cuda.Stream(device) if cuda else None
         with torch.inference_mode(False):  # counted in and outside inference mode alike
             # as in `HeldValues.counts`
             self.counts = torch.zeros(3, dtype=torch.int64, device=device)
@@ -44,16 +44,6 @@ class Traffic:
             self._slot.fill_(place)
             self._slot_at = place
 
-    @contextmanager
-    def leaving(self) -> Iterator[torch.cuda.Stream | None]:
-        """What is copied inside goes beside the current stream's work, behind what it has now."""
-        if self._leaving is None:
-            yield None
-            return
-        self._leaving.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._leaving):
-            yield self._leaving
-
     def join(self) -> None:
         """The current stream waits for what is being fetched, also where nobody asks for it any
         more: its memory may be another's soon."""
@@ -64,11 +54,44 @@ class Traffic:
     def beside(
         self, stream: torch.cuda.Stream | None
     ) -> torch.cuda.StreamContext | nullcontext[None]:
-        """The same for what comes, on one of these streams."""
+        """What is copied inside goes on that stream of these, behind what the current one has now;
+        without one, at once."""
         if stream is None:
             return nullcontext()
         stream.wait_stream(torch.cuda.current_stream(self.device))
         return torch.cuda.stream(stream)
+
+
+class Departures:
+    """What one store has on its way to host memory."""
+
+    def __init__(self) -> None:
+        self._last: torch.cuda.Event | None = None
+        self._device: torch.device | None = None
+
+    @contextmanager
+    def copying(self, traffic: Traffic, *values: Tensor) -> Iterator[None]:
+        """What is copied inside, of the store's own memory and of `values`, goes beside the current
+        stream's work, behind what it has now."""
+        stream = traffic.leaving
+        with traffic.beside(stream):
+            try:
+                yield
+            finally:  # also for what left before an error
+                if stream is not None:
+                    for value in values:  # or their memory would be another's too soon
+                        value.record_stream(stream)
+                    self._last, self._device = stream.record_event(), traffic.device
+
+    def wait(self, blocks: Iterable[HostBlocks]) -> None:
+        """The current stream goes on when all of it is there; the host too where it reads such
+        blocks itself."""
+        if self._last is None:
+            return
+        torch.cuda.current_stream(self._device).wait_event(self._last)
+        if not all(block.readable for block in blocks):
+            self._last.synchronize()
+        self._last = None
 
 
 class Transferred(NamedTuple):

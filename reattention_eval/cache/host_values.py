@@ -10,30 +10,15 @@ import torch
 from torch import Tensor
 
 from reattention_eval.cache.host_memory import HostBlocks
-from reattention_eval.cache.host_tier import HostTier, Traffic
+from reattention_eval.cache.host_row import HostRow
+from reattention_eval.cache.host_tier import Departures, HostTier, Traffic
 from reattention_eval.cache.last_fetched import LastFetched
 from reattention_eval.cache.value_window import ValueWindow
 from reattention_eval.cache.values import FetchedValues, RowValues
-from reattention_kernels.values import HeldValues, SplitValues, fetch_values, fetch_values_naive
 from reattention_kernels.view import ViewValues
 
 LEAVE_TOKENS = 256  # decoded ones wait on the device until they are so many
 PROGRAMS = 48  # of a transfer beside other work: enough to fill the bus
-
-
-@dataclass
-class _Row:
-    """One row: its blocks in host memory, and what was brought back last.
-
-    written: tokens there are; kept: tokens that are in host memory; oldest: of those behind the
-    first ones, the first whose value is on the device.
-    """
-
-    blocks: HostBlocks
-    last: LastFetched
-    written: int = 0
-    kept: int = 0
-    oldest: int = 0
 
 
 class HostValues:
@@ -46,10 +31,10 @@ class HostValues:
 
     def __init__(self, tier: HostTier) -> None:
         self._tier = tier
-        self._rows: list[_Row] = []
+        self._rows: list[HostRow] = []
         self._window: ValueWindow | None = None
         self._capacity = 0
-        self._left: torch.cuda.Event | None = None
+        self._out = Departures()
 
     @property
     def nbytes(self) -> int:
@@ -98,14 +83,14 @@ class HostValues:
             torch.cuda.synchronize(self._window.tensor.device)
         for row in self._rows:
             row.blocks.clear()
-        self._window, self._rows, self._left = None, [], None
+        self._window, self._rows, self._out = None, [], Departures()
 
     def make(self, rows: int, capacity: int, like: Tensor) -> None:
         """like: [*, Hkv, *, D]."""
         room = min(capacity, self._tier.window)
         self._window = ValueWindow(rows, room, self._tier.first, like)
         counts, self._traffic.token_bytes = self._traffic.counts, self._window.token_bytes
-        self._rows = [_Row(self._blocks(like), LastFetched(counts)) for _ in range(rows)]
+        self._rows = [HostRow(i, self._blocks(like), LastFetched(counts)) for i in range(rows)]
         self._make_room(capacity)
         self._capacity = capacity
 
@@ -133,48 +118,34 @@ class HostValues:
         for i, tokens in enumerate(value, row):
             at = self._rows[i]
             if self._leaves and (value.shape[2] > 1 or stop - at.kept >= LEAVE_TOKENS):
-                self._leave(i, start, tokens)
+                pending = at.kept < start
+                self._leave(i, stop, tokens)
+                if pending:
+                    self._wait()
             self._held.write(i, start, tokens)
             at.written, at.oldest = stop, max(at.oldest, self._held.oldest(stop))
 
-    def _leave(self, row: int, start: int, value: Tensor) -> None:
-        """To the host: what of the row is not there yet, and these tokens [Hkv, T, D]."""
-        at, stop = self._rows[row], start + value.shape[1]
-        pending = at.kept < start
-        with self._traffic.leaving() as stream:
-            self._leave_window(at, row, start)
-            at.blocks.write(start, value)
-            if stream is not None:
-                if value.is_cuda:
-                    value.record_stream(stream)
-                self._left = stream.record_event()
+    def _leave(self, row: int, stop: int, *last: Tensor) -> None:
+        """To the host: what of a row's first `stop` tokens is not there yet. last: [Hkv, T, D], the
+        last of them, where they are not in the window."""
+        at, start = self._rows[row], stop - sum(tokens.shape[1] for tokens in last)
+        with self._out.copying(self._traffic, *last):
+            for begin, _, places in self._held.runs(row, at.kept, start):
+                at.blocks.write(begin, places)
+            for tokens in last:
+                at.blocks.write(start, tokens)
         self._traffic.bytes_out += (stop - at.kept) * self._held.token_bytes
         at.kept = stop
-        if pending:
-            self._wait()
-
-    def _leave_window(self, at: _Row, row: int, stop: int) -> None:
-        for begin, _, places in self._held.runs(row, at.kept, stop):
-            at.blocks.write(begin, places)
 
     def _settle(self, row: int, stop: int) -> None:
         """The first `stop` tokens are in host memory, for the current stream."""
-        at = self._rows[row]
-        if at.kept < stop:
-            with self._traffic.leaving() as stream:
-                self._leave_window(at, row, stop)
-                if stream is not None:
-                    self._left = stream.record_event()
-            self._traffic.bytes_out += (stop - at.kept) * self._held.token_bytes
-            at.kept = stop
+        if self._rows[row].kept < stop:
+            self._leave(row, stop)
         self._wait()
 
     def _wait(self) -> None:
-        if self._left is not None:
-            torch.cuda.current_stream(self._traffic.device).wait_event(self._left)
-            if self._rows and not self._rows[0].blocks.readable:
-                self._left.synchronize()  # the host reads it itself
-            self._left = None
+        """The current stream goes on when all that left is in host memory."""
+        self._out.wait(row.blocks for row in self._rows)
 
     # -- steps that a CUDA graph repeats ---------------------------------------------------------
 
@@ -248,7 +219,7 @@ class HostValues:
         self._wait()
         held, of_heads = self._held.tensor, positions if positions.ndim == 2 else positions[None]
         out = held.new_empty(of_heads.shape[1], held.shape[1], held.shape[3])
-        self._bring(row, of_heads, out)
+        self._rows[row].bring(self._held, of_heads, out)
         self._traffic.bytes_in += len(out) * self._held.token_bytes
         return out.transpose(0, 1).contiguous()
 
@@ -262,7 +233,8 @@ class HostValues:
         beside: bool,
     ) -> FetchedValues:
         """See `RowValues.fetch`; device_length: of a repeated step."""
-        (chunks, width), held, last = spans.shape, self._held.tensor, self._rows[row].last
+        (chunks, width), held, at = spans.shape, self._held.tensor, self._rows[row]
+        last = at.last
         window = held[row].expand(chunks, -1, -1, -1)
         if not width:
             nothing = held.new_empty(chunks, held.shape[1], 0, held.shape[3])
@@ -270,7 +242,7 @@ class HostValues:
         _, halves = last.reserve(width, held[row], self._capacity)
         if device_length is not None:
             known = last.repeated(device_length)
-            self._bring(row, spans, halves, count, global_size, known, device_length)
+            at.bring(self._held, spans, halves, count, global_size, known, device_length)
             return FetchedValues(ViewValues(window, self.first, halves.transpose(1, 2), True))
         if chunks > 1:
             values = held.new_empty(chunks, *halves.shape[1:])
@@ -285,8 +257,8 @@ class HostValues:
                 positions, values = (x[None] for x in last.turn())
             for c in range(chunks):
                 some, known = slice(c, c + 1), last.known(before, positions[c])
-                self._bring(
-                    row, spans[some], values[c], count[some], global_size, known,
+                at.bring(
+                    self._held, spans[some], values[c], count[some], global_size, known,
                     programs=PROGRAMS if beside else None,
                 )  # fmt: skip
                 before = positions[c], values[c]
@@ -295,28 +267,6 @@ class HostValues:
                     new.copy_(kept)
             ready = traffic.fetching.record_event() if beside and traffic.fetching else None
         return FetchedValues(ViewValues(window, self.first, values.transpose(1, 2)), ready)
-
-    def _bring(
-        self,
-        row: int,
-        positions: Tensor,
-        out: Tensor,
-        count: Tensor | None = None,
-        offset: int = 0,
-        held: HeldValues | None = None,
-        device_length: Tensor | None = None,
-        programs: int | None = None,
-    ) -> None:
-        """See `reattention_kernels.values.fetch_values`."""
-        at = self._rows[row]
-        written = at.written if device_length is None else device_length
-        source = SplitValues(
-            self._held.tensor[row], self.first, written, at.blocks.blocks, at.blocks.addresses
-        )
-        if at.blocks.readable:
-            fetch_values(source, positions, out, count, offset, held, programs)
-        else:
-            fetch_values_naive(source, positions, out, count, offset, held)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,18 @@ each tier of the cache, length by length."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from reattention_eval.cache import DEVICE, TIERS
+from reattention_eval.cache import AUTO, DEVICE, TIERS
+from reattention_eval.cache.host_keys import SLOTS
+from reattention_eval.cache.tiers import HOST, TierBytes
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.cli.bench_e2e import ALWAYS, FOLDER, Wishes
 from reattention_eval.cli.console import out
@@ -26,6 +29,8 @@ from reattention_eval.efficiency.e2e.record import read
 from reattention_eval.efficiency.e2e.results import name_of
 from reattention_eval.efficiency.e2e.room import least_bytes, why_not
 from reattention_eval.efficiency.forecast import Gpu
+from reattention_eval.efficiency.plan import tiers_of
+from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.methods import ReAttention
 
@@ -68,12 +73,90 @@ class Analysis:
             found += form.in_tiers(self.tiers if own else (DEVICE,))
         return found
 
+    def ordered(self, names: Sequence[str]) -> list[tuple[Form, int]]:
+        """(form, tokens), the shortest first; of a length what tables compare before the tiers, so
+        that time that runs out leaves a whole comparison. names: of the plain model."""
+        cells = [(form, tokens) for tokens in self.sizes for form in self.forms(names)]
+        return sorted(cells, key=lambda cell: (cell[1], cell[0].cache != DEVICE))
+
     def cells(self, device: torch.device) -> list[tuple[Form, int]]:
         """See `Cells`."""
         here = at_hand(device)
-        forms = self.forms([name for name in WHOLE_ON_GPU if name in here] or here)
-        check_forms(forms, device)
-        return [(form, tokens) for tokens in sorted(self.sizes) for form in forms]
+        found = self.ordered([name for name in WHOLE_ON_GPU if name in here] or here)
+        check_forms([form for form, _ in found], device)
+        return found
+
+
+class Listed(NamedTuple):
+    """What a cell takes of a card.
+
+    Attributes:
+        needs: bytes of the GPU at most, and of host memory.
+        why: there is no room for it; None where there is.
+        run, cell: seconds of one prompt with its answer, and of all its runs with the form's first
+            prompt; None where nothing tells.
+    """
+
+    needs: TierBytes
+    why: str | None = None
+    run: float | None = None
+    cell: float | None = None
+
+
+@dataclass
+class Listing:
+    """Cells of a model on a card, one after another: the first one of a form is warmed up."""
+
+    shape: ModelShape
+    placement: Placement
+    gpu: Gpu
+    effort: Effort
+
+    def __post_init__(self) -> None:
+        size = self.placement.itemsize
+        self._estimate = Estimate(self.shape, size, self.gpu.rates, self.gpu.card)
+        self._warm: set[tuple[str, int]] = set()
+
+    def add(self, form: Form, tokens: int) -> Listed:
+        found, placed = self._placed(form, tokens)
+        if found.why:
+            return found
+        needs, memory = found.needs, self.gpu.memory
+        if memory and not form.whole and form.cache != AUTO:
+            asked = self.shape, form.method, tokens + self.effort.decode, self.placement, memory
+            needs = needs._replace(device=peak_memory(*asked, tier=form.cache))
+        at = form.name, min(self.effort.warm_up, tokens)
+        run = self._estimate.run_seconds(placed, tokens, self.effort.decode)
+        cell = self._estimate.cell_seconds(placed, tokens, self.effort, at not in self._warm)
+        self._warm.add(at)
+        return Listed(needs, None, run, cell)
+
+    def _placed(self, form: Form, tokens: int) -> tuple[Listed, Form]:
+        """`auto`: in the first tier that has room, else with the keys of so many layers in host
+        memory that it has."""
+        if form.cache != AUTO:
+            return self._room(form, tokens), form
+        tiers = [replace(form, cache=tier) for tier in tiers_of(form.method)]
+        rooms = [(self._room(one, tokens), one) for one in tiers]
+        found = next((room for room in rooms if not room[0].why), rooms[-1])
+        memory = self.gpu.memory
+        if len(rooms) == 1 or memory is None or found[1].cache != HOST:
+            return found
+        some, most = rooms[-2][0].needs, rooms[-1][0].needs  # of no layer, of all
+        keys = (most.host - some.host) // self.shape.layers
+        layers = ceil((some.device + SLOTS * keys - memory) / keys)
+        if layers >= self.shape.layers:
+            return found
+        moved = some.device + (SLOTS - layers) * keys
+        needs = TierBytes(moved, some.host + layers * keys)
+        return Listed(needs, why_not(needs, memory, self.gpu.host)), found[1]
+
+    def _room(self, form: Form, tokens: int) -> Listed:
+        size, asked = self.placement.itemsize, tokens + self.effort.decode
+        least = least_bytes(form, tokens, self.shape, self.shape.parameters * size, size)
+        plan = plan_memory(self.shape, form.method, asked, self.placement, tier=form.cache)
+        needs = least._replace(device=max(least.device, plan.total))
+        return Listed(needs, why_not(needs, self.gpu.memory, self.gpu.host))
 
 
 def list_cells(wishes: Wishes, analysis: Analysis, effort: Effort, gpu: Gpu) -> None:
@@ -86,42 +169,24 @@ def list_cells(wishes: Wishes, analysis: Analysis, effort: Effort, gpu: Gpu) -> 
     shape = read_shape(wishes.model if known else paper_model(wishes.model).hub)
     dtype = "bfloat16" if gpu.name else str(pick_dtype(wishes.dtype)).removeprefix("torch.")
     placement = Placement(dtype=dtype, on_gpu=gpu.memory is not None)
-    size = placement.itemsize
-    estimate = Estimate(shape, size, gpu.rates, gpu.card)
-    forms = analysis.forms(WHOLE_ON_GPU if gpu.memory else ["whole-flash"])
+    listing, measured = Listing(shape, placement, gpu, effort), _measured(wishes)
     where = gpu.name or "this machine"
     title = f"{Path(wishes.model).name} on {where}: GiB, and seconds by plan's rates"
     table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for i, name in enumerate(COLUMNS):
         justify = "left" if i == 1 else "right"
         table.add_column(name, justify=justify, no_wrap=i != 1)  # type: ignore[arg-type]
-    warm: set[tuple[str, int]] = set()
-    total, measured = 0.0, _measured(wishes)
-    for tokens in sorted(analysis.sizes):
-        for form in forms:
-            asked = shape, form.method, tokens + effort.decode, placement
-            least = least_bytes(form, tokens, shape, shape.parameters * size, size)
-            plan = plan_memory(*asked, tier=form.cache)
-            needs = least._replace(device=max(least.device, plan.total))
-            why = why_not(needs, gpu.memory, gpu.host)
-            shown = needs.device
-            if gpu.memory and not why and not form.whole:
-                shown = peak_memory(*asked, gpu.memory, tier=form.cache)
-            run, note = None, "no room" if why else ""
-            whole: float | None = None
-            if not why:
-                note = measured.get((form.name, tokens), "")
-                at = form.name, min(effort.warm_up, tokens)
-                run = estimate.run_seconds(form, tokens, effort.decode)
-                whole = estimate.cell_seconds(form, tokens, effort, at not in warm)
-                warm.add(at)
-                total += whole or 0.0
-            table.add_row(
-                f"{tokens:,}", form.name, f"{shown / GIB:.1f}",
-                f"{needs.host / GIB:.1f}" if needs.host else "",
-                *("" if x is None else f"{x:,.0f}" for x in (run, whole)),
-                "" if whole is None else f"{total:,.0f}", note,
-            )  # fmt: skip
+    total = 0.0
+    for form, tokens in analysis.ordered(WHOLE_ON_GPU if gpu.memory else ["whole-flash"]):
+        one = listing.add(form, tokens)
+        total += one.cell or 0.0
+        seconds = (one.run, one.cell, None if one.cell is None else total)
+        table.add_row(
+            f"{tokens:,}", form.name, f"{one.needs.device / GIB:.1f}",
+            f"{one.needs.host / GIB:.1f}" if one.needs.host else "",
+            *("" if x is None else f"{x:,.0f}" for x in seconds),
+            "no room" if one.why else measured.get((form.name, tokens), ""),
+        )  # fmt: skip
     out.print(table)
     out.print(
         "measured: at that commit, in results/gpu or --out; a run: one prompt and its answer; all: "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reattention_eval.cache import DEVICE
 from reattention_eval.cli.console import out
 from reattention_eval.efficiency.e2e.bars import entry_of_plans, traceable
+from reattention_eval.efficiency.e2e.forms import form_name
 from reattention_eval.efficiency.e2e.record import E2ERecord, read
 from reattention_eval.efficiency.fit import Measured, deviation, fit, measured
 from reattention_eval.efficiency.rates import FILE, Rates, write_rates
@@ -18,6 +20,8 @@ from reattention_eval.errors import DataError
 from reattention_kernels.bench import record as kernels
 
 LEAST_PLANS = 10  # of bar E13
+# `others`: under rates that were made without the cell's model and length
+COLUMNS = ("form", "tokens", "commit", "TTFT", "others", "TPOT", "others", "peak")
 
 
 def make_rates(records: Sequence[Path], into: Path | None, bars: Path | None = None) -> None:
@@ -37,7 +41,8 @@ def make_rates(records: Sequence[Path], into: Path | None, bars: Path | None = N
     for card in sorted({cell.card for cell in cells}):
         own = [cell for cell in cells if cell.card == card]
         found[card] = fit(_fitted(own))
-        out.print(_table(card, own, found[card]))
+        for table in _tables(card, own, found[card]):
+            out.print(table)
         if bars:
             entries += _bar(own, latest_environment(read_ones, card))
     path = FILE if into is None else into
@@ -89,22 +94,27 @@ def latest_environment(records: Sequence[E2ERecord], card: str) -> dict[str, Any
     return max(found, key=lambda env: env["date"], default=None)
 
 
-def _table(card: str, cells: Sequence[Measured], rates: Rates) -> Table:
-    """Each cell's deviation under `rates`, and under rates made without its model and length; of
-    tiers on the host too, which no rates are made of."""
-    table = Table(title=f"{card}: predicted against measured")
-    names = ("model", "form", "cache", "tokens", "commit", "TTFT", "of others", "TPOT", "of others")
-    for i, name in enumerate((*names, "peak")):
-        table.add_column(name, justify="left" if i < 3 else "right")
-    for cell in sorted(cells, key=lambda cell: cell.tier != DEVICE):
-        others = _others(cell, cells)
-        row = [cell.model, cell.form, cell.tier, f"{cell.tokens:,}", cell.commit]
-        for one in (rates, others):
-            row.append(f"{deviation(cell.predicted(one)[0], cell.prompt_seconds):+.1%}")
-        for one in (rates, others):
-            seconds = cell.step_seconds
-            row.append(f"{deviation(cell.predicted(one)[1], seconds):+.1%}" if seconds else "")
-        planned = cell.planned_bytes
-        row.append("" if planned is None else f"{deviation(planned, cell.peak_bytes):+.1%}")
-        table.add_row(*row)
-    return table
+def _tables(card: str, cells: Sequence[Measured], rates: Rates) -> Iterator[Table]:
+    """For each model, each cell's deviation under `rates`, and under rates made without its model
+    and length; of tiers on the host too, which no rates are made of."""
+    for model in dict.fromkeys(cell.model for cell in cells):
+        title = f"{model} on {card}: predicted against measured"
+        table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
+        for i, name in enumerate(COLUMNS):
+            table.add_column(name, justify="right" if i else "left", no_wrap=i > 0)
+        own = [cell for cell in cells if cell.model == model]
+        for cell in sorted(own, key=lambda cell: cell.tier != DEVICE):
+            table.add_row(*_row(cell, rates, _others(cell, cells)))
+        yield table
+
+
+def _row(cell: Measured, rates: Rates, others: Rates) -> list[str]:
+    first, one = zip(*(cell.predicted(some) for some in (rates, others)), strict=True)
+    pairs: list[tuple[float | None, float | None]]
+    pairs = [(seconds, cell.prompt_seconds) for seconds in first]
+    pairs += [(seconds, cell.step_seconds) for seconds in one]
+    pairs.append((cell.planned_bytes, cell.peak_bytes))
+    return [
+        form_name(cell.form, cell.tier), f"{cell.tokens:,}", cell.commit,
+        *(f"{deviation(x, y):+.1%}" if x is not None and y else "" for x, y in pairs),
+    ]  # fmt: skip

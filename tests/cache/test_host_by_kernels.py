@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 
 from reattention_eval import ReAttention, StreamingLLM, attach
 from reattention_eval.attention import attend, fused_view_attention, hook, view_answers
-from reattention_eval.cache import host_values, tiers
+from reattention_eval.cache import host_row, host_values, tiers
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_kernels.topk_keys.triton import interpreted
 from reattention_kernels.values.triton import fetch_values_triton
@@ -44,7 +44,7 @@ def brought(monkeypatch):
         monkeypatch.setattr(module, "use_triton", lambda tensor: True)
     monkeypatch.setattr(fused_view_attention, "attend_view", attended)
     monkeypatch.setattr(attend, "attend_whole", launch.attend_whole_triton)
-    monkeypatch.setattr(host_values, "fetch_values", fetch)
+    monkeypatch.setattr(host_row, "fetch_values", fetch)
     monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float32,))
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 64)
     monkeypatch.setattr(view_answers, "FETCHING_CALLS", 2)

@@ -216,6 +216,38 @@ def test_too_little_host_memory_is_said_before_anything_is_read(monkeypatch):
         assert torch.equal(session.prefill(random_prompt(60)), before)  # needs no more
 
 
+@pytest.mark.parametrize("cache", ["values_on_host", "host"])
+def test_host_memory_is_taken_when_tokens_come(cache):
+    """Not before a prompt is read, which would wait for it."""
+    with attach(tiny_model(), METHODS[0], cache=cache) as session:
+        session.prefill(random_prompt(60))
+        needed = session.stats.cache_host_bytes
+        session.prefill(random_prompt(60), max_new_tokens=5000)
+        assert session.stats.cache_host_bytes == needed > 0
+        session.extend(random_prompt(240, seed=1))
+        assert session.stats.cache_host_bytes > 3 * needed
+
+
+@pytest.mark.parametrize("cache", ["values_on_host", "host"])
+def test_memory_that_others_took_meanwhile_ends_the_prompt_alone(cache, monkeypatch):
+    model, left = tiny_model(), [1 << 40]
+    monkeypatch.setattr(host_memory, "main_memory", lambda: left[0])
+
+    def others(read):
+        left[0] = host_memory.SPARE_BYTES
+        return False
+
+    with attach(model, METHODS[0], cache=cache) as session:
+        before = session.prefill(random_prompt(60))
+        with pytest.raises(HostMemoryError, match="GiB are left here"):
+            session.prefill(random_prompt(300), progress=others)
+        left[0] = 1 << 40
+        assert torch.equal(session.prefill(random_prompt(60)), before)
+        found = session.prefill(random_prompt(300))
+    with attach(model, METHODS[0]) as session:
+        assert torch.equal(session.prefill(random_prompt(300)), found)
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_job_s_limit_refuses_a_prompt_before_it_starts(version, monkeypatch, tmp_path):
     """The machine has more; its control group, a container's or a SLURM job's, has not."""

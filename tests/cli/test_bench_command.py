@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tiny_tokenizers import tiny_tokenizer
 from typer.testing import CliRunner, Result
 
-from reattention_eval.cli import app
+from reattention_eval.cli import app, bench_rates
 from reattention_eval.efficiency.e2e.prompts import text_ids, text_name
 from reattention_eval.errors import DataError
 
@@ -48,7 +49,7 @@ def test_measured_in_pieces_and_reported(checkpoint: Path, tmp_path: Path) -> No
 
 
 def test_an_analysis_is_listed_measured_and_resumed(checkpoint: Path, tmp_path: Path) -> None:
-    out, tiers = tmp_path / "e2e-tiny.json", "device,host"
+    out, tiers = tmp_path / "e2e-tiny.json", "device,host,auto"
     words = [
         "analysis",
         str(checkpoint),
@@ -64,7 +65,7 @@ def test_an_analysis_is_listed_measured_and_resumed(checkpoint: Path, tmp_path: 
     assert listed.exit_code == 0, listed.output
     lines = [line.split() for line in listed.output.splitlines() if line.startswith("    300 ")]
     assert [line[1].split(":")[0] for line in lines] == [
-        "reattention", "reattention", "full", "whole-flash",
+        "reattention", "full", "whole-flash", "reattention", "reattention",
     ]  # fmt: skip
     sums = [int(line[-1]) for line in lines]
     assert sums == sorted(sums)
@@ -75,8 +76,8 @@ def test_an_analysis_is_listed_measured_and_resumed(checkpoint: Path, tmp_path: 
     first = json.loads(out.read_text())
     where = [(cell["tokens"], cell["cache"], cell["method"]) for cell in first["cells"]]
     per_length = [
-        ("device", "reattention"), ("host", "reattention"), ("device", "full"),
-        ("device", "native_full"),
+        ("device", "reattention"), ("device", "full"), ("device", "native_full"),
+        ("host", "reattention"), ("auto", "reattention"),
     ]  # fmt: skip
     assert where == [(tokens, *one) for tokens in (40, 300) for one in per_length]
     again = invoke(*words, "--decode", "0", "--repeats", "1", "--device", "cpu")
@@ -111,6 +112,31 @@ def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert says in " ".join(result.output.split()), result.output
     assert not (tmp_path / "x.json").exists()
+
+
+def test_auto_is_listed_with_the_keys_that_have_no_room_on_a_card() -> None:
+    words = ["LLaMA3.1-8B", "--gpu", "h200", "--gpu-memory", "79.1", "--methods", "reattention"]
+    words += ["--cache", "values_on_host,host,auto", "--lengths", "256K,1M", "--list"]
+    result = invoke("analysis", *words)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines() if "reattention, auto" in line]
+    assert not any("room" in line for line in lines)
+    assert float(lines[0][3]) < 79  # of the GPU; nothing of the host
+    gpu, host = map(float, lines[1][3:5])
+    assert gpu < 79.1
+    assert 64 < host < 90  # all values, and keys of a few layers
+    assert invoke("analysis", "LLaMA3.1-8B", "--list", "--cache", "disk").exit_code == 2
+
+
+def test_rates_are_shown_in_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_rates.out, "width", 80)
+    records = sorted(Path(__file__).parents[2].glob("results/gpu/e2e-*-nvidia-h200.json"))
+    result = invoke("rates", *map(str, records), "--into", str(tmp_path / "rates.json"))
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if line.startswith(" reattention")]
+    assert len(lines) >= 9
+    assert all(len(line) <= 80 and "…" not in line for line in lines)
+    assert all(re.search(r" \d[\d,]+ [0-9a-f]{7} .*%", line) for line in lines), lines
 
 
 @pytest.mark.slow  # starts several processes that load a model each

@@ -52,10 +52,11 @@ def bars_of(record: E2ERecord, say: Callable[[str], None] = print) -> list[dict[
         for bar, raw, shape, column in tier_bars(record, found)
         if traceable(column.environment)
     ]
-    if not record.data["weights"].startswith("random") or record.data.get("gpu_memory"):
+    random = record.data["weights"].startswith("random")
+    if not random or record.data.get("gpu_memory") or record.long_answers:
         if not entries:
-            say(f"{record.name}: bars are measured on random weights and a whole card, but those "
-                "of the cache's tiers.")  # fmt: skip
+            say(f"{record.name}: bars are measured on random weights, a whole card and short "
+                "answers, but those of the cache's tiers.")  # fmt: skip
         return entries
     by_length = {column.tokens: column for column in found}
     for bar, source in SOURCES.items():

@@ -128,11 +128,19 @@ class E2ERecord:
 
     @property
     def name(self) -> str:
-        """Model and device, as documents mark the place of its tables."""
+        """Model, device and what is special, as documents mark the place of its tables."""
         found = f"{self.data['model']}, {self.data['device']}"
         if memory := self.data.get("gpu_memory"):
             found += f", {memory / 2**30:.4g} GiB of it"
-        return f"{found}, {self.data['prompt']}" if self.data.get("prompt") else found
+        if self.data.get("prompt"):
+            found += f", {self.data['prompt']}"
+        return f"{found}, long answers" if self.long_answers else found
+
+    @property
+    def long_answers(self) -> bool:
+        """Whether it holds nothing but answers that are kept by thousands."""
+        runs = [run for cell in self.data["cells"] for run in cell["runs"]]
+        return bool(runs) and all(run.get("thousands") for run in runs)
 
     @property
     def memory(self) -> int | None:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from reattention_eval.cache import DEVICE
 from reattention_eval.efficiency.cards import GIB
-from reattention_eval.efficiency.e2e.forms import WHOLE
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import Column, Shown, columns, figure_of, shown
 from reattention_eval.engine.attach import CACHES
 from reattention_eval.errors import DataError
 
-LENGTHS = (8_192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576)
 FORMS = ("reattention", "full", "whole-cudnn", "whole-flash", "whole-fa3", "streaming_llm")
 WORDS = {
     "whole-cudnn": "full, whole prompt, cuDNN",
@@ -22,14 +20,11 @@ WORDS = {
     "whole-fa3": "full, whole prompt, FlashAttention-3",
     "full": "full, as attached",
 }
-ALWAYS = (
+PARTS = (
     ("Time to first token, seconds", "ttft_seconds", 1.0),
     ("Time per output token, milliseconds", "tpot_seconds", 1000.0),
     ("Peak memory, GiB", "peak_bytes", 1 / GIB),
     ("Of it above weights and KV cache, GiB", "above_bytes", 1 / GIB),
-)
-PARTS = (
-    *ALWAYS,
     ("KV cache in host memory, GiB", "host_bytes", 1 / GIB),
     ("Energy of a prompt, kilojoules", "prompt_joules", 0.001),
     ("Energy of an output token, joules", "token_joules", 1.0),
@@ -45,25 +40,21 @@ TIMES = ("ttft_seconds", "tpot_seconds")
 
 
 def markdown(record: E2ERecord | None, every: bool = False) -> str:
-    """Tables of TTFT, TPOT, memory and energy by form, tier and length; empty cells without a
-    record. every: what follows from others too.
+    """Tables of TTFT, TPOT, memory and energy by form, tier and length; without a record a
+    sentence. every: what follows from others too.
 
     Raises:
         DataError: forms that should agree do not.
     """
     found = columns(record) if record else []
-    lengths = sorted({*LENGTHS, *(column.tokens for column in found)} if not found else
-                     {column.tokens for column in found})  # fmt: skip
+    if not found:
+        return "Not measured yet.\n"
     by_length = {column.tokens: column for column in found}
-    named = list(dict.fromkeys(form for column in found for form in column.cells))
-    forms = sorted(named or FORMS, key=order)
-    out = [_caption(found)] if found else ["Not measured yet."]
-    for title, figure, scale in BESIDE if every else PARTS if record else ALWAYS:
-        if record and not any(
-            figure_of(cell, figure) for column in found for cell in column.cells.values()
-        ):
-            continue
-        out.append(_grid(title, figure, shown(figure, scale), forms, lengths, by_length))
+    forms = sorted({form for column in found for form in column.cells}, key=order)
+    out = [_caption(found)]
+    for title, figure, scale in BESIDE if every else PARTS:
+        if any(figure_of(cell, figure) for column in found for cell in column.cells.values()):
+            out.append(_grid(title, figure, shown(figure, scale), forms, by_length))
     if answers := long_answers(found):
         out.append(answers)
     return "\n\n".join(out) + "\n"
@@ -125,27 +116,21 @@ def order(name: str) -> tuple[int, int, str]:
 
 
 def _grid(
-    title: str,
-    figure: str,
-    show: Shown,
-    forms: Sequence[str],
-    lengths: Sequence[int],
-    by_length: dict[int, Column],
+    title: str, figure: str, show: Shown, forms: Sequence[str], by_length: dict[int, Column]
 ) -> str:
+    lengths = sorted(by_length)
     rows = [[title, *(f"{n:,}" for n in lengths)], ["---", *["---:"] * len(lengths)]]
     for form in forms:
-        cells = [by_length[n].cells.get(form, {}) if n in by_length else {} for n in lengths]
-        if not any(map(show, cells)) and (
-            by_length or (form in WHOLE and figure == "tpot_seconds")
-        ):
-            continue
-        rows.append([WORDS.get(form, form), *map(show, cells)])
+        cells = [show(by_length[n].cells.get(form, {})) for n in lengths]
+        if any(cells):
+            rows.append([WORDS.get(form, form), *cells])
     for form in forms if figure in TIMES else ():
         if re.split("[:,]", form)[0] != "reattention":
             continue
-        ratios = [by_length[n].speedup(form, figure) if n in by_length else None for n in lengths]
-        cells_of_ratio = [f"**{ratio:.2f}x**" if ratio else "" for ratio in ratios]
-        rows.append([f"**fastest full / {form}**", *cells_of_ratio])
+        ratios = [by_length[n].speedup(form, figure) for n in lengths]
+        if any(ratios):
+            cells = [f"**{ratio:.2f}x**" if ratio else "" for ratio in ratios]
+            rows.append([f"**fastest full / {form}**", *cells])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
