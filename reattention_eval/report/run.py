@@ -75,8 +75,8 @@ def read_run(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) 
 
 
 def cell_names(work_dir: Path) -> list[tuple[str, str]]:
-    """(model, dataset) of every cell that the run was begun for last, and behind them those of which
-    any file exists: another command may have put them there.
+    """(model, dataset) of every cell that the run was last begun for, and behind them those of
+    which any file exists: another command may have put them there.
 
     Raises:
         DataError: the list of what it was begun for is damaged.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.cache import host_values, tiers
+from reattention_eval.cache.host_tier import Traffic
 
 pytestmark = pytest.mark.gpu
 
@@ -71,6 +73,25 @@ def test_the_same_bits(method, shape, cache, tmp_path):
         assert graphs and (of_host or cache == "host")  # steps are captured in both
     if getattr(method, "score", "") == "qk":
         assert 0.05 < stats.value_hits < 1
+
+
+@pytest.mark.parametrize("slow", ["fetching", "streaming", "leaving"])
+def test_the_same_bits_where_a_stream_is_late(slow, tmp_path, monkeypatch):
+    """Nothing else waits by luck: what is on its way keeps its memory, and is awaited."""
+    model, beside = model_of(SHAPES[0]), Traffic.beside
+
+    @contextmanager
+    def late(self, stream):
+        with beside(self, stream) as entered:
+            if stream is getattr(self, slow):
+                torch.cuda._sleep(1_000_000)  # clocks: 0.6 ms
+            yield entered
+
+    want, *_ = conversation(model, METHODS[0], "device", tmp_path)
+    monkeypatch.setattr(Traffic, "beside", late)
+    for cache in ("values_on_host", "host"):
+        found, *_ = conversation(model, METHODS[0], cache, tmp_path)
+        assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True)), cache
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
