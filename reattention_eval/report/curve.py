@@ -286,6 +286,8 @@ def _finish(axis: Any, own: Iterable[Point], panel: str, window: int | None) -> 
         axis.set_ylim(-3, 103)
     elif panel.startswith("Perplexity"):
         axis.set_yscale("log")
+        for which in ("major", "minor"):  # 30, not 3 x 10^1
+            getattr(axis.yaxis, f"set_{which}_formatter")("{x:g}")
     counts = {p.n for p in own}
     n = f"n = {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else "")
     axis.set_title(f"{panel} ({n} a point)", fontsize=9, parse_math=False)
