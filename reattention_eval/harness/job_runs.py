@@ -112,10 +112,10 @@ class JobRuns:
         with only_writer(records, patience, logging.getLogger(__name__)):
             if not patience and self._done(job):
                 return
-            rows = kept_rows(job, self.prompts)
             runner = self._runner_of(job)
             if runner is None:
                 return
+            rows = kept_rows(job, self.prompts)
             asked, benchmark = job.asked, find_benchmark(job.benchmark)
             run = SampleRun(
                 runner,
