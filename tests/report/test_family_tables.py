@@ -100,3 +100,15 @@ def test_a_plot_of_one_family_has_room_for_its_title(
     assert "score against length" in title.replace("\n", " ")
     box = figure._suptitle.get_window_extent()
     assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
+def test_a_manifest_of_an_earlier_version_says_no_family(tmp_path: Path) -> None:
+    needles(tmp_path / "run", "full-", 16384, [1, 0], "")
+    needles(tmp_path / "run", "elsewhere-", 16384, [0, 0], "")
+    build_joint_report([tmp_path / "run"], tmp_path / "out", by_family=True)
+    lines = [
+        line.split("|")[1].strip()
+        for line in (tmp_path / "out" / "table.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    assert lines[2:6] == ["**full attention**", "full", "**other methods**", "elsewhere"]
