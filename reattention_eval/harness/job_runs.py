@@ -35,7 +35,8 @@ class JobRuns:
     """Runs jobs; the model stays loaded, and the method attached, for the next that asks for it.
 
     A job that fails is reported, and counted in `failed`; a model with method that does not load
-    or attach is tried once. Nothing is begun once REATTENTION_MINUTES are over.
+    or attach is tried once. Nothing is begun once REATTENTION_MINUTES are over, nor once a CUDA
+    error has left this process without its GPU: all jobs would fail.
 
     Args:
         prompts: folder that keeps prompts (`prompt_files.kept_rows`); None keeps none.
@@ -51,6 +52,7 @@ class JobRuns:
         self._runner: PromptRunner | None = None
         self._abbr = ""
         self._broken: set[str] = set()
+        self._gpu_lost = False
 
     def run_all(self, jobs: Sequence[Job]) -> None:
         """Every job; one whose files another process writes is waited for, and then fails.
@@ -83,13 +85,14 @@ class JobRuns:
             self._runner.close()
             self._runner = None
             gc.collect()
-            if torch.cuda.is_available():
+            if torch.cuda.is_available() and not self._gpu_lost:
                 torch.cuda.empty_cache()  # other processes may use the same GPU
 
     def _try(self, job: Job, patience: float) -> bool:
         """False: another process has it."""
-        if is_over(self.until):
+        if self._gpu_lost or is_over(self.until):
             return True
+        before = self.failed
         try:
             self._run(job, patience)
         except RunFolderError:
@@ -102,6 +105,8 @@ class JobRuns:
         except Exception:
             self.failed += 1
             logging.exception(f"{'/'.join(job.names)} failed")
+        if self.failed > before:
+            self._gpu_lost = _is_gpu_lost()
         return True
 
     def _run(self, job: Job, patience: float) -> None:
@@ -163,6 +168,18 @@ class JobRuns:
             return True
         records = read_records(records_path(path.parent, path.name)).values()
         return any(r.get("error") and r.get("finished", 0) >= self._began for r in records)
+
+
+def _is_gpu_lost() -> bool:
+    """Whether every CUDA call of this process fails from now on, as after an illegal access."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        logging.error(f"this process has lost its GPU ({error}); start the same command again")
+        return True
+    return False
 
 
 def sample_of(row: Row, chat_template: bool) -> Sample:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tiny_benchmarks import write_benchmarks
 
@@ -288,6 +289,22 @@ def test_what_fails_is_tried_once_and_leaves_the_rest(
     assert {Path(name).parent.name[:-9] for name in results_of(tmp_path / "work")} == {
         "tiny-llama-streaming_llm-512"
     }
+
+
+def test_a_lost_gpu_ends_the_process_and_not_the_run(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PromptRunner, "run", lost)
+        patched.setattr(torch.cuda, "is_initialized", lambda: True)
+        patched.setattr(torch.cuda, "synchronize", lost)
+        assert main([*words, "--share"]) == 1
+    assert len(list((tmp_path / "work").glob("records/*/*.jsonl"))) == 1
+    assert main([*words, "--share"]) == 0
+    assert len(results_of(tmp_path / "work")) == 4
 
 
 def test_methods_that_load_alike_share_the_model(
