@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from rich.table import Table
 
 from reattention_eval.errors import ConfigError
@@ -35,5 +37,6 @@ def _by_default(name: str) -> tuple[str, str]:
         method: Method = build_method(name)
     except ConfigError as error:  # a setting without a default, or something is not installed
         return "", str(error)
-    settings = ", ".join(f"{key}={value}" for key, value in method.settings().items())
+    names = [field.name for field in dataclasses.fields(method)]
+    settings = ", ".join(f"{name}={getattr(method, name)}" for name in names)
     return f"{method.budget:,}" if method.budget else "none", settings

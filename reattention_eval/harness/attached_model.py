@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reattention_eval.checkpoints import load_model
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.split_model import load_split_model
 from reattention_eval.context_length import context_length
@@ -43,6 +42,7 @@ class AttachedModel:
         stop_token_ids: Sequence[int],
         name: str | None,
         tokenizer_only: bool,
+        loader: Callable[..., Any],
     ) -> None:
         self.path = path
         self.method = build_method(plain(method or {"type": "full"}))
@@ -75,7 +75,7 @@ class AttachedModel:
                 path, tensor_parallel, dtype, device_map, configure
             )
         else:
-            loaded, self.tokenizer = load_model(
+            loaded, self.tokenizer = loader(
                 path,
                 dtype=dtype,
                 device_map=device_map,

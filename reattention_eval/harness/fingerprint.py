@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def checkpoint_fingerprint(path: str) -> str:
     if not folder.is_dir():
         return digest(["hub", path])
     small = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        name: _file_digest(folder / name, *_state(folder / name))
         for name in _DESCRIPTIONS
         if (folder / name).is_file()
     }
@@ -71,6 +72,18 @@ def weights_sample(path: str, config: Any = None) -> str | None:
                 weights.seek(size * place // _BLOCKS)
                 total.update(weights.read(_BLOCK))
     return total.hexdigest()[:16]
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    """Changes when the file does."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+@lru_cache(maxsize=256)
+def _file_digest(file: Path, *_state: int) -> str:
+    """sha256; a configuration asks for that of a tokenizer once a method and plan."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def rows_fingerprint(rows: Iterable[Any]) -> str:

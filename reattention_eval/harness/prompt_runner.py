@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 
+from reattention_eval.checkpoints import load_model
 from reattention_eval.engine.scoring import token_nll
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.attached_model import AttachedModel
@@ -48,6 +49,7 @@ class PromptRunner(AttachedModel):
         stop_token_ids: further tokens that end generation; the checkpoint's own always do.
         name: what tables call the checkpoint; the last part of `path` if left out.
         tokenizer_only: load no weights; `get_token_len` works, `run` does not.
+        loader: loads the model, unless processes share it; a `KeptModel` serves several runners.
 
     Raises:
         ConfigError: settings that contradict each other or that the method or model cannot take.
@@ -72,6 +74,7 @@ class PromptRunner(AttachedModel):
         stop_token_ids: Sequence[int] = (),
         name: str | None = None,
         tokenizer_only: bool = False,
+        loader: Callable[..., Any] = load_model,
     ) -> None:
         self.max_seq_len = max_seq_len
         self.max_prompt_tokens = max_prompt_tokens
@@ -89,6 +92,7 @@ class PromptRunner(AttachedModel):
             stop_token_ids=stop_token_ids,
             name=name,
             tokenizer_only=tokenizer_only,
+            loader=loader,
         )
         self._shared_tokens = SharedTokens(self.tokenizer)
 

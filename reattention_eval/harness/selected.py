@@ -25,9 +25,9 @@ from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Row
 from reattention_eval.checkpoints import model_path
 from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.harness.job_runs import sample_of
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.run_folder import write_whole
-from reattention_eval.harness.standalone import sample_of
 from reattention_eval.harness.text import answer_token_ids
 from reattention_eval.harness.text_places import places
 from reattention_eval.report import latest_work_dir

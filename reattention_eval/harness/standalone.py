@@ -11,12 +11,15 @@ time_limit.py). An embedded model's name gives the names and scopes of configs/m
 
 --prompts FOLDER keeps the prompts: what lies there is not made again, so that methods share them
 and a rented GPU does not wait for a tokenizer. --only-prompts makes them and ends.
+
+--share: the same command started several times, on one GPU or on several, is one run. Each process
+takes the next dataset, plan by plan and method by method, that is neither done nor in another's
+hands, and keeps the model for the next method. Tables: reattention-eval report WORK_DIR.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import runpy
 import sys
@@ -24,29 +27,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reattention_eval.benchmarks import find_benchmark
-from reattention_eval.benchmarks.base import Answer, Row
-from reattention_eval.errors import ConfigError, ReAttentionError, RunFolderError
+from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.compose import Job, plan_jobs
 from reattention_eval.harness.compose.embedded_models import replacing_entry, scopes
 from reattention_eval.harness.compose.model_method_pairs import folder_context_length
-from reattention_eval.harness.only_writer import LOCK_SECONDS, only_writer
+from reattention_eval.harness.job_runs import JobRuns
 from reattention_eval.harness.prompt_files import kept_rows
-from reattention_eval.harness.prompt_runner import PromptRunner
-from reattention_eval.harness.record_file import records_path
-from reattention_eval.harness.run_folder import write_whole
-from reattention_eval.harness.sample_run import SampleRun
-from reattention_eval.harness.samples import Sample
-from reattention_eval.harness.time_limit import is_over, run_ends
 from reattention_eval.report import Report, build_report
 from reattention_eval.report.expected import note_expected
 
-# what a model's entry says to OpenCompass, or to the list of jobs
-_NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len", "type"}
-
 
 def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = None) -> Report:
-    """Run what `plan_jobs` gave; what is in `work_dir` already is not run again.
+    """Run what `plan_jobs` gave, model by model; what is in `work_dir` already is not run again.
 
     A dataset that cannot be made or scored, or that another process writes, is reported and the
     next one is taken, and so is a model with method that does not load or attach. Nothing is begun
@@ -58,77 +50,15 @@ def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = N
     Raises:
         RunFolderError: `work_dir` takes no more files.
     """
-    until = run_ends()
     note_expected(work_dir, [job.names for job in jobs])
     by_model: dict[str, list[Job]] = {}
     for job in jobs:
         by_model.setdefault(job.names[0], []).append(job)
-    for own in by_model.values():
-        if is_over(until):
-            break
-        model = own[0].model
-        settings = {key: value for key, value in model.items() if key not in _NOT_RUNNER}
-        try:
-            runner = PromptRunner(str(model["path"]), model["method"], **settings)
-        except Exception:
-            logging.exception(f"{model['abbr']} cannot run")
-            continue
-        for job in own:
-            try:
-                _run_one(runner, job, work_dir, until, prompts)
-            except RunFolderError:
-                raise
-            except Exception:
-                logging.exception(f"{'/'.join(job.names)} failed")
-        runner.close()
-    return build_report(work_dir, [job.names for own in by_model.values() for job in own])
-
-
-def _run_one(
-    runner: PromptRunner, job: Job, work_dir: Path, until: float | None, prompts: Path | None
-) -> None:
-    if is_over(until):
-        return
-    model, dataset = job.names
-    asked, benchmark = job.asked, find_benchmark(job.benchmark)
-    rows = kept_rows(job, prompts)
-    path = work_dir / "predictions" / model / f"{dataset}.json"
-    run = SampleRun(
-        runner,
-        asked.max_out_len,
-        stop_words=list(asked.stop_words),
-        max_prompt_tokens=asked.max_prompt_tokens,
-        facts={"chat_template": asked.chat_template, **asked.facts},
-        until=until,
-    )
-    samples = [sample_of(row, asked.chat_template) for row in rows]
-    records = records_path(path.parent, path.name)
-    with only_writer(records, LOCK_SECONDS, logging.getLogger(__name__)):
-        if not run(samples, [row["reference"] for row in rows], path):
-            return
-        saved = json.loads(path.read_text(encoding="ascii"))
-        result = benchmark.result(
-            asked.task, rows, [_answer(saved[str(i)]) for i in range(len(rows))], asked.scoring
-        )
-        write_whole(work_dir / "results" / model / path.name, result)
-
-
-def sample_of(row: Row, chat_template: bool) -> Sample:
-    """What is asked of a runner for a benchmark's row."""
-    return Sample(
-        prompt=row["prompt"],
-        answer_prefix=row.get("answer_prefix") or "",
-        answer=row.get("continuation"),
-        chat_template=chat_template,
-        system=row.get("system") or None,
-        question=row.get("question"),
-    )
-
-
-def _answer(entry: dict[str, Any]) -> Answer:
-    return Answer(
-        entry["prediction"], entry["n_tokens"], entry["n_cut"], answer_nll=entry["answer_nll"]
-    )
+    in_order = [job for own in by_model.values() for job in own]
+    runs = JobRuns(work_dir, prompts)
+    runs.run_all(in_order)
+    runs.close()
+    return build_report(work_dir, [job.names for job in in_order])
 
 
 def read_plans(path: Path) -> list[dict[str, Any]]:
@@ -176,6 +106,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--work-dir", type=Path, default=Path("outputs/standalone"))
     parser.add_argument("--prompts", type=Path, help="folder that keeps prompts")
     parser.add_argument("--only-prompts", action="store_true", help="make them and end")
+    parser.add_argument("--share", action="store_true", help="with other processes that run this")
     asked = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO)
     methods = runpy.run_path(str(asked.methods))["methods"]
@@ -194,6 +125,12 @@ def main(words: Sequence[str] | None = None) -> int:
         for job in jobs:
             kept_rows(job, asked.prompts)
         return 0
+    if asked.share:
+        note_expected(asked.work_dir, [job.names for job in jobs])
+        runs = JobRuns(asked.work_dir, asked.prompts)
+        runs.share_all(jobs)
+        runs.close()
+        return 1 if runs.failed else 0
     report = run_standalone(jobs, asked.work_dir, asked.prompts)
     print((asked.work_dir / "report" / "table.md").read_text(encoding="utf-8"))
     return 1 if report.problems else 0

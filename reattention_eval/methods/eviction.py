@@ -6,6 +6,7 @@ from the papers'.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -59,6 +60,11 @@ class Eviction(NativeMethod, KeepsScores):
     def observes_attention(self) -> bool:
         """Whether the press reads the attention that was computed, which has to be eager then."""
         return _OBSERVED in repr(self.press_and_settings())
+
+    @property
+    def always_kept(self) -> int:
+        """Keys of a prompt that are kept whatever they are."""
+        return 0
 
     def score_bytes(self, tokens: int, heads: int, itemsize: int) -> int:
         """Scores, their softmax in float32 and that in the model's dtype; and the mask."""
@@ -166,6 +172,10 @@ class SnapKV(_Named):
         odd = self.kernel_size >= 1 and self.kernel_size % 2 == 1
         self.require(odd, f"kernel_size must be odd, found {self.kernel_size}")
 
+    @property
+    def always_kept(self) -> int:
+        return self.window_size
+
 
 @dataclass(frozen=True)
 class PyramidKV(SnapKV):
@@ -223,6 +233,25 @@ class ExpectedAttention(_Named):
     use_covariance: bool = True
     use_vnorm: bool = True
     epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(
+            self.n_future_positions >= 1,
+            f"n_future_positions must be at least 1, found {self.n_future_positions}",
+        )
+        self.require(
+            0 <= self.n_sink < self.budget_tokens,
+            f"n_sink counts first tokens that are kept, from 0 and fewer than budget_tokens "
+            f"{self.budget_tokens}, found {self.n_sink}",
+        )
+        right = type(self.epsilon) in (int, float) and 0 <= self.epsilon < math.inf
+        self.require(right, f"epsilon must be a number from 0 on, found {self.epsilon!r:.80}")
+        object.__setattr__(self, "epsilon", float(self.epsilon))  # 0 and 0.0 are one setting
+
+    @property
+    def always_kept(self) -> int:
+        return self.n_sink
 
 
 @dataclass(frozen=True)

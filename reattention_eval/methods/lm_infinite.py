@@ -57,7 +57,13 @@ class LMInfinite(ViewMethod):
 
     @classmethod
     def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        near = tokens - cls.given_or_default(given, "global_size", 0)
+        first = cls.given_or_default(given, "global_size", 0)
+        near = tokens - first
+        cls.require(
+            near >= 1,
+            f"budget_tokens {tokens} leaves no window beside global_size {first}; raise it, or "
+            "lower global_size",
+        )
         limit = {} if "distance_limit" in given else {"distance_limit": tokens}
         return {"window_size": near, **limit}
 

@@ -90,12 +90,13 @@ class PromptCompression(PromptReader):
                 "question, and this prompt does not say where its document ends: give prefill "
                 "document_tokens (rows of a dataset: their `question`), or set query_aware=True."
             )
-        question = tokens - document
-        if question >= self._budget:
+        question, always = tokens - document, self._method.always_kept
+        if question + always >= self._budget:
+            chosen = f", of which {always} are kept whatever they are" if always else ""
             raise ConfigError(
                 f"{self._name}: of the budget of {self._budget} tokens the {question} behind the "
-                "document leave nothing for the document; raise budget_tokens, or set "
-                "query_aware=True."
+                f"document leave nothing to be chosen for the document{chosen}; raise "
+                "budget_tokens, or set query_aware=True."
             )
         self._plan = document, self._budget - question
         return [document, question] if question else [tokens]

@@ -46,7 +46,14 @@ class StreamingLLM(ViewMethod, Repeats):
 
     @classmethod
     def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        return {"window_size": tokens - cls.given_or_default(given, "sink_size", 0)}
+        first = cls.given_or_default(given, "sink_size", 0)
+        chunk = cls.given_or_default(given, "chunk_size", 1)
+        cls.require(
+            tokens - first >= chunk,
+            f"budget_tokens {tokens} leaves less than a chunk of {chunk} tokens beside sink_size "
+            f"{first}; raise it, or lower chunk_size or sink_size",
+        )
+        return {"window_size": tokens - first}
 
     @property
     def first_tokens(self) -> int:

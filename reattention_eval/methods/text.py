@@ -13,16 +13,17 @@ from reattention_eval.methods.registry import build_method, method_class
 
 
 def method_of_text(text: str) -> Method:
-    """From `reattention`, or `reattention:chunk_size=2048,max_spans=256`.
+    """From `reattention`, or `reattention:chunk_size=2048,max_spans=256`; a value may be a dict,
+    as `kvpress:press=BlockPress,press_settings={'press': 'KeyDiffPress', 'block_size': 64}`.
 
     Raises:
-        ConfigError: as `build_method`, or a setting without a value.
+        ConfigError: as `build_method`, or a setting without a name or a value.
     """
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {"type": name}
-    for part in filter(None, rest.split(",")):
+    for part in filter(str.strip, _parts(rest)):
         key, equals, value = part.partition("=")
-        if not equals:
+        if not equals or not key.strip():
             raise ConfigError(f"{text}: settings are given as name=value; found {part!r}.")
         settings[key.strip()] = _value(value.strip())
     return build_method(settings)
@@ -34,12 +35,32 @@ def text_of_method(settings: Mapping[str, Any]) -> str:
         fields = dataclasses.fields(method_class(str(settings["type"])))
     except ConfigError:  # not installed here
         fields = ()
-    default = {field.name: field.default for field in fields}
+    default = {
+        field.name: field.default_factory() if callable(field.default_factory) else field.default
+        for field in fields
+    }
     own = [
         f"{name}={value}" for name, value in settings.items()
         if name != "type" and not (name in default and default[name] == value)
     ]  # fmt: skip
     return f"{settings['type']}:{','.join(own)}" if own else str(settings["type"])
+
+
+def _parts(text: str) -> list[str]:
+    """What commas part that are in no bracket and no quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        else:
+            depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not quote and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _value(text: str) -> Any:

@@ -186,7 +186,7 @@ def _draw(points: Sequence[Point], window: int | None, path: Path) -> None:
         own = [p for p in points if p.panel == panel]
         _lines(axis, own, title, colours)
         _finish(axis, own, panel, window)
-    figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
+    _headline(figure, points, window)
     save_picture(figure, path, dpi=150)
 
 
@@ -235,14 +235,16 @@ def draw_grid(
         for axis in drawn:
             axis.get_legend().remove()
         drawn[-1].legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12))
-    figure.suptitle(_headline(points, window), fontsize=11, parse_math=False)
+    _headline(figure, points, window)
     save_picture(figure, path, dpi=130)
 
 
-def _headline(points: Sequence[Point], window: int | None) -> str:
+def _headline(figure: Any, points: Sequence[Point], window: int | None) -> None:
     names = ", ".join(dict.fromkeys(p.model for p in points))
     words = f"; dashed line: trained window of {window:,} tokens" if window else ""
-    return f"{names}: score against length{words}"
+    letters = int(11 * figure.get_figwidth())  # of this size, in so many inches
+    text = fill(f"{names}: score against length{words}", letters)
+    figure.suptitle(text, fontsize=11, parse_math=False)
 
 
 def _titles(points: Sequence[Point]) -> tuple[Callable[[Point], str], dict[str, str]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.errors import ConfigError
+from reattention_eval.methods import list_methods, method_class
 from reattention_eval.methods.base import FAMILIES
 from reattention_eval.report.curve import curve_points, draw_grid
 from reattention_eval.report.frame import Frame
@@ -23,8 +26,14 @@ _GIB = 2**30
 
 
 def family(cell: Cell) -> str:
-    """Of its method, as the manifest says it (`reattention_eval.methods.base`)."""
-    return str(cell.manifest.get("method", {}).get("family") or ELSE)
+    """Of its method, as the manifest says it (`reattention_eval.methods.base`); one of an earlier
+    version does not, and the method of that name does."""
+    method = cell.manifest.get("method", {})
+    said, name = method.get("family"), str(method.get("name"))
+    if not said and name in list_methods():
+        with suppress(ConfigError):  # of an installed package that is broken
+            said = method_class(name).family
+    return str(said or ELSE)
 
 
 def joined_cuts(cells: Sequence[Cell]) -> list[Cell]:

@@ -17,6 +17,7 @@ from reattention_eval.harness.compose import (
     model_method_pairs,
     plan_jobs,
 )
+from reattention_eval.harness.fingerprint import checkpoint_fingerprint
 
 FULL = dict(type="full")
 REATTENTION = dict(type="reattention", local_size=1024, max_spans=95)
@@ -245,3 +246,16 @@ def test_what_an_earlier_version_wrote_down_says_what_to_do() -> None:
 
     with pytest.raises(AttributeError, match="start its run again from configs"):
         _ = harness.NeedleDataset
+
+
+def test_a_checkpoints_files_are_read_once_while_they_stay(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "own")
+    first = checkpoint_fingerprint(str(folder))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read again"))
+        assert checkpoint_fingerprint(str(folder)) == first
+    config = folder / "config.json"
+    config.write_bytes(config.read_bytes().replace(b"8192", b"4096"))
+    assert checkpoint_fingerprint(str(folder)) != first

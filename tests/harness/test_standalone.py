@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import runpy
 import shutil
@@ -11,12 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tiny_benchmarks import write_benchmarks
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import BenchmarkDataset, LongContextLM, Sample
 from reattention_eval.harness.compose import plan_jobs
+from reattention_eval.harness.only_writer import held
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.standalone import main, read_plans, run_standalone
 from reattention_eval.report.records import read_records
@@ -221,3 +224,112 @@ def test_the_end_of_a_tokenizers_turns_ends_answers(checkpoint: Path, tmp_path: 
         assert runner.stop_token_ids == sorted(ends)
     finally:
         runner.close()
+
+
+def results_of(work: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(work)): p.read_bytes() for p in work.glob("results/*/*.json")}
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_run_do_each_dataset_once(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*words[:-1], str(tmp_path / "alone")]) == 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    module = [sys.executable, "-m", "reattention_eval.harness.standalone"]
+    several = [
+        subprocess.Popen([*module, *words, "--share"], env=environment, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[1].decode() for process in several]
+    assert [process.returncode for process in several] == [0, 0]
+    assert results_of(tmp_path / "work") == results_of(tmp_path / "alone")
+    taken = [text.count("samples on disk") for text in said]
+    assert sum(taken) == 4
+    for path in (tmp_path / "work").glob("records/*/*.jsonl"):
+        assert len(path.read_bytes().splitlines()) == 4
+    from reattention_eval.harness import PromptRunner
+
+    monkeypatch.setattr(PromptRunner, "__init__", lambda *_, **__: pytest.fail("it was done"))
+    assert main([*words, "--share"]) == 0
+
+
+def test_sharing_leaves_what_is_in_other_hands(words: list[str], tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    assert main([*words, "--share"]) == 0
+    result = next(work.glob("results/*full*/*-700-*.json"))
+    records = work / "records" / result.parent.name / f"{result.stem}.jsonl"
+    before = records.read_bytes()
+    result.unlink()
+    with held(records, 0, logging.getLogger()):
+        assert main([*words, "--share"]) == 0
+    assert not result.exists()
+    assert main([*words, "--share"]) == 0
+    assert result.exists() and records.read_bytes() == before
+
+
+def test_what_fails_is_tried_once_and_leaves_the_rest(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reattention_eval.harness import PromptRunner
+
+    broken = '[\n    dict(type="kvpress", press="NoSuchPress"),'
+    (tmp_path / "methods.py").write_text(METHODS.replace("[", broken, 1))
+    whole, tried = PromptRunner.run, []
+
+    def run(self: PromptRunner, samples: list[Sample], *args: object, **more: object) -> object:
+        if self.method.name == "full":
+            tried.append(samples[0].prompt)
+            raise MemoryError("too long")
+        return whole(self, samples, *args, **more)
+
+    monkeypatch.setattr(PromptRunner, "run", run)
+    assert main([*words, "--share"]) == 1
+    assert len(tried) == len(set(tried)) == 8
+    assert {Path(name).parent.name[:-9] for name in results_of(tmp_path / "work")} == {
+        "tiny-llama-streaming_llm-512"
+    }
+
+
+def test_a_lost_gpu_ends_the_process_and_not_the_run(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PromptRunner, "run", lost)
+        patched.setattr(torch.cuda, "is_initialized", lambda: True)
+        patched.setattr(torch.cuda, "synchronize", lost)
+        assert main([*words, "--share"]) == 1
+    assert len(list((tmp_path / "work").glob("records/*/*.jsonl"))) == 1
+    assert main([*words, "--share"]) == 0
+    assert len(results_of(tmp_path / "work")) == 4
+
+
+def test_methods_that_load_alike_share_the_model(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reattention_eval.harness import kept_model
+
+    more = METHODS.replace(
+        "[", '[\n    dict(type="dynamic_ntk"),\n    dict(type="native_full"),', 1
+    )
+    (tmp_path / "methods.py").write_text(more)
+    loads: list[str] = []
+    plain = kept_model.load_model
+
+    def load(path: str, **more: object) -> object:
+        loads.append(path)
+        return plain(path, **more)
+
+    monkeypatch.setattr(kept_model, "load_model", load)
+    assert main([*words, "--lengths", "700", "--depths", "90", "--repeats", "1"]) == 0
+    assert len(loads) == 2
+    shared = [json.loads(text) for text in results_of(tmp_path / "work").values()]
+    assert len(shared) == 4
+    full, native = (
+        next(tmp_path.glob(f"work/results/*-{m}-*/*")) for m in ("llama-full", "native_full")
+    )
+    answers = [json.loads(path.read_text())["details"] for path in (full, native)]
+    assert answers[0] == answers[1]

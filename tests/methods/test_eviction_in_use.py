@@ -46,6 +46,9 @@ def test_what_is_refused_while_reading(name):
                 read(prompt)
         with pytest.raises(ConfigError, match="the 101 behind the document leave nothing"):
             session.prefill(prompt, document_tokens=N - 101)
+        if always := session.method.always_kept:
+            with pytest.raises(ConfigError, match=f"of which {always} are kept whatever they are"):
+                session.prefill(prompt, document_tokens=N - KEEP + always)
         with pytest.raises(ConfigError, match="document_tokens are 201, of a prompt of 200 tokens"):
             session.prefill(prompt, document_tokens=N + 1)
         with pytest.raises(ConfigError, match="document_tokens is of a single prompt"):

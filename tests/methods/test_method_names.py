@@ -19,8 +19,10 @@ from reattention_eval.methods import (
     build_method,
     list_methods,
     method_class,
+    method_of_text,
     method_settings,
     registry,
+    text_of_method,
 )
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "example_methods"
@@ -90,6 +92,41 @@ def test_from_an_installed_package(examples, monkeypatch):
     text = console.export_text()
     assert "every_third" in text
     assert "example_methods has no Gone" in text
+
+
+def test_the_table_tells_every_setting():
+    console = Console(record=True, width=300)
+    console.print(methods_table())
+    text = console.export_text()
+    for word in ("last_tokens=None", "per_kv_head=False", "votes=count", "query_aware=True"):
+        assert word in text
+    assert text.count("needs kvpress 0.5.5, transformers 4.57") == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        (
+            "kvpress:press=BlockPress,press_settings={'press': 'KeyDiffPress', 'block_size': 8}",
+            dict(press="BlockPress", press_settings=dict(press="KeyDiffPress", block_size=8)),
+        ),
+        ("kvpress:press=KnormPress , press_settings={'a': '},'}", dict(press_settings={"a": "},"})),
+        ("kvpress", {}),
+    ],
+    ids=["dict", "quotes", "bare"],
+)
+def test_in_a_word(text, settings):
+    method = method_of_text(text)
+    assert method == build_method(dict(type="kvpress", **settings))
+    word = text_of_method(method_settings(method))
+    assert method_of_text(word) == method
+    assert word == "kvpress" or "{" in word
+
+
+@pytest.mark.parametrize("text", ["reattention:3", "reattention:=3", "reattention:top_k=1,x"])
+def test_a_setting_needs_name_and_value(text):
+    with pytest.raises(ConfigError, match="settings are given as name=value"):
+        method_of_text(text)
 
 
 def test_two_packages_with_one_name(examples, monkeypatch):

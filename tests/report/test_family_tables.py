@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from runs_by_hand import leave_cell
 from typer.testing import CliRunner
 
 from reattention_eval.cli.app import app
-from reattention_eval.report import build_joint_report
+from reattention_eval.report import build_joint_report, curve
 
 NEEDLE = "needles at many depths of one haystack"
 
@@ -84,3 +85,30 @@ def test_a_method_cut_beyond_the_window_is_one_row(tmp_path: Path) -> None:
         f"{NEEDLE}: accuracy, %"
     ][1]
     assert [row[0] for row in rows[1:]] == ["full", "full (max_prompt_tokens=7500)"]
+
+
+def test_a_plot_of_one_family_has_room_for_its_title(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needles(tmp_path / "run", "streaming_llm-512", 16384, [1, 0], "beyond the trained window")
+    drawn: list[Any] = []
+    monkeypatch.setattr(curve, "save_picture", lambda figure, path, dpi: drawn.append(figure))
+    build_joint_report([tmp_path / "run"], tmp_path / "out", by_family=True)
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    title = figure.get_suptitle()
+    assert "score against length" in title.replace("\n", " ")
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
+def test_a_manifest_of_an_earlier_version_says_no_family(tmp_path: Path) -> None:
+    needles(tmp_path / "run", "full-", 16384, [1, 0], "")
+    needles(tmp_path / "run", "elsewhere-", 16384, [0, 0], "")
+    build_joint_report([tmp_path / "run"], tmp_path / "out", by_family=True)
+    lines = [
+        line.split("|")[1].strip()
+        for line in (tmp_path / "out" / "table.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    assert lines[2:6] == ["**full attention**", "full", "**other methods**", "elsewhere"]
