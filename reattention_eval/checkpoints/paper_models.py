@@ -62,3 +62,11 @@ PAPER_MODELS = {
         "Qwen2-72B-Instruct", "Qwen/Qwen2-72B-Instruct", 32768, 72.7, True
     ),
 }
+
+
+def find_paper_model(name: str) -> PaperModel | None:
+    """By its abbreviation (LLaMA3.1-8B), its key (llama3_1_8b) or its hub id."""
+    for key, model in PAPER_MODELS.items():
+        if name in (key, model.abbr, model.hub):
+            return model
+    return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,17 +13,17 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from reattention_eval.cache import AUTO, DEVICE, TIERS
-from reattention_eval.cache.host_keys import SLOTS
 from reattention_eval.cache.tiers import HOST, TierBytes
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.cli.bench_e2e import ALWAYS, FOLDER, Wishes
 from reattention_eval.cli.console import out
 from reattention_eval.cli.plan import token_count
 from reattention_eval.efficiency import Placement, peak_memory, plan_memory, read_shape
+from reattention_eval.efficiency.auto_plan import plan_auto
 from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
 from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
-from reattention_eval.efficiency.e2e.models import is_checkpoint, paper_model
+from reattention_eval.efficiency.e2e.models import check_name
 from reattention_eval.efficiency.e2e.record import read
 from reattention_eval.efficiency.e2e.results import name_of
 from reattention_eval.efficiency.e2e.room import least_bytes, why_not
@@ -132,23 +131,22 @@ class Listing:
         return Listed(needs, None, run, cell)
 
     def _placed(self, form: Form, tokens: int) -> tuple[Listed, Form]:
-        """`auto`: in the first tier that has room, else with the keys of so many layers in host
-        memory that it has."""
+        """`auto`: in the first tier that has room, else in the last, with what keys have room on
+        the GPU."""
         if form.cache != AUTO:
             return self._room(form, tokens), form
         tiers = [replace(form, cache=tier) for tier in tiers_of(form.method)]
         rooms = [(self._room(one, tokens), one) for one in tiers]
-        found = next((room for room in rooms if not room[0].why), rooms[-1])
-        memory = self.gpu.memory
-        if len(rooms) == 1 or memory is None or found[1].cache != HOST:
+        found, memory = (
+            next((room for room in rooms if not room[0].why), rooms[-1]),
+            self.gpu.memory,
+        )
+        if memory is None or found[1].cache != HOST:
             return found
-        some, most = rooms[-2][0].needs, rooms[-1][0].needs  # of no layer, of all
-        keys = (most.host - some.host) // self.shape.layers
-        layers = ceil((some.device + SLOTS * keys - memory) / keys)
-        if layers >= self.shape.layers:
+        asked = self.shape, form.method, tokens + self.effort.decode, self.placement, memory
+        if (auto := plan_auto(*asked)) is None:
             return found
-        moved = some.device + (SLOTS - layers) * keys
-        needs = TierBytes(moved, some.host + layers * keys)
+        needs = TierBytes(auto.plan.total, auto.plan.host)
         return Listed(needs, why_not(needs, memory, self.gpu.host)), found[1]
 
     def _room(self, form: Form, tokens: int) -> Listed:
@@ -165,8 +163,8 @@ def list_cells(wishes: Wishes, analysis: Analysis, effort: Effort, gpu: Gpu) -> 
     Raises:
         ConfigError: no such model, form or length.
     """
-    known = is_checkpoint(wishes.model)
-    shape = read_shape(wishes.model if known else paper_model(wishes.model).hub)
+    check_name(wishes.model)
+    shape = read_shape(wishes.model)
     dtype = "bfloat16" if gpu.name else str(pick_dtype(wishes.dtype)).removeprefix("torch.")
     placement = Placement(dtype=dtype, on_gpu=gpu.memory is not None)
     listing, measured = Listing(shape, placement, gpu, effort), _measured(wishes)

@@ -24,7 +24,8 @@ MOST_GIB = 2**20
 MOST_TOKENS = 2**40
 FEW = 4  # methods
 # of COLUMNS; behind _TIMES stands what is known of prompts that fit
-_WORKSPACE, _TIMES = 4, 9
+_WEIGHTS, _WORKSPACE, _TIMES = 2, 4, 9
+_WIDEST = 1000  # columns of a table that is measured
 COLUMNS = (
     "method", "cache in", "weights", "cache", "workspace", "a GPU", "host", "", "longest",
     "forward", "peak", "first token", "tokens/s",
@@ -166,13 +167,19 @@ def _table(
 
 
 def _print_narrow(title: str, lines: list[tuple[str, ...]], shown: list[int]) -> None:
-    """Memory, a tier's name under its method's; then times."""
+    """Memory, a tier's name under its method's; then times. What a narrow screen has no room for is
+    what follows from the rest."""
     first = [line[0] or f"  {line[1]}" for line in lines]
+    named = [(x, *line[1:]) for x, line in zip(first, lines, strict=True)]
     memory = [i for i in shown if i != 1 and i < _TIMES]
-    table = _table(
-        title, [(x, *line[1:]) for x, line in zip(first, lines, strict=True)], memory, True
-    )
-    table.columns[memory.index(_WORKSPACE)].header = "work"
+    without: tuple[int, ...]
+    for without in ((), (_WORKSPACE,), (_WORKSPACE, _WEIGHTS)):
+        kept = [i for i in memory if i not in without]
+        table = _table(title, named, kept, True)
+        if _WORKSPACE in kept:
+            table.columns[kept.index(_WORKSPACE)].header = "work"
+        if table.__rich_measure__(out, out.options.update(max_width=_WIDEST)).maximum <= out.width:
+            break
     out.print(table)
     times = [i for i in shown if i >= _TIMES]
     names = list(accumulate((line[0] for line in lines), _own_or_former))
@@ -191,8 +198,8 @@ def _cells(one: Forecast) -> tuple[str, ...]:
     return (
         _name(one.method) if one.tier == DEVICE else "",
         one.tier,
-        *(f"{part / GIB:.1f}" for part in sizes),
-        f"{plan.host / GIB:.1f}" if plan.host else "",
+        *map(_gib, sizes),
+        _gib(plan.host) if plan.host else "",
         "" if one.fits is None else "fits" if one.fits else "too much",
         "" if one.longest is None else f"{one.longest:,}",
         "" if one.forward is None else f"{one.forward:,}",
@@ -200,6 +207,10 @@ def _cells(one: Forecast) -> tuple[str, ...]:
         "" if one.ttft is None else mark + _seconds(one.ttft),
         "" if one.tpot is None else mark + f"{1 / one.tpot:.3g}",
     )
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f}" if size < 10_000 * GIB else f"{size / GIB:,.0f}"
 
 
 def _name(method: Method) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from reattention_eval.cache.tiers import DEVICE
-from reattention_eval.efficiency.cards import AUTO, Card, card_by_key, card_by_name
+from reattention_eval.cache.tiers import AUTO, DEVICE, HOST
+from reattention_eval.efficiency.auto_plan import AutoPlan, plan_auto
+from reattention_eval.efficiency.cards import AUTO as THIS_MACHINE
+from reattention_eval.efficiency.cards import Card, card_by_key, card_by_name
 from reattention_eval.efficiency.plan import (
     MemoryPlan,
     Placement,
@@ -50,13 +52,13 @@ class Gpu:
     card: Card | None = None
 
     @classmethod
-    def of(cls, key: str = AUTO, memory: int | None = None) -> Gpu:
+    def of(cls, key: str = THIS_MACHINE, memory: int | None = None) -> Gpu:
         """The card that `--gpu` names. memory: of one GPU, in place of the card's own.
 
         Raises:
             ConfigError: no such card.
         """
-        if key != AUTO:
+        if key != THIS_MACHINE:
             card = card_by_key(key)
             return cls(card.name, usable(memory or card.memory), None, rates_of(card.name), card)
         gpus = accelerator_memory()
@@ -74,7 +76,8 @@ class Forecast:
 
     Attributes:
         fits: None where the card's memory is not known, as the three behind it.
-        longest: tokens of the longest prompt with its answer.
+        longest: tokens of the longest prompt with its answer; None for "auto", which holds what
+            "host" does.
         forward: tokens that a forward carries.
         peak: bytes expected at most on the fullest GPU.
         ttft, tpot: seconds; None where no rates say, or it does not fit.
@@ -116,48 +119,76 @@ class Forecast:
 def forecast(
     shape: ModelShape, method: Method, tokens: int, placement: Placement, gpu: Gpu, rows: int = 1
 ) -> list[Forecast]:
-    """Of `rows` prompts of `tokens` tokens with their answers, in each tier the method can have.
+    """Of `rows` prompts of `tokens` tokens with their answers, in each tier the method can have;
+    "auto" among them where it is none of the others (`plan_auto`).
 
     Raises:
         ConfigError: as `plan_memory`.
     """
-    return [_in(tier, shape, method, tokens, placement, gpu, rows) for tier in tiers_of(method)]
+    asked = _Asked(shape, method, tokens, placement, gpu, rows)
+    found = [_in(tier, asked) for tier in tiers_of(method)]
+    if gpu.memory is not None:
+        auto = plan_auto(shape, method, tokens, placement, gpu.memory, rows)
+        if auto is not None:
+            found.insert(-1, _auto(auto, found[-1], asked))
+    return found
 
 
-def _in(
-    tier: str,
-    shape: ModelShape,
-    method: Method,
-    tokens: int,
-    placement: Placement,
-    gpu: Gpu,
-    rows: int,
-) -> Forecast:
+class _Asked(NamedTuple):
+    shape: ModelShape
+    method: Method
+    tokens: int
+    placement: Placement
+    gpu: Gpu
+    rows: int
+
+
+def _in(tier: str, asked: _Asked) -> Forecast:
+    shape, method, tokens, placement, gpu, rows = asked
     plan = plan_memory(shape, method, tokens, placement, rows, tier)
     if gpu.memory is None:
         return Forecast(method, tier, plan)
-    fits = plan.total <= gpu.memory and (gpu.host is None or plan.host <= gpu.host)
+    fits = _fits(plan, gpu)
     longest = largest_length(shape, method, placement, gpu.memory, rows, tier, gpu.host)
     if not fits:
         return Forecast(method, tier, plan, fits, longest)
-    asked = shape, method, tokens, placement, gpu.memory, rows, tier
-    forward, peak = prompt_forward(*asked), peak_memory(*asked)
-    alone = rows == placement.gpus == placement.tensor_parallel == 1 and shape.weight_bits is None
-    ttft = tpot = None
-    if alone and placement.dtype in _TIMED_DTYPES:
-        ttft, tpot = _seconds(shape, method, tokens, placement.itemsize, gpu, tier, forward)
+    sizes = shape, method, tokens, placement, gpu.memory, rows, tier
+    forward, peak = prompt_forward(*sizes), peak_memory(*sizes)
+    ttft, tpot = _seconds(asked, tier, forward)
     scaled = gpu.rates is not None and gpu.rates.scaled_from is not None
     estimated = ttft is not None and (scaled or tier != DEVICE)
     return Forecast(method, tier, plan, fits, longest, forward, peak, ttft, tpot, estimated)
 
 
+def _auto(auto: AutoPlan, host: Forecast, asked: _Asked) -> Forecast:
+    """As `host`, with some of the keys on the GPU. Its longest is not asked for: the longer a
+    prompt, the more of them are in host memory."""
+    plan = auto.plan
+    if not _fits(plan, asked.gpu):
+        return Forecast(asked.method, AUTO, plan, False)
+    sizes = *asked[:4], asked.gpu.memory or 0, asked.rows, HOST
+    forward, peak = prompt_forward(*sizes), peak_memory(*sizes) + plan.cache - host.plan.cache
+    ttft, tpot = _seconds(asked, HOST, forward, auto.share)
+    estimated = ttft is not None
+    return Forecast(asked.method, AUTO, plan, True, None, forward, peak, ttft, tpot, estimated)
+
+
+def _fits(plan: MemoryPlan, gpu: Gpu) -> bool:
+    return plan.total <= (gpu.memory or 0) and (gpu.host is None or plan.host <= gpu.host)
+
+
 def _seconds(
-    shape: ModelShape, method: Method, tokens: int, size: int, gpu: Gpu, tier: str, forward: int
+    asked: _Asked, tier: str, forward: int, share: float = 1.0
 ) -> tuple[float | None, float | None]:
-    """To the first token, and for one more."""
+    """To the first token, and for one more; None where nothing tells."""
+    shape, method, tokens, placement, gpu, rows = asked
+    alone = rows == placement.gpus == placement.tensor_parallel == 1 and shape.weight_bits is None
+    if not alone or placement.dtype not in _TIMED_DTYPES:
+        return None, None
     if gpu.rates is None or not can_be_timed(method):
         return None, None
     assert isinstance(method, (FullAttention, ReAttention))
+    size = placement.itemsize
     first = gpu.rates.prompt_seconds(prompt_work(shape, method, tokens, forward))
     one = gpu.rates.step_seconds(step_work(shape, method, tokens, size))
     if tier == DEVICE:
@@ -165,8 +196,8 @@ def _seconds(
     if gpu.card is None:
         return None, None
     assert isinstance(method, ReAttention)
-    of_prompt = prompt_transfers(shape, method, tokens, size, tier, forward)
-    of_step = step_transfers(shape, method, tokens, size, tier)
+    of_prompt = prompt_transfers(shape, method, tokens, size, tier, forward, share)
+    of_step = step_transfers(shape, method, tokens, size, tier, share)
     return (
         with_transfers(first, of_prompt, gpu.card.link),
         with_transfers(one, of_step, gpu.card.link),

@@ -13,6 +13,7 @@ from reattention_eval.checkpoints import model_path
 from reattention_eval.checkpoints.access import fetch_config
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.miniature import CONFIGS
+from reattention_eval.checkpoints.paper_models import find_paper_model
 from reattention_eval.checkpoints.quantization import KEY, weight_bits
 from reattention_eval.context_length import context_length
 from reattention_eval.errors import CheckpointError, ConfigError
@@ -123,7 +124,8 @@ def _size(config: Mapping[str, Any], name: str, without: int | None = None) -> i
 
 
 def read_shape(model: str) -> ModelShape:
-    """The shape of a folder, of one of the paper's models, of an embedded one, or of a hub id.
+    """The shape of a folder, of one of the paper's models (LLaMA3.1-8B or its hub id), of
+    an embedded one, or of a hub id.
 
     The paper's models need no download: their published configs are part of this package.
 
@@ -136,7 +138,8 @@ def read_shape(model: str) -> ModelShape:
     folder = Path(model_path(model) if named else model).expanduser()
     if folder.is_dir():
         return shape_of(_read(folder / "config.json"))
-    known = published_config(model)
+    paper = find_paper_model(model)
+    known = published_config(paper.hub if paper else model)
     if known is not None:
         return shape_of(known)
     return shape_of(_from_hub(model))
@@ -162,7 +165,8 @@ def _from_hub(model: str) -> dict[str, Any]:
 
     if model.startswith((".", "/", "~")) or os.sep not in model:
         raise CheckpointError(
-            f"{model} is no folder; give the folder of a checkpoint, or a hub id as owner/name."
+            f"{model} is no folder; give the folder of a checkpoint, one of the paper's models as "
+            "LLaMA3.1-8B, or a hub id as owner/name."
         )
     fetch_config(model)
     try:

@@ -111,9 +111,11 @@ def step_work(shape: ModelShape, method: ViewMethod, tokens: int, itemsize: int)
 
 
 def prompt_transfers(
-    shape: ModelShape, method: ReAttention, tokens: int, itemsize: int, tier: str, forward: int
-) -> Transfers:
-    """Of a prompt whose cache lies in `tier`."""
+    shape: ModelShape, method: ReAttention, tokens: int, itemsize: int, tier: str, forward: int,
+    share: float = 1.0,
+) -> Transfers:  # fmt: skip
+    """Of a prompt whose cache lies in `tier`; share: of the layers, in "host" those whose keys are
+    there."""
     if tier == DEVICE:
         return Transfers(0, 0)
     token = float(shape.layers * shape.kv_heads * shape.head_dim * itemsize)
@@ -121,18 +123,19 @@ def prompt_transfers(
     if tier == VALUES_ON_HOST:
         return Transfers(tokens * token, views * token)
     keys = sum(min(end, tokens) for end in range(forward, tokens + forward, forward))
-    return Transfers((2 * tokens + keys) * token, views * token)
+    return Transfers((tokens + share * (tokens + keys)) * token, views * token)
 
 
 def step_transfers(
-    shape: ModelShape, method: ReAttention, tokens: int, itemsize: int, tier: str
-) -> Transfers:
-    """Of one token behind `tokens` others."""
+    shape: ModelShape, method: ReAttention, tokens: int, itemsize: int, tier: str,
+    share: float = 1.0,
+) -> Transfers:  # fmt: skip
+    """Of one token behind `tokens` others; share: as for `prompt_transfers`."""
     token = float(shape.layers * shape.kv_heads * shape.head_dim * itemsize)
     values = _selected(method, tokens + 1) * token
     if tier == DEVICE:
         return Transfers(0, 0)
-    return Transfers(0 if tier == VALUES_ON_HOST else tokens * token, values)
+    return Transfers(0 if tier == VALUES_ON_HOST else share * tokens * token, values)
 
 
 def _chunks(size: int, tokens: int) -> list[tuple[int, int]]:

@@ -69,10 +69,12 @@ def test_plan_ends_with_1_where_the_length_does_not_fit() -> None:
 
 def test_a_plan_is_whole_in_a_terminal_of_80_columns() -> None:
     words = ["plan", "--model", MODEL, "--length", "131072", "--gpu", "h200"]
-    narrow = CliRunner().invoke(app, words, env={"COLUMNS": "80"}).output
-    assert "\N{HORIZONTAL ELLIPSIS}" not in narrow
-    tables = [line for line in narrow.splitlines() if line.startswith(" ")]
-    assert max(map(len, tables)) <= 80
+    longer = ["plan", "--model", MODEL, "--length", "1M", "--gpu", "h100-80g"]  # h2o: 265,539 GiB
+    for asked in (longer, words):
+        narrow = CliRunner().invoke(app, asked, env={"COLUMNS": "80"}).output
+        assert "\N{HORIZONTAL ELLIPSIS}" not in narrow
+        tables = [line for line in narrow.splitlines() if line.startswith(" ")]
+        assert max(map(len, tables)) <= 80
     rows = [" ".join(line.split()) for line in tables]
     for one in json.loads(invoke(*words, "--json").output)["plans"]:
         assert any(row.endswith(f" {one['longest_tokens']:,}") for row in rows)
@@ -84,9 +86,12 @@ def test_plan_says_which_tiers_hold_a_prompt_and_how_long_it_takes() -> None:
     result = invoke(*words, "--gpu", "h100-80g")
     assert result.exit_code == 0, result.output
     rows = [line for line in result.output.splitlines() if "│" in line]
-    assert [row.split("│")[2].strip() for row in rows] == ["device", "values_on_host", "host"]
-    assert ["too much" in row for row in rows] == [True, True, False]
-    assert "reattention 8,192: 1,048,576 tokens fit with the cache in host." in result.output
+    tiers = ["device", "values_on_host", "auto", "host"]
+    assert [row.split("│")[2].strip() for row in rows] == tiers
+    assert ["too much" in row for row in rows] == [True, True, False, False]
+    assert "reattention 8,192: 1,048,576 tokens fit with the cache in auto or host." in (
+        result.output
+    )
     assert " ~" in rows[2]  # the card was not measured
     assert "scaled to this card by both data sheets" in result.output
     measured = invoke(*words[:3], "--length", "128K", "--method", "full", "--gpu", "h200").output

@@ -23,7 +23,7 @@ from reattention_eval.efficiency import (
     usable,
 )
 from reattention_eval.efficiency import forecast as forecast_module
-from reattention_eval.efficiency.cards import CARDS, card_by_key, card_by_name
+from reattention_eval.efficiency.cards import CARDS, GIB, card_by_key, card_by_name
 from reattention_eval.efficiency.e2e.record import read
 from reattention_eval.efficiency.fit import Measured, deviation, fit, measured, method_of
 from reattention_eval.efficiency.forecast import Gpu, forecast
@@ -249,7 +249,7 @@ def test_values_at_hand_are_the_widest_layer_s() -> None:
 
 def test_a_million_tokens_of_8b_fit_80_gb_with_the_cache_on_the_host() -> None:
     gpu = Gpu.of("h100-80g")
-    device, values, host = forecast(LLAMA_8B, ReAttention(), 1 << 20, Placement(), gpu)
+    device, values, _, host = forecast(LLAMA_8B, ReAttention(), 1 << 20, Placement(), gpu)
     assert [one.fits for one in (device, values, host)] == [False, False, True]
     assert host.plan.host >= 2**37 and host.estimated
     assert device.ttft is None and values.ttft is None and host.ttft is not None
@@ -318,3 +318,27 @@ def test_the_machine_s_own_card(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host.fits is False  # 128 GiB of main memory
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "Another")
     assert SimpleNamespace(**vars(Gpu.of())).rates is None
+
+
+def test_auto_is_planned_between_the_tiers() -> None:
+    """A million tokens of the 8B shape on 80 GB: with the keys of as few layers in host memory as
+    leave the cache nine tenths of what the weights leave."""
+    gpu, tokens, method = Gpu.of("h100-80g"), 1_048_576, build_method("reattention")
+    found = {one.tier: one for one in forecast(LLAMA_8B, method, tokens, Placement(), gpu)}
+    assert list(found) == ["device", "values_on_host", "auto", "host"]
+    auto, host, values = found["auto"], found["host"], found["values_on_host"]
+    keys = GIB * 2  # of a layer
+    layers, rest = divmod(auto.plan.host - values.plan.host, keys)
+    assert (layers, rest) == (7, 0)
+    room = 0.9 * (gpu.memory or 0) - 0.9 * auto.plan.weights
+    assert auto.plan.cache <= room < auto.plan.cache + keys
+    assert auto.plan.cache == values.plan.cache + (2 - layers) * keys
+    assert auto.fits and auto.peak and auto.plan.total < auto.peak < (gpu.memory or 0)
+    assert auto.tpot and host.tpot and host.tpot / 5 < auto.tpot < host.tpot / 4
+    small = replace(gpu, host=100 * GIB)
+    tiers = forecast(LLAMA_8B, method, tokens, Placement(), small)
+    assert [one.tier for one in tiers if one.fits] == ["auto"]
+    for fitting in (400_000, 900_000):  # it is one of the others
+        assert "auto" not in [
+            one.tier for one in forecast(LLAMA_8B, method, fitting, Placement(), Gpu.of("h200"))
+        ]

@@ -146,6 +146,8 @@ def test_shapes_come_from_folders_and_names_without_a_network(
     )
     for form, base in (chat, *others):
         assert read_shape(form) == read_shape(base)
+    for name in ("LLaMA3.1-8B", "llama3_1_8b", "LLaMA3.1-8B-Instruct"):  # as `bench` calls it
+        assert read_shape(name) == LLAMA_8B
     (tmp_path / "Llama-3.1-8B").mkdir()
     file = tmp_path / "Llama-3.1-8B" / "config.json"
     file.write_text(json.dumps(SMOLLM2))

@@ -13,7 +13,7 @@ from reattention_eval.checkpoints import internlm2, load_model
 from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.local import is_embedded
-from reattention_eval.checkpoints.paper_models import PAPER_MODELS, PaperModel
+from reattention_eval.checkpoints.paper_models import PaperModel, find_paper_model
 from reattention_eval.efficiency.shape import published_config, shape_of
 from reattention_eval.errors import ConfigError
 
@@ -66,9 +66,8 @@ def paper_model(name: str) -> PaperModel:
     Raises:
         ConfigError: none of them.
     """
-    for key, model in PAPER_MODELS.items():
-        if name in (key, model.abbr, model.hub):
-            return model
+    if model := find_paper_model(name):
+        return model
     raise ConfigError(
         f"{name} is neither a folder nor one of the paper's models; give the folder of a "
         f"checkpoint, an embedded model ({', '.join(EMBEDDED_MODELS)}), or a name as LLaMA3.1-8B "
