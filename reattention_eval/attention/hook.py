@@ -161,6 +161,7 @@ class Hook:
         if self.tier is not None:
             place(self.tier, self.layers, rows, capacity)
         require_device(self.layers, rows, capacity)
+        self.cache = HookCache(self.layers)  # what a user still holds is of an earlier prompt
         self.rows.start(rows)
         for layer in self.layers:
             layer.reserve(rows, capacity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -230,6 +231,26 @@ def test_a_foreign_cache_is_refused():
     past = model(prompt, use_cache=True).past_key_values
     with attach(model, METHODS[0]), pytest.raises(ConfigError, match=r"20 tokens .* not seen"):
         model(prompt[:, :1], past_key_values=past)
+
+
+def test_the_cache_of_an_earlier_prompt_is_refused():
+    model, one, other = tiny_model(), random_prompt(20), random_prompt(30, seed=3)
+    with attach(model, METHODS[0]) as session:
+        first = model(one).past_key_values
+        second = model(other).past_key_values
+        session.prefill(other)
+        expected = session.decode(one[:, :1])
+        with pytest.raises(ConfigError, match="cache of an earlier prompt"):
+            model(one[:, :1], past_key_values=first)
+        with pytest.raises(ConfigError, match="cache of an earlier prompt"):
+            model(one[:, :1], past_key_values=second)
+        held = model(other).past_key_values
+        assert torch.equal(model(one[:, :1], past_key_values=held).logits[:, -1], expected)
+        with pytest.raises(ConfigError, match="cache of an earlier prompt"):
+            model(one[:, :1], past_key_values=copy.deepcopy(held))
+        session.prefill(one)
+        with pytest.raises(ConfigError, match="cache of an earlier prompt"):
+            model(one[:, :1], past_key_values=held)
 
 
 def test_extra_memory_does_not_grow_with_the_prompt():
