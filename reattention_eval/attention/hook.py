@@ -127,6 +127,7 @@ class Hook:
             owner.register_forward_hook(self._after_forward),
             self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             self.model.register_forward_hook(self._after_model),
+            self.model.register_forward_hook(self._leave_model, always_call=True),
         ]
 
     def remove(self) -> None:
@@ -270,6 +271,10 @@ class Hook:
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._users:
             self.user.end(output)
+
+    def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._users:
+            self.user.leave()
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = named(module, args, kwargs)

@@ -233,6 +233,24 @@ def test_a_foreign_cache_is_refused():
         model(prompt[:, :1], past_key_values=past)
 
 
+def test_a_users_forward_has_no_gradients():
+    """Those of attention would lack, and the others would look whole."""
+    model, prompt = tiny_model(), random_prompt(20)
+    with attach(model, METHODS[0]):
+        with pytest.raises(RuntimeError, match="does not require grad"):
+            model(prompt, output_hidden_states=True).hidden_states[-1].sum().backward()
+        assert torch.is_grad_enabled()
+        for wrong in (dict(labels=prompt), dict(attention_mask=torch.zeros(1, 1, 20, 20))):
+            with pytest.raises(ConfigError):
+                model(prompt, **wrong)
+            assert torch.is_grad_enabled()
+        with torch.no_grad():
+            model(prompt)
+            assert not torch.is_grad_enabled()
+    model(prompt).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_the_cache_of_an_earlier_prompt_is_refused():
     model, one, other = tiny_model(), random_prompt(20), random_prompt(30, seed=3)
     with attach(model, METHODS[0]) as session:
