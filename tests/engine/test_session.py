@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,29 @@ def test_a_foreign_cache_is_refused():
     past = model(prompt, use_cache=True).past_key_values
     with attach(model, METHODS[0]), pytest.raises(ConfigError, match=r"20 tokens .* not seen"):
         model(prompt[:, :1], past_key_values=past)
+
+
+@pytest.mark.parametrize("method", [METHODS[0], "native_full"], ids=["hooked", "native"])
+def test_two_threads_do_not_mix_their_prompts(method):
+    model = tiny_model()
+    with attach(model, method) as session, ThreadPoolExecutor(1) as other:
+        expected = session.generate(random_prompt(20), 5)
+        refused = []
+
+        def meanwhile(tokens):
+            calls = [lambda: session.generate(random_prompt(30, seed=1), 5)]
+            if method is METHODS[0]:
+                calls.append(lambda: model(random_prompt(30, seed=1)))
+            for call in calls:
+                refused.append(other.submit(call).exception())
+            return False
+
+        assert torch.equal(session.generate(random_prompt(20), 5, stop=meanwhile), expected)
+        assert len(refused) >= 5
+        assert {type(error) for error in refused} == {ConfigError}
+        assert all("another thread is using this model" in str(error) for error in refused)
+        after = other.submit(session.generate, random_prompt(20), 5).result()
+        assert torch.equal(after, expected) and torch.is_grad_enabled()
 
 
 def test_a_users_forward_has_no_gradients():
