@@ -21,6 +21,7 @@ from reattention_eval.attention.fixed_weights import fixed_weights
 from reattention_eval.attention.layer_answers import LayerAnswers
 from reattention_eval.attention.model_parts import AttentionLayer, find_model_parts
 from reattention_eval.attention.model_patch import ModelPatch
+from reattention_eval.attention.one_thread import OneThread
 from reattention_eval.attention.policy import ViewPolicy, ViewsTogether
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
@@ -76,6 +77,7 @@ class Hook:
         self.rows = RowLengths(lambda: self.policy)
         self.answers = LayerAnswers(policy, self._parts.layers, self.layers, self.rows)
         self.user = UserForwards()
+        self.one_thread = OneThread()
         self._driven = False
         self._handles: list[Any] = []
         self.reset_counters()
@@ -127,6 +129,7 @@ class Hook:
             owner.register_forward_hook(self._after_forward),
             self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             self.model.register_forward_hook(self._after_model),
+            self.model.register_forward_hook(self._leave_model, always_call=True),
         ]
 
     def remove(self) -> None:
@@ -161,6 +164,7 @@ class Hook:
         if self.tier is not None:
             place(self.tier, self.layers, rows, capacity)
         require_device(self.layers, rows, capacity)
+        self.cache = HookCache(self.layers)  # what a user still holds is of an earlier prompt
         self.rows.start(rows)
         for layer in self.layers:
             layer.reserve(rows, capacity)
@@ -262,6 +266,7 @@ class Hook:
         return [*rotations, *self.answers.tables()]
 
     def _before_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.one_thread.__enter__()
         self._users = not self._driven
         if self._users:
             self.user.begin(module, args, kwargs)
@@ -269,6 +274,10 @@ class Hook:
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._users:
             self.user.end(output)
+
+    def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.one_thread.leave() and self._users:
+            self.user.leave()
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = named(module, args, kwargs)

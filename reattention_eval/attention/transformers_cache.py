@@ -92,6 +92,12 @@ def plan_forward(hook: Hook, given: dict[str, Any]) -> list[tuple[int, int, int]
     rows, tokens = shape
     past = given_cache(given)
     if past is not hook.cache:
+        if isinstance(past, HookCache):
+            raise ConfigError(
+                "the forward brings the cache of an earlier prompt (or a copy of it), and an "
+                "attached method holds one batch at a time; give the whole prompt again, or read "
+                "its turns with session.extend."
+            )
         if past is not None and past.get_seq_length() > 0:
             raise ConfigError(
                 f"the forward brings a {type(past).__name__} with {past.get_seq_length()} tokens "

@@ -6,6 +6,7 @@ import inspect
 import time
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from reattention_eval.attention.token_ids import require_finite
@@ -28,11 +29,13 @@ class UserForwards:
         self.prefill_seconds = self.decode_seconds = 0.0
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the model's own forward.
+        """Before the model's own forward, which then has no gradients: the hook's attention has
+        none, and what came back around it would be wrong.
 
         Raises:
             ConfigError: labels, use_cache=False or output_attentions.
         """
+        self._gradients = torch.is_grad_enabled()
         self.forwards += 1
         self._decodes: bool | None = None
         self._tokens = 0
@@ -53,7 +56,12 @@ class UserForwards:
                 "output_attentions was given, and an attached method makes no attention weights; "
                 "leave it out."
             )
+        torch.set_grad_enabled(False)
         self._start = time.perf_counter()
+
+    def leave(self) -> None:
+        """Behind it, whether it went well or not."""
+        torch.set_grad_enabled(self._gradients)
 
     def carry(self, counts: list[int], held: list[int]) -> None:
         """What the forward brings to rows that hold so many tokens already."""

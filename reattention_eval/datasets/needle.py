@@ -122,6 +122,11 @@ def check_asked(
         )
     if outside := [depth for depth in depths if not 0 <= depth <= 100]:
         raise ConfigError(f"depths are percent from 0 to 100; found {outside[0]}.")
+    if twice := [depth for i, depth in enumerate(depths) if depth in depths[:i]]:
+        raise ConfigError(
+            f"the depth {twice[0]:g} is listed twice, and its prompts would be counted twice; "
+            "remove one, or ask for more repeats."
+        )
     if not tokenizer.is_fast:
         raise ConfigError(
             "exact lengths need a fast tokenizer, which says where its tokens lie; "

@@ -43,7 +43,7 @@ class HookedSession(Session):
             model.config, method, next(model.parameters()).dtype, ranks.size if ranks else 1,
             DEVICE if hook.tier is None else hook.tier.name,
         )  # fmt: skip
-        super().__init__(model, method)
+        super().__init__(model, method, hook.one_thread)
         self._repeats = RepeatedDecode(model, hook, method, self._device)
 
     @property

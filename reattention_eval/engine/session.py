@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,17 +25,34 @@ from reattention_eval.engine.session_state import SessionState
 from reattention_eval.engine.stats import logits_device
 from reattention_eval.errors import ConfigError
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _alone(
+    method: Callable[Concatenate[Session, P], R],
+) -> Callable[Concatenate[Session, P], R]:
+    """Without gradients, and refused while another thread is in the session."""
+
+    @functools.wraps(method)
+    def call(self: Session, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._one_thread, torch.inference_mode():
+            return method(self, *args, **kwargs)
+
+    return call
+
 
 class Session(SessionState):
     """What `attach` yields, the same for every method. One batch of prompts at a time lives in its
     cache.
 
     Every call that reads tokens raises ConfigError for input it cannot take, before anything is
-    computed, and once the `with` block has ended; and NonFiniteLogitsError where the logits that
-    it answers with, or takes a token or a likelihood from, are not all numbers.
+    computed, while another thread's call goes on, and once the `with` block has ended; and
+    NonFiniteLogitsError where the logits that it answers with, or takes a token or a likelihood
+    from, are not all numbers.
     """
 
-    @torch.inference_mode()
+    @_alone
     def prefill(
         self,
         input_ids: Tensor,
@@ -74,7 +92,7 @@ class Session(SessionState):
         document = document_end(document_tokens, rows)
         return self._prefill(rows, reuse_prefix, room, progress, document)
 
-    @torch.inference_mode()
+    @_alone
     def extend(
         self,
         input_ids: Tensor,
@@ -119,7 +137,7 @@ class Session(SessionState):
         self._prompt = prompt  # still the cache's beginning
         return self._logits
 
-    @torch.inference_mode()
+    @_alone
     def decode(self, token_ids: Tensor) -> Tensor:
         """One more token of every row: [B, 1] ids -> logits [B, vocab] behind it.
 
@@ -137,7 +155,7 @@ class Session(SessionState):
         self._logits = self._checked(self._step(tokens, list(range(len(tokens)))))
         return self._logits
 
-    @torch.inference_mode()
+    @_alone
     def generate(
         self,
         input_ids: Tensor | None = None,
@@ -191,7 +209,7 @@ class Session(SessionState):
         stream.end()
         return fill(new, rule.pad).to(self._device)
 
-    @torch.inference_mode()
+    @_alone
     def answer_nll(self, answer_ids: Sequence[int]) -> float:
         """Mean negative log-likelihood per token (nats) of an answer, teacher forced.
 
@@ -208,7 +226,7 @@ class Session(SessionState):
         self._read_unread()
         return answer_nll(self, answer)
 
-    @torch.inference_mode()
+    @_alone
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Keep what the cache holds of a single prompt, and what was read behind it, on disk.
 
@@ -232,7 +250,7 @@ class Session(SessionState):
         self._read_unread()
         self._save(Path(folder))
 
-    @torch.inference_mode()
+    @_alone
     def load(self, folder: str | os.PathLike[str], *, max_new_tokens: int = 0) -> Tensor:
         """Hold what `save` kept, and go on as if it had just been read: the same bits.
 

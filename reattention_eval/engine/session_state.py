@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reattention_eval.attention.counts import Counts
+from reattention_eval.attention.one_thread import OneThread
 from reattention_eval.attention.token_ids import finite, non_finite, vocabulary
 from reattention_eval.engine.progress import OnProgress
 from reattention_eval.engine.saved import SavedPrompt
@@ -32,8 +33,11 @@ class SessionState(ABC):
     steps at the end of this class (`hooked`, `native`).
     """
 
-    def __init__(self, model: nn.Module, method: Method) -> None:
+    def __init__(
+        self, model: nn.Module, method: Method, one_thread: OneThread | None = None
+    ) -> None:
         self.model = model
+        self._one_thread = one_thread or OneThread()
         self.method: Method = method
         self._device = input_device(model)
         self._logits: Tensor | None = None  # [B, vocab] after the last token of every row

@@ -186,6 +186,7 @@ def test_a_haystack_too_small_is_an_error_and_one_just_large_enough_is_not():
     [
         (dict(depths=[0, 101]), r"percent from 0 to 100; found 101"),
         (dict(depths=[]), "nothing to make"),
+        (dict(depths=[0, 50, 50.0]), "the depth 50 is listed twice"),
         (dict(repeats=0), "nothing to make"),
         (dict(length=60), "leaves no room for the haystack"),
         (dict(style="pass_key"), "no needle style 'pass_key'; choose from magic_number, passkey"),

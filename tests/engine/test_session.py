@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -230,6 +232,67 @@ def test_a_foreign_cache_is_refused():
     past = model(prompt, use_cache=True).past_key_values
     with attach(model, METHODS[0]), pytest.raises(ConfigError, match=r"20 tokens .* not seen"):
         model(prompt[:, :1], past_key_values=past)
+
+
+@pytest.mark.parametrize("method", [METHODS[0], "native_full"], ids=["hooked", "native"])
+def test_two_threads_do_not_mix_their_prompts(method):
+    model = tiny_model()
+    with attach(model, method) as session, ThreadPoolExecutor(1) as other:
+        expected = session.generate(random_prompt(20), 5)
+        refused = []
+
+        def meanwhile(tokens):
+            calls = [lambda: session.generate(random_prompt(30, seed=1), 5)]
+            if method is METHODS[0]:
+                calls.append(lambda: model(random_prompt(30, seed=1)))
+            for call in calls:
+                refused.append(other.submit(call).exception())
+            return False
+
+        assert torch.equal(session.generate(random_prompt(20), 5, stop=meanwhile), expected)
+        assert len(refused) >= 5
+        assert {type(error) for error in refused} == {ConfigError}
+        assert all("another thread is using this model" in str(error) for error in refused)
+        after = other.submit(session.generate, random_prompt(20), 5).result()
+        assert torch.equal(after, expected) and torch.is_grad_enabled()
+
+
+def test_a_users_forward_has_no_gradients():
+    """Those of attention would lack, and the others would look whole."""
+    model, prompt = tiny_model(), random_prompt(20)
+    with attach(model, METHODS[0]):
+        with pytest.raises(RuntimeError, match="does not require grad"):
+            model(prompt, output_hidden_states=True).hidden_states[-1].sum().backward()
+        assert torch.is_grad_enabled()
+        for wrong in (dict(labels=prompt), dict(attention_mask=torch.zeros(1, 1, 20, 20))):
+            with pytest.raises(ConfigError):
+                model(prompt, **wrong)
+            assert torch.is_grad_enabled()
+        with torch.no_grad():
+            model(prompt)
+            assert not torch.is_grad_enabled()
+    model(prompt).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_cache_of_an_earlier_prompt_is_refused():
+    model, one, other = tiny_model(), random_prompt(20), random_prompt(30, seed=3)
+    with attach(model, METHODS[0]) as session:
+        first = model(one).past_key_values
+        second = model(other).past_key_values
+        session.prefill(other)
+        expected = session.decode(one[:, :1])
+        with pytest.raises(ConfigError, match="cache of an earlier prompt"):
+            model(one[:, :1], past_key_values=first)
+        with pytest.raises(ConfigError, match="cache of an earlier prompt"):
+            model(one[:, :1], past_key_values=second)
+        held = model(other).past_key_values
+        assert torch.equal(model(one[:, :1], past_key_values=held).logits[:, -1], expected)
+        with pytest.raises(ConfigError, match="cache of an earlier prompt"):
+            model(one[:, :1], past_key_values=copy.deepcopy(held))
+        session.prefill(one)
+        with pytest.raises(ConfigError, match="cache of an earlier prompt"):
+            model(one[:, :1], past_key_values=held)
 
 
 def test_extra_memory_does_not_grow_with_the_prompt():

@@ -98,8 +98,8 @@ def plan_jobs(
             jobs |= {job.names: job for job in _of_model(model, benchmark, plan)}
     if not jobs:
         raise ConfigError(
-            "nothing is left to run: the REATTENTION_ONLY_* variables choose no model, method, "
-            "task and length that go together; unset one of them."
+            "nothing is left to run: a list of models, methods, tasks or lengths is empty, or the "
+            "REATTENTION_ONLY_* variables choose none that go together; unset one of them."
         )
     return list(jobs.values())
 
