@@ -104,13 +104,13 @@ def selected(runner: PromptRunner, row: Row, failed: Failed) -> dict[str, Any]:
     about, record = failed.cell.manifest["dataset"], failed.row.record
     new, limit = int(about["max_out_len"]), about.get("max_prompt_tokens")
     sample = sample_of(row, bool(about.get("chat_template")))
-    (output,) = runner.run([sample], new, about.get("stop_words") or (), limit)
-    if output.record["prompt_sha256"] != record.get("prompt_sha256"):
+    prompt = runner.prepared(sample, new, limit)
+    if prompt.sha256 != record.get("prompt_sha256"):
         raise ConfigError(
             f"sample {failed.row.index} of {failed.cell.dataset} has another prompt than in the "
             "run; take the model, data and version that its manifest names."
         )
-    prompt = runner.prepared(sample, new, limit)
+    (output,) = runner.run([sample], new, about.get("stop_words") or (), limit)
     answers = [row["reference"]] if isinstance(row["reference"], str) else list(row["reference"])
     answers = [answer for answer in map(str, answers) if answer]
     found = [at for answer in answers for at in places(runner.tokenizer, prompt.input_ids, answer)]
