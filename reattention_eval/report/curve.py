@@ -232,9 +232,14 @@ def draw_grid(
             axis.set_title(f"{name}\n{words}", fontsize=8, parse_math=False)
     for column_axes in axes.T:  # one legend a column, below it
         drawn = [axis for axis in column_axes if axis.get_legend()]
+        lines: dict[str, Any] = {}
         for axis in drawn:
+            handles, labels = axis.get_legend_handles_labels()
+            lines = {**dict(zip(labels, handles, strict=True)), **lines}
             axis.get_legend().remove()
-        drawn[-1].legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+        drawn[-1].legend(
+            lines.values(), lines, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12)
+        )
     _headline(figure, points, window)
     save_picture(figure, path, dpi=130)
 

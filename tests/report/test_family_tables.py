@@ -102,6 +102,32 @@ def test_a_plot_of_one_family_has_room_for_its_title(
     assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
+def test_a_plots_legend_names_the_lines_of_every_panel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = "beyond the trained window"
+    needles(tmp_path / "run", "streaming_llm-512", 16384, [1, 0], family)
+    needles(tmp_path / "run", "dca-", 16384, [1, 1], family)
+    leave_cell(
+        tmp_path / "run", "dca-", "ruler-vt-16384", [{"score": 50.0}] * 2,
+        facts={"benchmark": "ruler", "task": "vt", "length": 16384},
+        result={"score": 50.0, "n": 2},
+    )  # fmt: skip
+    (path,) = tmp_path.glob("run/records/*-dca-/ruler*.manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["method"] |= {"family": family, "name": "dca"}
+    path.write_text(json.dumps(manifest))
+    drawn: list[Any] = []
+    monkeypatch.setattr(curve, "save_picture", lambda figure, path, dpi: drawn.append(figure))
+    build_joint_report([tmp_path / "run"], tmp_path / "out", by_family=True)
+    (figure,) = drawn
+    legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+    assert len(figure.axes) == 3
+    assert [{text.get_text() for text in legend.get_texts()} for legend in legends] == [
+        {"streaming_llm", "dca"}
+    ]
+
+
 def test_a_manifest_of_an_earlier_version_says_no_family(tmp_path: Path) -> None:
     needles(tmp_path / "run", "full-", 16384, [1, 0], "")
     needles(tmp_path / "run", "elsewhere-", 16384, [0, 0], "")
