@@ -136,6 +136,7 @@ class Hook:
         """Leave the model as it was before `install`."""
         for handle in self._handles:
             handle.remove()
+        self.user.leave()
         self._patch.undo()
         for layer in self._parts.layers:
             _LAYERS.pop(layer.module, None)
@@ -266,9 +267,9 @@ class Hook:
         return [*rotations, *self.answers.tables()]
 
     def _before_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.one_thread.__enter__()
         self._users = not self._driven
         if self._users:
+            self.one_thread.begin_forward()
             self.user.begin(module, args, kwargs)
 
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -276,7 +277,7 @@ class Hook:
             self.user.end(output)
 
     def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.one_thread.leave() and self._users:
+        if self._users and self.one_thread.end_forward():
             self.user.leave()
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -14,30 +14,46 @@ class OneThread:
         self._lock = Lock()
         self._owner: int | None = None
         self._depth = 0
+        self._in_forward = False
 
     def __enter__(self) -> OneThread:
         """Raises ConfigError where another thread is inside."""
-        me = get_ident()
         with self._lock:
-            if self._owner not in (None, me):
-                raise ConfigError(
-                    "another thread is using this model under its attached method, which holds one "
-                    "batch at a time: put a threading.Lock around each prompt with its answer, or "
-                    "give each thread a model of its own."
-                )
-            self._owner = me
+            self._take()
             self._depth += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.leave()
+        with self._lock:
+            self._give_back()
 
-    def leave(self) -> bool:
+    def begin_forward(self) -> None:
+        """The same around a user's forward; one that Ctrl-C ended has not left, and the next one
+        of its thread leaves for both."""
+        with self._lock:
+            self._take()
+            if not self._depth:
+                self._depth, self._in_forward = 1, True
+
+    def end_forward(self) -> bool:
         """Whether this thread was inside."""
         with self._lock:
-            if self._owner != get_ident():
-                return False
-            self._depth -= 1
-            if not self._depth:
-                self._owner = None
-            return True
+            own = self._owner == get_ident()
+            if own and self._in_forward:
+                self._in_forward = False
+                self._give_back()
+            return own
+
+    def _take(self) -> None:
+        if self._owner not in (None, get_ident()):
+            raise ConfigError(
+                "another thread is using this model under its attached method, which holds one "
+                "batch at a time: put a threading.Lock around each prompt with its answer, or give "
+                "each thread a model of its own."
+            )
+        self._owner = get_ident()
+
+    def _give_back(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._owner = None

@@ -22,6 +22,7 @@ class UserForwards:
 
     def __init__(self) -> None:
         self.forwards = 0
+        self._gradients: bool | None = None  # as they were, of a forward that has not ended
         self.reset_counters()
 
     def reset_counters(self) -> None:
@@ -35,7 +36,6 @@ class UserForwards:
         Raises:
             ConfigError: labels, use_cache=False or output_attentions.
         """
-        self._gradients = torch.is_grad_enabled()
         self.forwards += 1
         self._decodes: bool | None = None
         self._tokens = 0
@@ -56,12 +56,16 @@ class UserForwards:
                 "output_attentions was given, and an attached method makes no attention weights; "
                 "leave it out."
             )
+        if self._gradients is None:
+            self._gradients = torch.is_grad_enabled()
         torch.set_grad_enabled(False)
         self._start = time.perf_counter()
 
     def leave(self) -> None:
-        """Behind it, whether it went well or not."""
-        torch.set_grad_enabled(self._gradients)
+        """Behind it, whether it went well or not; Ctrl-C comes here when the block ends."""
+        if self._gradients is not None:
+            torch.set_grad_enabled(self._gradients)
+            self._gradients = None
 
     def carry(self, counts: list[int], held: list[int]) -> None:
         """What the forward brings to rows that hold so many tokens already."""

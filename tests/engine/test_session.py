@@ -275,6 +275,26 @@ def test_a_users_forward_has_no_gradients():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_ctrl_c_in_a_users_forward_leaves_gradients_on():
+    model, prompt = tiny_model(), random_prompt(20)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with attach(model, METHODS[0]) as session, ThreadPoolExecutor(1) as other:
+        expected = session.prefill(prompt)
+        with model.model.layers[1].register_forward_hook(interrupted):
+            for read in (model, model, session.prefill, session.prefill):
+                with pytest.raises(KeyboardInterrupt):
+                    read(prompt)
+        torch.testing.assert_close(model(prompt).logits[:, -1], expected)
+        assert torch.equal(other.submit(session.prefill, prompt).result(), expected)
+        interrupting = model.model.layers[1].register_forward_hook(interrupted)
+        with interrupting, pytest.raises(KeyboardInterrupt):
+            model(prompt)
+    assert torch.is_grad_enabled()
+
+
 def test_the_cache_of_an_earlier_prompt_is_refused():
     model, one, other = tiny_model(), random_prompt(20), random_prompt(30, seed=3)
     with attach(model, METHODS[0]) as session:
