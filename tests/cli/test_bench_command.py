@@ -13,6 +13,7 @@ from tiny_tokenizers import tiny_tokenizer
 from typer.testing import CliRunner, Result
 
 from reattention_eval.cli import app, bench_rates
+from reattention_eval.efficiency.e2e import models
 from reattention_eval.efficiency.e2e.prompts import text_ids, text_name
 from reattention_eval.errors import DataError
 
@@ -112,6 +113,22 @@ def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert says in " ".join(result.output.split()), result.output
     assert not (tmp_path / "x.json").exists()
+
+
+def test_what_cannot_be_kept_or_held_is_said_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["e2e", "LLaMA3.1-8B", "--methods", "reattention", "--lengths", "64"]
+    monkeypatch.setattr(models, "random_model", None)
+    monkeypatch.setattr(models, "free_bytes", lambda device: 9 << 30)
+    result = invoke(*words, "--device", "cpu", "--out", str(tmp_path / "x.json"))
+    assert result.exit_code == 2
+    assert "LLaMA3.1-8B take 15.0 GiB and 9.0 are free on cpu" in " ".join(result.output.split())
+    (tmp_path / "file").write_text("{}")
+    for out in ("file/x.json", "file"):
+        result = invoke(*words, "--device", "cpu", "--out", str(tmp_path / out))
+        assert result.exit_code == 2
+        assert "GiB" not in result.output and str(tmp_path) in "".join(result.output.split())
 
 
 def test_auto_is_listed_with_the_keys_that_have_no_room_on_a_card() -> None:
