@@ -25,8 +25,9 @@ def require_host_memory(nbytes: int) -> None:
     if left is not None and nbytes > left - SPARE_BYTES:
         raise HostMemoryError(
             f"the cache needs {nbytes / _GIB:.1f} GiB of host memory and {left / _GIB:.1f} GiB are "
-            f"left here, of which {SPARE_BYTES / _GIB:.1f} stay free: ask for a shorter prompt, "
-            'give the job more memory, or keep the cache on the device (cache="device").'
+            f"left here, of which {SPARE_BYTES / _GIB:.1f} stay free: shorten the prompt, lower "
+            "max_new_tokens, give the job more memory, or keep the cache on the device "
+            '(cache="device").'
         )
 
 
