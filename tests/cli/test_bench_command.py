@@ -12,7 +12,7 @@ import pytest
 from tiny_tokenizers import tiny_tokenizer
 from typer.testing import CliRunner, Result
 
-from reattention_eval.cli import app, bench_rates
+from reattention_eval.cli import app
 from reattention_eval.efficiency.e2e import models
 from reattention_eval.efficiency.e2e.prompts import text_ids, text_name
 from reattention_eval.errors import DataError
@@ -145,10 +145,10 @@ def test_auto_is_listed_with_the_keys_that_have_no_room_on_a_card() -> None:
     assert invoke("analysis", "LLaMA3.1-8B", "--list", "--cache", "disk").exit_code == 2
 
 
-def test_rates_are_shown_in_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_rates.out, "width", 80)
+def test_rates_are_shown_in_80_columns(tmp_path: Path) -> None:
     records = sorted(Path(__file__).parents[2].glob("results/gpu/e2e-*-nvidia-h200.json"))
-    result = invoke("rates", *map(str, records), "--into", str(tmp_path / "rates.json"))
+    words = ["bench", "rates", *map(str, records), "--into", str(tmp_path / "rates.json")]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.output
     lines = [line for line in result.output.splitlines() if line.startswith(" reattention")]
     assert len(lines) >= 9
