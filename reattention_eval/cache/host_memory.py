@@ -25,8 +25,9 @@ def require_host_memory(nbytes: int) -> None:
     if left is not None and nbytes > left - SPARE_BYTES:
         raise HostMemoryError(
             f"the cache needs {nbytes / _GIB:.1f} GiB of host memory and {left / _GIB:.1f} GiB are "
-            f"left here, of which {SPARE_BYTES / _GIB:.1f} stay free: ask for a shorter prompt, "
-            'give the job more memory, or keep the cache on the device (cache="device").'
+            f"left here, of which {SPARE_BYTES / _GIB:.1f} stay free: shorten the prompt, lower "
+            "max_new_tokens, give the job more memory, or keep the cache on the device "
+            '(cache="device").'
         )
 
 
@@ -96,6 +97,7 @@ class HostBlocks:
         with torch.inference_mode(False):
             self.addresses = torch.zeros(64, dtype=torch.int64, device=self._device)
         self.readable = True  # by the device, where they lie
+        self._reserved = 0
 
     @property
     def nbytes(self) -> int:
@@ -115,7 +117,7 @@ class HostBlocks:
         """Have places for so many tokens' addresses; their memory is taken when they come, while
         the device computes: pinning takes a second for a few GiB. `addresses` may be another
         tensor then."""
-        count = -(-tokens // self.size)
+        self._reserved, count = tokens, -(-tokens // self.size)
         if count > len(self.addresses):
             held = self.addresses
             with torch.inference_mode(False):
@@ -133,6 +135,11 @@ class HostBlocks:
         for block, first, part in self._parts(start, start + len(tokens)):
             here = tokens[first - start : first - start + len(part)]
             block[part.start : part.stop].copy_(here, non_blocking=True)
+
+    def fill(self) -> None:
+        """Take what is reserved: steps that a CUDA graph repeats read blocks where they lie, and
+        one that could not be pinned must be known before they are captured."""
+        self._take(self._reserved)
 
     def _take(self, tokens: int) -> None:
         """Memory for so many."""

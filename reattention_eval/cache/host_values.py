@@ -157,6 +157,8 @@ class HostValues:
         """A step is going to be repeated, behind so many tokens."""
         self._traffic.set_slot(self._held.place(length))
         self._wait()
+        if self._leaves:
+            self._rows[row].blocks.fill()
         if self._leaves and length - self._rows[row].kept >= LEAVE_TOKENS:
             self._settle(row, length)
 

@@ -21,6 +21,7 @@ from reattention_eval.efficiency import (
     tiers_of,
     usable,
 )
+from reattention_eval.efficiency.auto_plan import plan_auto
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.methods import Method
 
@@ -76,10 +77,15 @@ def check_room(
         for tier, plan in plans.items()
         if (memory is None or plan.total <= memory) and (host is None or plan.host <= host)
     ]
-    wanted = tiers if cache == AUTO else (cache,) if cache in tiers else tiers[-1:]
+    wanted = (*tiers, AUTO) if cache == AUTO else (cache,) if cache in tiers else tiers[-1:]
+    if len(tiers) > 1 and memory is not None and not fitting:
+        auto = plan_auto(shape, method, tokens + behind, placement, memory)
+        if auto and auto.plan.total <= memory and (host is None or auto.plan.host <= host):
+            fitting = [AUTO]
     if memory is not None and not set(fitting) & set(wanted):
-        least = plans[wanted[-1]]
-        most = largest_length(shape, method, placement, memory, tier=wanted[-1], host=host)
+        last = tiers[-1] if cache == AUTO else wanted[-1]
+        least = plans[last]
+        most = largest_length(shape, method, placement, memory, tier=last, host=host)
         where = "a GPU" if placement.on_gpu else "memory"
         needs, free = [f"{least.total / _GIB:.1f} GiB of {where}"], [f"{memory / _GIB:.1f}"]
         if least.host and host is not None:

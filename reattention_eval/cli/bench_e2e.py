@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,20 @@ class Wishes:
         name = re.sub(r"[^a-z0-9.]+", "-", words.lower())
         return self.out or FOLDER / f"e2e-{name.strip('-')}.json"
 
+    def check_file(self) -> None:
+        """Before anything long: whether a record can be written there, and read where there is one.
+
+        Raises:
+            OSError: it cannot be written.
+            DataError: what is there is no record.
+        """
+        folder = self.out.parent if self.out else FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if self.out and self.out.exists():
+            read(self.out)
+
 
 class Cells(Protocol):
     """What is to be measured."""
@@ -129,6 +144,7 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     text = None
     if wishes.text is not None:
         text = text_ids(wishes.model, wishes.text, max(tokens for _, tokens in cells))
+    wishes.check_file()
     if not _alone(device):
         return False
     ceiling = matmul_ceiling() if device.type == "cuda" else None
@@ -175,6 +191,7 @@ def run_parts(wishes: Wishes, form: str, tokens: int) -> bool:
     check_name(wishes.model)
     if device.type != "cuda":
         raise ConfigError("kernels are watched on a GPU, and none was chosen or is visible.")
+    wishes.check_file()
     if not _alone(device):
         return False
     model = bench_model(wishes.model, device, wishes.dtype)
@@ -209,6 +226,7 @@ def run_cold(wishes: Wishes, form: str, tokens: int) -> None:
     """See `measure_cold`; this process stays off the GPU, which the children have to themselves."""
     parse_form(form)
     check_name(wishes.model)
+    wishes.check_file()
     device = wishes.device or ("cuda" if torch.cuda.is_available() else "cpu")
     asked = ColdStart(wishes.model, form, tokens, wishes.dtype, device, wishes.commit)
     found = measure_cold(asked, _say)

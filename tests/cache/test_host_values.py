@@ -228,6 +228,21 @@ def test_host_memory_is_taken_when_tokens_come(cache):
         assert session.stats.cache_host_bytes > 3 * needed
 
 
+def test_all_of_it_is_taken_before_steps_are_repeated(monkeypatch):
+    """A block that cannot be pinned is known when they are captured, and no step waits for one."""
+    with monkeypatch.context() as patch:
+        repeated = repeat_without_gpu(patch)
+        with attach(tiny_model(), METHODS[0], cache="values_on_host") as session:
+            session.prefill(random_prompt(60), max_new_tokens=500)
+            before = session.stats.cache_host_bytes
+            session.generate(max_new_tokens=12)
+            assert repeated
+            after = session.stats.cache_host_bytes
+            assert after > 5 * before
+            session.generate(max_new_tokens=40)
+            assert session.stats.cache_host_bytes == after
+
+
 @pytest.mark.parametrize("cache", ["values_on_host", "host"])
 def test_memory_that_others_took_meanwhile_ends_the_prompt_alone(cache, monkeypatch):
     model, left = tiny_model(), [1 << 40]

@@ -271,6 +271,18 @@ def test_a_command_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     assert command() == ""
 
 
+def test_auto_reads_what_no_tier_alone_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million tokens of the 8B shape on 80 GB, with 100 GiB beside them (all keys and values are
+    128)."""
+    monkeypatch.setattr(ask_room, "_memory", lambda device: 77 << 30)
+    monkeypatch.setattr(ask_room, "main_memory", lambda: 100 << 30)
+    name, method = "meta-llama/Llama-3.1-8B", ReAttention()
+    where = Path("book.txt"), name, method, 1_040_000, 1000, "bfloat16", "cuda:0", None
+    ask_room.check_room(*where, "auto")
+    with pytest.raises(DataError, match=r"all of it fits with --cache auto\."):
+        ask_room.check_room(*where, "host")
+
+
 def test_encodings(model: Path, book: Path) -> None:
     answers = set()
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):

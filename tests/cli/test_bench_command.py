@@ -12,7 +12,8 @@ import pytest
 from tiny_tokenizers import tiny_tokenizer
 from typer.testing import CliRunner, Result
 
-from reattention_eval.cli import app, bench_rates
+from reattention_eval.cli import app
+from reattention_eval.efficiency.e2e import models
 from reattention_eval.efficiency.e2e.prompts import text_ids, text_name
 from reattention_eval.errors import DataError
 
@@ -114,6 +115,22 @@ def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
     assert not (tmp_path / "x.json").exists()
 
 
+def test_what_cannot_be_kept_or_held_is_said_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["e2e", "LLaMA3.1-8B", "--methods", "reattention", "--lengths", "64"]
+    monkeypatch.setattr(models, "random_model", None)
+    monkeypatch.setattr(models, "free_bytes", lambda device: 9 << 30)
+    result = invoke(*words, "--device", "cpu", "--out", str(tmp_path / "x.json"))
+    assert result.exit_code == 2
+    assert "LLaMA3.1-8B take 15.0 GiB and 9.0 are free on cpu" in " ".join(result.output.split())
+    (tmp_path / "file").write_text("{}")
+    for out in ("file/x.json", "file"):
+        result = invoke(*words, "--device", "cpu", "--out", str(tmp_path / out))
+        assert result.exit_code == 2
+        assert "GiB" not in result.output and str(tmp_path) in "".join(result.output.split())
+
+
 def test_auto_is_listed_with_the_keys_that_have_no_room_on_a_card() -> None:
     words = ["LLaMA3.1-8B", "--gpu", "h200", "--gpu-memory", "79.1", "--methods", "reattention"]
     words += ["--cache", "values_on_host,host,auto", "--lengths", "256K,1M", "--list"]
@@ -128,10 +145,10 @@ def test_auto_is_listed_with_the_keys_that_have_no_room_on_a_card() -> None:
     assert invoke("analysis", "LLaMA3.1-8B", "--list", "--cache", "disk").exit_code == 2
 
 
-def test_rates_are_shown_in_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_rates.out, "width", 80)
+def test_rates_are_shown_in_80_columns(tmp_path: Path) -> None:
     records = sorted(Path(__file__).parents[2].glob("results/gpu/e2e-*-nvidia-h200.json"))
-    result = invoke("rates", *map(str, records), "--into", str(tmp_path / "rates.json"))
+    words = ["bench", "rates", *map(str, records), "--into", str(tmp_path / "rates.json")]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.output
     lines = [line for line in result.output.splitlines() if line.startswith(" reattention")]
     assert len(lines) >= 9

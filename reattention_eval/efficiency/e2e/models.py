@@ -14,8 +14,10 @@ from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.paper_models import PaperModel, find_paper_model
+from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.shape import published_config, shape_of
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import ConfigError, DeviceMemoryError
+from reattention_eval.machine_memory import free_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +40,7 @@ def bench_model(
     Raises:
         ConfigError: no such model or dtype.
         CheckpointError: the folder does not load.
+        DeviceMemoryError: the device has too little memory for random weights.
     """
     check_name(name)
     if is_checkpoint(name):
@@ -46,7 +49,17 @@ def bench_model(
         return model.to(device)  # type: ignore[arg-type]
     config = published_config(paper_model(name).hub)
     assert config is not None
+    _require_room(name, shape_of(config).parameters * pick_dtype(dtype).itemsize, device)
     return random_model(config, device, dtype, configure)
+
+
+def _require_room(name: str, weights: int, device: torch.device) -> None:
+    free = free_bytes(device)
+    if free is not None and weights > free:
+        raise DeviceMemoryError(
+            f"the weights of {name} take {weights / GIB:.1f} GiB and {free / GIB:.1f} are free on "
+            f"{device}; give a smaller model, or another --device."
+        )
 
 
 def check_name(name: str) -> None:
