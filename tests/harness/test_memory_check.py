@@ -133,9 +133,8 @@ def test_on_a_cpu_the_task_asks_before_it_loads(
         [{"prompt": "the dog", "answer": "fox"}], inferencer={"dataset_facts": {"length": 10**10}}
     )
     loaded: list[str] = []
-    monkeypatch.setattr(
-        "reattention_eval.harness.attached_model.load_model", lambda path, **_: loaded.append(path)
-    )
+    load = lambda path, **_: loaded.append(path)  # noqa: E731
+    monkeypatch.setitem(PromptRunner.__init__.__kwdefaults__, "loader", load)
     with pytest.raises(ConfigError, match=r"tiny: a prompt of 10,000,000,004 tokens needs .* GiB "):
         LongContextInferTask(config).run()
     assert not loaded
