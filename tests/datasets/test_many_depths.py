@@ -139,7 +139,7 @@ def test_no_answer_stands_in_the_haystack_already() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(depths=[0, 50, 50]), "depth 50 stands twice"),
+        (dict(depths=[0, 50, 50]), "depth 50 is listed twice"),
         (dict(depths=[0, 101]), "percent from 0 to 100; found 101"),
         (dict(length=100), "leaves no room for the haystack"),
         (dict(depths=[50, 50.001], length=700), "stand side by side"),

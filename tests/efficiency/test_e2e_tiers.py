@@ -239,11 +239,11 @@ def test_host_memory_is_counted_from_the_run_on() -> None:
         assert meters.host_peak() is not None
         return
     before = meters.host_peak()
-    held = b"1" * (64 << 20)  # written, so that it is there
-    assert before and meters.host_peak() >= before + (60 << 20)  # type: ignore[operator]
+    held = b"1" * (256 << 20)  # written, so that it is there
+    assert before and meters.host_peak() >= before + (150 << 20)  # type: ignore[operator]
     del held
     assert meters.restart_host_peak()
-    assert meters.host_peak() < before + (40 << 20)  # type: ignore[operator]
+    assert meters.host_peak() < before + (100 << 20)  # type: ignore[operator]
 
 
 CARD = {

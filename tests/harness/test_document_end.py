@@ -128,11 +128,10 @@ def test_tokens_before_the_question(question: str, adds_bos: bool) -> None:
 def test_a_question_is_the_end_of_its_prompt() -> None:
     with pytest.raises(ConfigError, match="does not end with its question 'who'"):
         prepare_prompt(tiny_tokenizer(), "who is the dog?", question="who")
-    # a template that shows the text in another form: it is not known where its document ends
+    # a template that shows the text in another form
     tokenizer = tiny_tokenizer(chat_template="{{ messages[0]['content'] | upper }}!")
-    assert (
+    with pytest.raises(ConfigError, match="does not put the user's text into the prompt"):
         prepare_prompt(tokenizer, WORDS + "Why?", question="Why?", chat_template=True)
-    ).document_tokens is None
 
 
 def test_opencompass_is_told_the_column(checkpoint: Path, raw: Path, monkeypatch: Any) -> None:

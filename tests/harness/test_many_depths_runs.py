@@ -11,7 +11,14 @@ from mmengine.config import Config
 
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.errors import ConfigError
-from reattention_eval.harness import LongContextLM, Sample, sample_run, standalone, time_limit
+from reattention_eval.harness import (
+    LongContextLM,
+    Sample,
+    job_runs,
+    sample_run,
+    standalone,
+    time_limit,
+)
 from reattention_eval.harness.compose import evaluation
 from reattention_eval.harness.partition import WorkerPartitioner, cost_of
 from reattention_eval.harness.tasks import LongContextInferTask
@@ -186,7 +193,7 @@ def test_standalone_names_the_form_and_goes_on_in_pieces(
         "--style", "many_depths", "--work-dir", str(tmp_path / "work"),
     ]  # fmt: skip
     asked = iter([False] * 4 + [True] * 100)
-    monkeypatch.setattr(standalone, "is_over", lambda _: False)
+    monkeypatch.setattr(job_runs, "is_over", lambda _: False)
     monkeypatch.setattr(sample_run, "is_over", lambda _: next(asked))
     assert standalone.main(words) == 1
     monkeypatch.setattr(sample_run, "is_over", lambda _: False)

@@ -12,7 +12,7 @@ from filelock import FileLock
 from mmengine.config import Config
 
 from reattention_eval.errors import RunFolderError
-from reattention_eval.harness import standalone
+from reattention_eval.harness import job_runs, standalone
 from reattention_eval.harness.run_folder import refusal, write_whole
 from reattention_eval.harness.tasks import LongContextEvalTask, LongContextInferTask
 from reattention_eval.report.records import read_records
@@ -103,7 +103,7 @@ def test_a_second_run_without_opencompass_waits_its_turn(
     for path in [*tmp_path.glob("work/predictions/*/*"), *tmp_path.glob("work/results/*/*")]:
         path.unlink()
     records.write_bytes(b"")
-    monkeypatch.setattr(standalone, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(job_runs, "LOCK_SECONDS", 0.1)
     with FileLock(records.with_suffix(".lock")):
         assert standalone.main(words) == 1
     assert records.read_bytes() == b""

@@ -66,6 +66,8 @@ def draw(record: E2ERecord, path: Path) -> Path:
             axis.set_ylim(bottom=0)
         else:
             axis.set_yscale("log")
+            for which in ("major", "minor"):  # 30, not 3 x 10^1
+                getattr(axis.yaxis, f"set_{which}_formatter")("{x:g}")
     lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=3, fontsize=8)
     devices = dict.fromkeys(column.environment["device"] for column in found)
