@@ -159,8 +159,8 @@ class HostValues:
         self._wait()
         if self._leaves:
             self._rows[row].blocks.fill()
-        if self._leaves and length - self._rows[row].kept >= LEAVE_TOKENS:
-            self._settle(row, length)
+            if length - self._rows[row].kept >= LEAVE_TOKENS:
+                self._settle(row, length)
 
     def advance(self, row: int) -> None:
         """It has been."""

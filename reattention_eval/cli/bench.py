@@ -162,7 +162,7 @@ def cold(
     dtype: Dtype = "auto",
     device: Annotated[str | None, typer.Option(help="As for e2e.")] = None,
     out: Annotated[Path | None, typer.Option(help="Record to add to, as for e2e.")] = None,
-    commit: Annotated[str | None, typer.Option(help="Of a copy without Git history.")] = None,
+    commit: Commit = None,
 ) -> None:
     """The first prompt of a fresh process against its second: compile caches empty, then filled."""
     from reattention_eval.cli.bench_e2e import Wishes, run_cold

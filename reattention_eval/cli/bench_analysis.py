@@ -137,10 +137,8 @@ class Listing:
             return self._room(form, tokens), form
         tiers = [replace(form, cache=tier) for tier in tiers_of(form.method)]
         rooms = [(self._room(one, tokens), one) for one in tiers]
-        found, memory = (
-            next((room for room in rooms if not room[0].why), rooms[-1]),
-            self.gpu.memory,
-        )
+        found = next((room for room in rooms if not room[0].why), rooms[-1])
+        memory = self.gpu.memory
         if memory is None or found[1].cache != HOST:
             return found
         asked = self.shape, form.method, tokens + self.effort.decode, self.placement, memory

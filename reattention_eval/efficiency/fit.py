@@ -134,9 +134,9 @@ def _planned(
     if memory is None:
         return None
     behind = max(run.get("decode_tokens", 0) for run in cell["runs"])
-    tokens = cell["tokens"] + (
-        behind + WARM_STEPS if behind else 0
-    )  # and as many as warm a graph up
+    if behind:
+        behind += WARM_STEPS  # a graph is captured in them
+    tokens = cell["tokens"] + behind
     where = Placement(dtype=record.data["dtype"])
     tier = cell.get("cache", DEVICE)
     return peak_memory(shape, method, tokens, where, usable(memory), tier=tier)

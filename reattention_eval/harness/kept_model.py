@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,12 @@ class KeptModel:
         quantization: Mapping[str, Any] | None,
     ) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
         """Arguments and errors are those of `load_model`."""
+        load = partial(
+            load_model, path, dtype=dtype, device_map=device_map, configure=configure,
+            quantization=quantization,
+        )  # fmt: skip
         if tokenizer_only or not Path(path).expanduser().is_dir():
-            return load_model(
-                path,
-                dtype=dtype,
-                device_map=device_map,
-                tokenizer_only=tokenizer_only,
-                configure=configure,
-                quantization=quantization,
-            )
+            return load(tokenizer_only=tokenizer_only)
         source = local_or_hub(path)
         config = configure(read_config(source, read_settings(source)))
         key = (
@@ -53,12 +51,6 @@ class KeptModel:
         )  # fmt: skip
         if self._loaded is None or key != self._key:
             self._loaded = None  # makes room for the next one
-            self._loaded = load_model(
-                path,
-                dtype=dtype,
-                device_map=device_map,
-                configure=configure,
-                quantization=quantization,
-            )
+            self._loaded = load()
             self._key = key
         return self._loaded

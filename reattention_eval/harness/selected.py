@@ -32,6 +32,7 @@ from reattention_eval.harness.text import answer_token_ids
 from reattention_eval.harness.text_places import places
 from reattention_eval.report import latest_work_dir
 from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.page.plots import in_pairs
 from reattention_eval.report.run import Cell, read_run
 from reattention_eval.report.sample_rows import SampleRow, sample_rows
 from reattention_eval.report.selected import FOLDER, held
@@ -133,11 +134,7 @@ def selected(runner: PromptRunner, row: Row, failed: Failed) -> dict[str, Any]:
         "prompt_ends": row["prompt"][-_ENDS:] + sample.answer_prefix,
         "n_tokens": prompt.n_tokens,
         "last_chunk": (prompt.n_tokens - 1) % chunk + 1,
-        "layers": {
-            layer: list(zip(spans[::2], spans[1::2], strict=True))
-            for layer, spans in enumerate(views)
-            if spans
-        },
+        "layers": {layer: in_pairs(spans) for layer, spans in enumerate(views) if spans},
         "answers": found,
         "answered": [at for at in said if at not in found],
         "steps": steps,
@@ -161,10 +158,7 @@ def _steps(
             {
                 "right": runner.tokenizer.decode([token]),
                 "chosen": runner.tokenizer.decode([int(logits[0].argmax())]),
-                "reached": sum(
-                    not spans or held(list(zip(spans[::2], spans[1::2], strict=True)), found)
-                    for spans in seen
-                ),
+                "reached": sum(not spans or held(in_pairs(spans), found) for spans in seen),
             }
         )
         with session.watching_views() as views:

@@ -13,7 +13,8 @@ from textwrap import fill
 from typing import Any
 
 from reattention_eval.errors import DataError
-from reattention_eval.report.heatmap import save_picture, trained_window
+from reattention_eval.pictures import logarithmic, save_picture
+from reattention_eval.report.heatmap import trained_window
 from reattention_eval.report.intervals import Interval, wilson
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.measures import cell_length
@@ -292,9 +293,7 @@ def _finish(axis: Any, own: Iterable[Point], panel: str, window: int | None) -> 
     if not panel.startswith("Perplexity") and "NLL" not in panel:
         axis.set_ylim(-3, 103)
     elif panel.startswith("Perplexity"):
-        axis.set_yscale("log")
-        for which in ("major", "minor"):  # 30, not 3 x 10^1
-            getattr(axis.yaxis, f"set_{which}_formatter")("{x:g}")
+        logarithmic(axis)
     counts = {p.n for p in own}
     n = f"n = {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else "")
     axis.set_title(f"{panel} ({n} a point)", fontsize=9, parse_math=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from reattention_eval.pictures import save_picture
 from reattention_eval.report.apart import apart
 from reattention_eval.report.frame import Frame
 from reattention_eval.report.labels import model_name
@@ -16,7 +17,6 @@ from reattention_eval.report.measures import cell_length
 from reattention_eval.report.needles import MANY_DEPTHS, form, form_title
 from reattention_eval.report.run import Cell
 from reattention_eval.report.tables import titled
-from reattention_eval.whole_file import whole_file
 
 # cividis reads the same with and without colour vision; its reverse keeps "bright is better"
 ROWS = (
@@ -112,12 +112,6 @@ def draw_heatmap(frame: Frame, datasets: Sequence[str], path: Path) -> Path | No
     path.parent.mkdir(parents=True, exist_ok=True)
     save_picture(figure, path, dpi=150)
     return path
-
-
-def save_picture(figure: Any, path: Path, dpi: int) -> None:
-    """A figure in the format that the file's name says."""
-    with whole_file(path) as file:
-        figure.savefig(file, dpi=dpi, format=path.suffix[1:])
 
 
 def trained_window(cells: Sequence[Cell]) -> int | None:

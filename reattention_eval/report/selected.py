@@ -10,8 +10,8 @@ from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.json_text import read_object
-from reattention_eval.report.heatmap import save_picture
-from reattention_eval.report.page.plots import stretch_shares
+from reattention_eval.pictures import save_picture
+from reattention_eval.report.page.plots import show_attended
 from reattention_eval.report.shown import visible
 from reattention_eval.report.tables import markdown_text
 
@@ -113,8 +113,8 @@ def _sample(sample: Selected, picture: str) -> Iterator[str]:
     ends = sample.prompt_ends[-_PROMPT:].split("\n")
     yield "".join(f"> {markdown_text(line)}\n" for line in ends if line.strip())
     yield "| | answer | score | stands at token |\n| --- | --- | ---: | --- |"
-    right = sample.reference if isinstance(sample.reference, str) else map(str, sample.reference)
-    right = right if isinstance(right, str) else ", ".join(right)
+    reference = sample.reference
+    right = reference if isinstance(reference, str) else ", ".join(map(str, reference))
     yield f"| right | {_inline(right)} | | {_places(sample.answers, sample.n_tokens)} |"
     said = _places(sample.answered, sample.n_tokens)
     yield f"| {sample.method} | {_inline(sample.prediction)} | {_score(sample.score)} | {said} |"
@@ -174,21 +174,14 @@ def draw_selected(sample: Selected) -> Any:
     Raises:
         ImportError: matplotlib is absent.
     """
-    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     rows = max(sample.layers) + 1
     everything = [(0, sample.n_tokens)]
     figure = Figure(figsize=(9.2, 1.9 + 0.13 * rows), layout="constrained")
     axis = figure.subplots()
-    shares = [
-        stretch_shares(sample.layers.get(layer, everything), sample.n_tokens)
-        for layer in range(rows)
-    ]
-    image = axis.imshow(
-        shares, aspect="auto", cmap="cividis", interpolation="nearest",
-        extent=(0, sample.n_tokens, rows - 0.5, -0.5), norm=PowerNorm(0.5, 0, 1),
-    )  # fmt: skip
+    views = [sample.layers.get(layer, everything) for layer in range(rows)]
+    image = show_attended(axis, views, sample.n_tokens)
     for places, words, colour, line in (
         (sample.answered, "what was answered", _ANSWERED, ":"),
         (sample.answers, "right answer", _RIGHT, "--"),

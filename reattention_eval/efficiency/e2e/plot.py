@@ -10,6 +10,7 @@ from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import columns, figure_of
 from reattention_eval.efficiency.e2e.table import WORDS, order
+from reattention_eval.pictures import logarithmic, save_picture
 
 PANELS = (
     ("ttft_seconds", 1.0, "time to first token, s"),
@@ -65,16 +66,14 @@ def draw(record: E2ERecord, path: Path) -> Path:
         if name in FROM_ZERO:
             axis.set_ylim(bottom=0)
         else:
-            axis.set_yscale("log")
-            for which in ("major", "minor"):  # 30, not 3 x 10^1
-                getattr(axis.yaxis, f"set_{which}_formatter")("{x:g}")
+            logarithmic(axis)
     lines = {line.get_label(): line for axis in axes for line in axis.get_lines()}
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=3, fontsize=8)
     devices = dict.fromkeys(column.environment["device"] for column in found)
     title = f"{record.data['model']}, {record.data['weights']}: {', '.join(devices)}"
     figure.suptitle(title, fontsize=11, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path, dpi=150)
     return path
 
 

@@ -12,7 +12,7 @@ import torch
 
 import reattention_eval
 from reattention_eval.cache import DEVICE
-from reattention_eval.efficiency.cards import card_by_name
+from reattention_eval.efficiency.cards import GIB, card_by_name
 from reattention_eval.efficiency.e2e.models import device_name
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.json_text import read_object
@@ -131,7 +131,7 @@ class E2ERecord:
         """Model, device and what is special, as documents mark the place of its tables."""
         found = f"{self.data['model']}, {self.data['device']}"
         if memory := self.data.get("gpu_memory"):
-            found += f", {memory / 2**30:.4g} GiB of it"
+            found += f", {memory / GIB:.4g} GiB of it"
         if self.data.get("prompt"):
             found += f", {self.data['prompt']}"
         return f"{found}, long answers" if self.long_answers else found

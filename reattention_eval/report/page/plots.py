@@ -157,7 +157,6 @@ def attended(frame: Frame) -> tuple[str, dict[str, tuple[Cell, int]]]:
 def draw_attended(samples: Mapping[str, tuple[Cell, int]]) -> Any:
     """Layers down, context across: how much of each stretch the prompt's last chunk attended to;
     the needle dashed."""
-    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure as Canvas
 
     deepest = max(len(cell.records[i]["attended"]) for cell, i in samples.values())
@@ -168,12 +167,7 @@ def draw_attended(samples: Mapping[str, tuple[Cell, int]]) -> Any:
         record = cell.records[index]
         layers = record["attended"]
         tokens = int(record.get("n_tokens") or max(max(spans, default=1) for spans in layers))
-        pairs = (zip(spans[::2], spans[1::2], strict=True) for spans in layers)
-        image = axis.imshow(
-            [stretch_shares(spans, tokens) for spans in pairs], aspect="auto", cmap="cividis",
-            interpolation="nearest", extent=(0, tokens, len(layers) - 0.5, -0.5),
-            norm=PowerNorm(0.5, 0, 1),  # a span of a long prompt is a small part of its stretch
-        )  # fmt: skip
+        image = show_attended(axis, [in_pairs(spans) for spans in layers], tokens)
         depth = needle_depth(cell, index)
         if depth is not None:
             axis.axvline(
@@ -185,6 +179,22 @@ def draw_attended(samples: Mapping[str, tuple[Cell, int]]) -> Any:
     axes[-1].xaxis.set_major_formatter(lambda place, _: f"{place:,.0f}")
     figure.colorbar(image, ax=list(axes), label="share attended to", pad=0.01, aspect=30)
     return figure
+
+
+def in_pairs(spans: Sequence[int]) -> list[tuple[int, int]]:
+    """Spans [start, end) of start, end, start, end, ..."""
+    return list(zip(spans[::2], spans[1::2], strict=True))
+
+
+def show_attended(axis: Any, views: Sequence[Iterable[tuple[int, int]]], tokens: int) -> Any:
+    """A row a layer, of the spans it attended to in a prompt of so many tokens; the image."""
+    from matplotlib.colors import PowerNorm
+
+    return axis.imshow(
+        [stretch_shares(spans, tokens) for spans in views], aspect="auto", cmap="cividis",
+        interpolation="nearest", extent=(0, tokens, len(views) - 0.5, -0.5),
+        norm=PowerNorm(0.5, 0, 1),  # a span of a long prompt is a small part of its stretch
+    )  # fmt: skip
 
 
 def stretch_shares(spans: Iterable[tuple[int, int]], tokens: int) -> list[float]:
