@@ -45,6 +45,15 @@ class FusedViewAttention:
         """Whether kernels answer queries like these."""
         return query.dtype in FLASH_DTYPES and use_triton(query)
 
+    def tables(
+        self, rope: ViewRope, view: Selection, query: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """RoPE tables of the view's places; None where the kernels do not take the call."""
+        if not self.takes(query):
+            return None
+        fixed = view.global_size + view.local_size
+        return rope.device_tables(fixed, fixed + view.spans.shape[-1], query)
+
     def attend(
         self,
         rope: ViewRope,
@@ -62,10 +71,7 @@ class FusedViewAttention:
         many rows. out: where to, with any strides but the last. values: the view's, where they were
         asked for already.
         """
-        if not self.takes(query):
-            return None
-        fixed = view.global_size + view.local_size
-        tables = rope.device_tables(fixed, fixed + view.spans.shape[-1], query)
+        tables = self.tables(rope, view, query)
         if tables is None:
             return None
         counter, end = self._counter(query.device), place + len(query)

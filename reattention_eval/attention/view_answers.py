@@ -71,21 +71,36 @@ class ViewAnswers:
             calls = max(calls, min(FETCHING_CALLS, len(group.ends)))
         chunks = -(-len(group.ends) // calls)
         rope = self._parts.layers[layer].rope
-        pending: Callable[[], bool] = lambda: True  # noqa: E731
-        for first in range(0, len(group.ends), chunks):
-            ends = group.ends[first : first + chunks]
-            part = slice(first * size, (first + len(ends)) * size)
-            q, into = (x[:, part].unflatten(1, (-1, size)).transpose(0, 1) for x in (query, out))
-            held = cache.beginning(row, ends[-1], self._on_device(ends, query.device))
-            view = policy.views(held, q)
-            self._parts.views.note(layer, row, view, ends[-1])
-            place = group.place + first
-            values = held.fetch(view.spans, view.count, view.global_size, beside=True)
-            # while they are on their way, what was chosen before is attended to
-            if not pending():
-                return False
-            pending = partial(self._attend, rope, view, held, q, scale, place, into, values)
-        return pending()
+        pending: Callable[[], None] | None = None
+        fetched: list[FetchedValues] = []
+        try:
+            for first in range(0, len(group.ends), chunks):
+                ends = group.ends[first : first + chunks]
+                part = slice(first * size, (first + len(ends)) * size)
+                q, into = (
+                    x[:, part].unflatten(1, (-1, size)).transpose(0, 1) for x in (query, out)
+                )
+                held = cache.beginning(row, ends[-1], self._on_device(ends, query.device))
+                view = policy.views(held, q)
+                # the same of every call; asked before anything is on its way
+                if self._parts.fused.tables(rope, view, q) is None:
+                    return False
+                self._parts.views.note(layer, row, view, ends[-1])
+                place = group.place + first
+                values = held.fetch(view.spans, view.count, view.global_size, beside=True)
+                fetched.append(values)
+                # while they are on their way, what was chosen before is attended to
+                if pending:
+                    pending()
+                del fetched[:-1]
+                pending = partial(self._attend, rope, view, held, q, scale, place, into, values)
+            if pending:
+                pending()
+        except BaseException:  # what is on its way keeps its memory until it is there
+            for values in fetched:
+                values.wait()
+            raise
+        return True
 
     def _attend(
         self,
@@ -97,13 +112,11 @@ class ViewAnswers:
         place: int,
         out: Tensor,
         values: FetchedValues,
-    ) -> bool:
-        """Chunks query [C, H, T, D] to their views, counted; False where the kernels decline."""
-        if self._parts.fused.attend(rope, view, held, query, scale, place, out, values) is None:
-            return False
+    ) -> None:
+        """Chunks query [C, H, T, D] to their views, counted."""
+        self._parts.fused.attend(rope, view, held, query, scale, place, out, values)
         for i in range(len(query)):
             self._parts.counter.add(place + i, 1, 1, view.global_size + view.local_size)
-        return True
 
     def _on_device(self, ends: Sequence[int], device: torch.device) -> Tensor:
         """int32 [C]; the layers of a forward ask alike. Made there, so that nothing waits."""

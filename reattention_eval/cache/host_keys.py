@@ -165,6 +165,7 @@ class HostKeys:
 
     def grow(self, capacity: int, used: int) -> None:
         """Room for `capacity` tokens; `used` are there."""
+        self.wait()  # addresses are written beside this stream, and may move
         for blocks in self._blocks:
             blocks.reserve(capacity)
         self._at.make(self, len(self._blocks), capacity, self._like)

@@ -96,6 +96,7 @@ class HostValues:
 
     def grow(self, capacity: int, used: int) -> None:
         """Room for `capacity` tokens; `used` are there."""
+        self._wait()  # addresses are written beside this stream, and may move
         if not self._leaves:  # else places have been taken twice
             self._held.grow(min(capacity, self._tier.window), used)
         self._make_room(capacity)

@@ -18,7 +18,7 @@ class ValueWindow:
     """
 
     def __init__(self, rows: int, room: int, first: int, like: Tensor) -> None:
-        room = max(2, room)
+        room, self._most_first = max(2, room), first
         self.first = min(first, room - 1)
         self.tensor = storage((rows, like.shape[1], room, like.shape[3]), like)
 
@@ -39,6 +39,7 @@ class ValueWindow:
         """To so many places, none of which has been taken twice; `used` have been once."""
         if room > self.room:
             self.tensor = grown(self.tensor, room, used)
+            self.first = min(self._most_first, room - 1)  # which tokens lie where does not change
 
     def place(self, token: int) -> int:
         return token if token < self.first else self.first + (token - self.first) % self.behind

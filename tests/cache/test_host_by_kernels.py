@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from repeats import repeat_without_gpu
-from tiny_models import random_prompt, tiny_model
+from tiny_models import longrope, random_prompt, tiny_model
 
 pytest.importorskip("triton")
 
@@ -55,8 +55,8 @@ def brought(monkeypatch):
     return counted
 
 
-def run(method, cache):
-    model = tiny_model(heads=3, kv_heads=1, layers=1, dtype=torch.float32)
+def run(method, cache, **settings):
+    model = tiny_model(heads=3, kv_heads=1, layers=1, dtype=torch.float32, **settings)
     with attach(model, method, cache=cache) as session:
         found = [session.prefill(random_prompt(136), max_new_tokens=20)]
         found += [session.decode(torch.tensor([[token]])) for token in range(5, 12)]
@@ -84,3 +84,14 @@ def test_the_same_bits(method, brought, monkeypatch):
     if method.name == "reattention":
         assert brought["brought"] > 2 * brought["attended"] / 3
         assert 0.05 < stats.value_hits < 1
+
+
+def test_views_whose_rotation_no_kernel_takes_are_fetched_once(monkeypatch):
+    """RoPE that changes with the view's length: nothing is on its way beside another answer."""
+    method = ReAttention(4, 16, 4, 3, 6, chunk_size=8, allow_beyond_window=True)
+    model = dict(window=40, rope_scaling=longrope(40))  # views have 20 to 44 keys
+    found, stats = run(method, "values_on_host", **model)
+    monkeypatch.setattr(fused_view_attention, "use_triton", lambda tensor: False)
+    want, plain = run(method, "values_on_host", **model)
+    torch.testing.assert_close(found, want)
+    assert stats.values_asked == plain.values_asked > 0

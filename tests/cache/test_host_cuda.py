@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.cache import host_values, tiers
+from reattention_eval.cache import HostTier, LayerCache, host_values, tiers
 from reattention_eval.cache.host_tier import Traffic
 
 pytestmark = pytest.mark.gpu
@@ -34,9 +35,9 @@ def _small(monkeypatch):
     monkeypatch.setattr(host_values, "LEAVE_TOKENS", 7)
 
 
-def model_of(shape, dtype=torch.bfloat16):
+def model_of(shape, dtype=torch.bfloat16, **settings):
     options = dict(layers=3, window=8192, initializer_range=0.03, dtype=dtype)
-    return tiny_model(**options, **shape).to("cuda")
+    return tiny_model(**options | settings, **shape).to("cuda")
 
 
 def conversation(model, method, cache, folder):
@@ -75,10 +76,9 @@ def test_the_same_bits(method, shape, cache, tmp_path):
         assert 0.05 < stats.value_hits < 1
 
 
-@pytest.mark.parametrize("slow", ["fetching", "streaming", "leaving"])
-def test_the_same_bits_where_a_stream_is_late(slow, tmp_path, monkeypatch):
-    """Nothing else waits by luck: what is on its way keeps its memory, and is awaited."""
-    model, beside = model_of(SHAPES[0]), Traffic.beside
+def make_late(monkeypatch, slow):
+    """What goes on one of the streams begins long behind what is launched after it."""
+    beside = Traffic.beside
 
     @contextmanager
     def late(self, stream):
@@ -87,11 +87,52 @@ def test_the_same_bits_where_a_stream_is_late(slow, tmp_path, monkeypatch):
                 torch.cuda._sleep(1_000_000)  # clocks: 0.6 ms
             yield entered
 
-    want, *_ = conversation(model, METHODS[0], "device", tmp_path)
     monkeypatch.setattr(Traffic, "beside", late)
+
+
+# views of 132 to 204 keys, which no kernel rotates
+LONGROPE = dict(
+    rope_type="longrope", short_factor=[1.0] * 32, long_factor=[2.0] * 32, factor=4.0,
+    original_max_position_embeddings=150,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("slow", ["fetching", "streaming", "leaving"])
+@pytest.mark.parametrize(
+    "settings", [{}, dict(window=150, rope_scaling=LONGROPE)], ids=["by-kernels", "no-kernel"]
+)
+def test_the_same_bits_where_a_stream_is_late(settings, slow, tmp_path, monkeypatch):
+    """Nothing else waits by luck: what is on its way keeps its memory, and is awaited."""
+    model = model_of(SHAPES[0], **settings)
+    method = replace(METHODS[0], allow_beyond_window=True)
+    want, *_ = conversation(model, method, "device", tmp_path)
+    make_late(monkeypatch, slow)
     for cache in ("values_on_host", "host"):
-        found, *_ = conversation(model, METHODS[0], cache, tmp_path)
+        found, *_ = conversation(model, method, cache, tmp_path)
         assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True)), cache
+
+
+@pytest.mark.parametrize("keys_too", [False, True])
+def test_room_that_grows_while_tokens_leave(keys_too, monkeypatch):
+    """Blocks are added beside the stream that makes more room for their addresses."""
+    make_late(monkeypatch, "leaving")
+    tier = HostTier(3, 8, group_tokens=12, window=40, block_tokens=4)
+    host, device = LayerCache(tier=tier), LayerCache()
+    host.place_keys(keys_too)
+    generator = torch.Generator().manual_seed(0)
+    for cache in (host, device):
+        cache.reserve(1, 240)  # 60 blocks, and room for 64 addresses
+    for n in range(12, 400, 12):
+        key, value = (torch.randn(2, 12, 64, generator=generator).cuda() for _ in range(2))
+        for cache in (host, device):
+            cache.append(0, key, value)
+        torch.zeros(64, dtype=torch.int64, device="cuda").fill_(-1)  # takes what is given back
+        if n < 60:
+            continue
+        far = torch.arange(3, n - 40, max(1, n // 8), dtype=torch.int32, device="cuda")[None]
+        view = far, torch.full((1,), far.shape[1], dtype=torch.int32, device="cuda"), 0, 12
+        found, want = (cache.row(0).gather_view(*view) for cache in (host, device))
+        assert all(map(torch.equal, found, want)), n
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
