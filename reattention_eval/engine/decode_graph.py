@@ -68,7 +68,8 @@ class RepeatedDecode:
         frequencies = self._hook.frequencies(length + 1)
         if capacity <= length or self._hook.frequencies(capacity) != frequencies:
             return None  # not the same work; the storage grows first; RoPE changes on the way
-        place = capacity, self._hook.layers[0].moves, frequencies
+        # layers differ where making room for a prompt failed half way
+        place = capacity, sum(layer.moves for layer in self._hook.layers), frequencies
         captured = self._graphs.get(place)
         if captured is None:
             self._steps[place] = self._steps.get(place, 0) + 1
@@ -101,7 +102,7 @@ class RepeatedDecode:
     def _capacity(self, tokens: int) -> int:
         """Tokens that the graph for a cache of `tokens` may see: at most an eighth more."""
         step = max(LEAST_CAPACITY, 1 << max(0, tokens.bit_length() - 4))
-        return min(-(-tokens // step) * step, self._hook.layers[0].capacity)
+        return min(-(-tokens // step) * step, *(layer.capacity for layer in self._hook.layers))
 
     def _static_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         if self._inputs is None:

@@ -93,6 +93,20 @@ def test_what_comes_and_goes_is_what_caches_on_the_device_hold(capacity, keys_to
     assert shared.memory.free_bytes
 
 
+def test_first_tokens_stay_where_a_row_began_with_fewer():
+    """Views are fetched, not all values brought, also of a cache that was made for a few tokens."""
+    shared, generator = tier(), torch.Generator().manual_seed(0)
+    host, device = LayerCache(tier=shared), LayerCache()
+    for cache in (host, device):
+        cache.reserve(1, 1)
+    for tokens in (1, 1, *[6] * 12):
+        key, value = (torch.randn(2, tokens, 4, generator=generator) for _ in range(2))
+        for cache in (host, device):
+            cache.append(0, key, value)
+        check_rows(host, device, generator)
+    assert shared.transferred().asked
+
+
 def test_rows_that_are_written_together():
     host, device = LayerCache(tier=tier()), LayerCache()
     for cache in (host, device):

@@ -13,6 +13,7 @@ from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
 from reattention_eval.attention import hook
 from reattention_eval.attention.fused_view_attention import FusedViewAttention
 from reattention_eval.cache import RowCache
+from reattention_eval.cache.values import DeviceStore
 from reattention_eval.engine import decode_graph
 from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.methods.repeats import ANY_LENGTH
@@ -116,6 +117,34 @@ def test_where_selection_begins_with_the_local_part(repeated):
     prompt = random_prompt(50)
     compare(run(early, prompt), launched(early, prompt), views=False)
     assert 68 in repeated
+
+
+def test_a_prompt_for_which_room_was_made_in_one_layer_only(repeated, monkeypatch):
+    """A repeat is of the storage that every layer has now, and within the least of it."""
+    prompt, make = random_prompt(100), DeviceStore.make
+
+    def fail(self, rows, capacity, like):
+        if self is session._hook.layers[1]._values:
+            raise torch.OutOfMemoryError("no room for the second layer")
+        make(self, rows, capacity, like)
+
+    with attach(tiny_model(layers=2, dtype=torch.float64), METHOD) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(DeviceStore, "make", fail)
+            with pytest.raises(torch.OutOfMemoryError):
+                session.prefill(random_prompt(400), max_new_tokens=64)
+        logits = []
+        for room in (10, 200):  # the second time the second layer alone makes more room
+            session.prefill(prompt, max_new_tokens=room)
+            logits.append([session.decode(torch.tensor([[t % 50]])) for t in range(60)])
+        assert repeated
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReAttention, "repeats_until", lambda self, length: 0)
+        with attach(tiny_model(layers=2, dtype=torch.float64), METHOD) as session:
+            session.prefill(prompt)
+            want = [session.decode(torch.tensor([[t % 50]])) for t in range(60)]
+    for found in logits:
+        torch.testing.assert_close(found, want, rtol=0, atol=1e-12)
 
 
 def test_what_waits_for_the_device_is_not_repeated(monkeypatch, repeated):
