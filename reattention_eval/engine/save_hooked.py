@@ -102,10 +102,10 @@ def read_prompt(folder: Path) -> tuple[dict[str, Any], list[int]]:
 
 
 def _fill(layer: LayerCache, folder: Path, about: dict[str, Any], i: int) -> None:
-    shard = 0
+    shard, device = 0, layer.device or "cpu"
     while layer.lengths[0] < about["tokens"]:
         part = read_file(folder, about, _name(i, shard))
-        layer.append(0, part["key"], part["value"])
+        layer.append(0, part["key"].to(device), part["value"].to(device))
         shard += 1
 
 
