@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 
@@ -73,7 +73,14 @@ def require_device(layers: Sequence[LayerCache], rows: int, capacity: int) -> No
     for device in {layer.device for layer in layers if layer.device is not None}:
         own = [layer for layer in layers if layer.device == device]
         needed = sum(layer.device_bytes_of(rows, capacity) for layer in own)
+        needed += _at_hand(own, rows, rounded_capacity(capacity))
         require_room(device, needed, rows, capacity, sum(layer.nbytes for layer in own))
+
+
+def _at_hand(layers: Iterable[LayerCache], rows: int, capacity: int) -> int:
+    """Bytes of a device for keys that are in host memory: its layers share them."""
+    keys = (layer.bytes_of(rows, capacity) // 2 for layer in layers if layer.keys_on_host)
+    return SLOTS * max(keys, default=0)
 
 
 def _spread(layers: Sequence[LayerCache]) -> Callable[[int], list[LayerCache]]:

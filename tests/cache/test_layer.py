@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reattention_eval.cache import LayerCache, device_room, require_device, rounded_capacity
+from reattention_eval.cache import (
+    HostTier,
+    LayerCache,
+    device_room,
+    require_device,
+    rounded_capacity,
+)
 from reattention_eval.cache.layer import GROWTH_TOKENS
 from reattention_eval.errors import DeviceMemoryError
 
@@ -104,3 +110,23 @@ def test_more_than_a_device_has_is_said_before_it_is_taken(monkeypatch):
         read(10**18)
     assert [layer.lengths for layer in layers] == [[3], [3]]
     read(100)
+
+
+def test_keys_at_hand_are_counted_once_for_all_layers_of_a_device(monkeypatch):
+    """In host memory: 8 layers, 128 bytes a token each, for which two have room on the device."""
+    tier = HostTier(0, 8, window=10)
+    layers = [LayerCache(i, tier=tier) for i in range(8)]
+    key = torch.ones(2, 1, 8, dtype=torch.float64)
+    for layer in layers:
+        layer.place_keys(True)
+        layer.reserve(1, 1)
+        layer.append(0, key, key)
+    window = sum(layer.device_bytes_of(1, 1000) for layer in layers)
+    held = sum(layer.nbytes for layer in layers)
+    monkeypatch.setattr(device_room, "free_bytes", lambda device: window - held + 2 * 128 * 1008)
+    require_device(layers, 1, 1000)  # 1,008 are made
+    with pytest.raises(DeviceMemoryError):
+        require_device(layers, 1, 1010)
+    for layer in layers:
+        layer.reserve(1, 1000)
+    assert window + 2 * 128 * 1008 == sum(layer.nbytes for layer in layers)
