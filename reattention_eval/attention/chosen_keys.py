@@ -82,21 +82,23 @@ def attend_scored(
     attended = torch.zeros(t, dtype=torch.float64, device=query.device)
     most = max(1, SCORE_BYTES // (group * n * exact.itemsize))
     places = torch.arange(n, device=query.device)
-    with exact_products(query.dtype):
-        for head in range(kv_heads):
-            part = slice(head * group, (head + 1) * group)
-            for first in range(0, t, most):
-                some = slice(first, min(first + most, t))
-                seen = n - t + some.stop  # no query of these sees further
-                at = places[n - t + first : seen]
-                q = query[part, some].to(exact).flatten(0, 1)  # [G * t', D]
-                scores = _products(q, row.key[head, :seen]).unflatten(0, (group, -1)).mul_(scale)
-                scores.masked_fill_(places[:seen] > at[:, None], -torch.inf)
-                kept = keep(scores)
-                attended[some] += kept.sum((0, 2)) / h
-                weights = scores.masked_fill_(~kept, -torch.inf).softmax(-1)
+    for head in range(kv_heads):
+        part = slice(head * group, (head + 1) * group)
+        for first in range(0, t, most):
+            some = slice(first, min(first + most, t))
+            seen = n - t + some.stop  # no query of these sees further
+            at = places[n - t + first : seen]
+            q = query[part, some].to(exact).flatten(0, 1)  # [G * t', D]
+            with exact_products(query.dtype):
+                scores = _products(q, row.key[head, :seen])
+            scores = scores.unflatten(0, (group, -1)).mul_(scale)
+            scores.masked_fill_(places[:seen] > at[:, None], -torch.inf)
+            kept = keep(scores)
+            attended[some] += kept.sum((0, 2)) / h
+            weights = scores.masked_fill_(~kept, -torch.inf).softmax(-1)
+            with exact_products(exact):  # weights are of no smaller dtype
                 answer = _weighted(weights.flatten(0, 1), row.value[head, :seen])
-                out[part, some] = answer.unflatten(0, (group, -1)).to(out.dtype)
+            out[part, some] = answer.unflatten(0, (group, -1)).to(out.dtype)
     return out, attended
 
 

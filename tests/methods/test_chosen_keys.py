@@ -93,6 +93,21 @@ def test_narrow_dtypes_are_scored_in_float32(dtype):
     torch.testing.assert_close(out, exact.to(dtype), rtol=2**-7, atol=1e-6)
 
 
+def test_weights_of_narrow_dtypes_are_not_rounded_to_them():
+    """Processors that multiply bfloat16 would, by 1e-4 here."""
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, n, 64, generator=draw).bfloat16() for n in (64, 4096, 4096)
+    )  # fmt: skip
+    out = torch.empty(1, 64, 64)
+    attend_scored(query, RowCache(key, value), 0.1, lambda scores: scores > -torch.inf, out)
+    seen = torch.arange(4096) <= torch.arange(4032, 4096)[:, None]
+    scores = (query[0].double() @ key[0].double().T * 0.1).masked_fill(~seen, -torch.inf)
+    torch.testing.assert_close(
+        out[0].double(), scores.softmax(-1) @ value[0].double(), rtol=0, atol=1e-5
+    )
+
+
 def test_equal_scores_go_to_the_first():
     scores = torch.tensor([[[2.0, 1.0, 2.0, 2.0, 1.0, -torch.inf]]])
     assert OracleTopK(2).keep(scores).int().tolist() == [[[1, 0, 1, 0, 0, 0]]]
