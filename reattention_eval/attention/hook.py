@@ -27,7 +27,6 @@ from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
 from reattention_eval.cache import (
-    AUTO,
     DEVICE,
     HostTier,
     LayerCache,
@@ -315,11 +314,6 @@ class Hook:
 
 
 def _host_tier(policy: ViewPolicy, name: str, processes: int) -> HostTier:
-    if name == AUTO and processes > 1:  # they would have to choose alike
-        raise ConfigError(
-            f'cache="auto" looks at the memory of one process, and {processes} share this model; '
-            'take "device", "values_on_host" or "host" (`reattention-eval plan` says which fits).'
-        )
     if isinstance(policy, ViewsTogether):
         return HostTier(policy.first_tokens, policy.fetched_keys, name, processes)
     return HostTier(0, None, name, processes)

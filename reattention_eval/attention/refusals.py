@@ -33,7 +33,7 @@ def check_model(model: Any) -> None:
             f"{name} is no transformers model (it has no configuration); load one with "
             "AutoModelForCausalLM.from_pretrained."
         )
-    _check_kind(model, name)
+    check_kind(model)
     if any(parameter.is_meta for parameter in model.parameters()) and not _offloaded(model):
         raise ConfigError(
             f"this {name} has no weights (it lies on the meta device); load it with "
@@ -50,8 +50,10 @@ def check_model(model: Any) -> None:
         )
 
 
-def _check_kind(model: Any, name: str) -> None:
-    config = model.config
+def check_kind(model: Any) -> None:
+    """Raise ConfigError with the reason where no method can serve models of this kind; it may lie
+    on the meta device."""
+    config, name = model.config, type(model).__name__
     if getattr(config, "is_encoder_decoder", False):
         raise ConfigError(
             f"{name} is an encoder-decoder model, and the methods here serve decoders alone; use a "

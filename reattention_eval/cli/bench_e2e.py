@@ -20,7 +20,13 @@ from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.bars import bars_of
 from reattention_eval.efficiency.e2e.cold_start import STATES, ColdStart, measure_cold
 from reattention_eval.efficiency.e2e.estimate import Effort, estimate_of
-from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
+from reattention_eval.efficiency.e2e.forms import (
+    Form,
+    at_hand,
+    check_forms,
+    fitting_forms,
+    parse_form,
+)
 from reattention_eval.efficiency.e2e.lines import write_lines
 from reattention_eval.efficiency.e2e.measure import Bench
 from reattention_eval.efficiency.e2e.meters import PowerMeter
@@ -151,7 +157,8 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     ballast = None
     if wishes.gpu_memory is not None:
         ballast = held_back(device, int(wishes.gpu_memory * GIB))
-    model = bench_model(wishes.model, device, wishes.dtype)
+    fitting = fitting_forms([form for form, _ in cells])
+    model = bench_model(wishes.model, device, wishes.dtype, fitting)
     about = about_model(wishes.model, model)
     if wishes.gpu_memory is not None:
         about["gpu_memory"] = int(wishes.gpu_memory * GIB)
@@ -194,7 +201,7 @@ def run_parts(wishes: Wishes, form: str, tokens: int) -> bool:
     wishes.check_file()
     if not _alone(device):
         return False
-    model = bench_model(wishes.model, device, wishes.dtype)
+    model = bench_model(wishes.model, device, wishes.dtype, fitting_forms([chosen]))
     about = about_model(wishes.model, model)
     record = E2ERecord.begin(wishes.file(about), about)
     ids = prompt(tokens, model.config.vocab_size).to(device)

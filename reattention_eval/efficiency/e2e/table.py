@@ -10,7 +10,7 @@ from reattention_eval.cache import DEVICE
 from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import Column, Shown, columns, figure_of, shown
-from reattention_eval.engine.attach import CACHES
+from reattention_eval.engine.fit import CACHES
 from reattention_eval.errors import DataError
 
 FORMS = ("reattention", "full", "whole-cudnn", "whole-flash", "whole-fa3", "streaming_llm")
