@@ -23,6 +23,7 @@ from reattention_eval.attention.model_parts import AttentionLayer, find_model_pa
 from reattention_eval.attention.model_patch import ModelPatch
 from reattention_eval.attention.one_thread import OneThread
 from reattention_eval.attention.policy import ViewPolicy, ViewsTogether
+from reattention_eval.attention.refusals import check_autocast
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
@@ -56,6 +57,8 @@ class Hook:
 
     def __init__(self, model: nn.Module, policy: ViewPolicy, tier: str = DEVICE) -> None:
         self.model = model
+        self._devices = {parameter.device for parameter in model.parameters()}
+        check_autocast(self._devices)
         self._parts = find_model_parts(model)
         ranks = ranks_of(model)
         join = ranks.join if ranks else None
@@ -71,7 +74,6 @@ class Hook:
         self.cache = HookCache(self.layers)
         self._ropes = list(dict.fromkeys(part.rope for part in self._parts.layers))
         self._answered = len(answered)
-        self._devices = {parameter.device for parameter in model.parameters()}
         self._choosing = _choosing_layers(self._parts.layers, policy)
         self.rows = RowLengths(lambda: self.policy)
         self.answers = LayerAnswers(policy, self._parts.layers, self.layers, self.rows)
@@ -280,6 +282,7 @@ class Hook:
             self.user.leave()
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        check_autocast(self._devices)
         kwargs = named(module, args, kwargs)
         if not self._driven:
             self.rows.plan_prompts([RowStep(*step) for step in plan_forward(self, kwargs)])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from reattention_eval.attention.rope import IdentityRotary, is_rotary
@@ -48,6 +50,20 @@ def check_model(model: Any) -> None:
             f"this {name} already has a method attached; leave that `with attach(...)` block "
             "before attaching another."
         )
+
+
+def check_autocast(devices: Iterable[torch.device]) -> None:
+    """Raise ConfigError inside a `torch.autocast` block that holds for one of these devices.
+
+    It would compute in another dtype than the weights', and choose keys by scores of that dtype.
+    """
+    for kind in {device.type for device in devices} - {"meta"}:
+        if torch.is_autocast_enabled(kind):
+            raise ConfigError(
+                f"torch.autocast to {torch.get_autocast_dtype(kind)} holds on {kind}, and a method "
+                "computes in the dtype of the model's weights; leave autocast out, and convert the "
+                f"model before it is attached: model.to({torch.get_autocast_dtype(kind)})."
+            )
 
 
 def check_kind(model: Any) -> None:
