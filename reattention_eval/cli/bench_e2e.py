@@ -16,7 +16,6 @@ from reattention_eval.cache import DEVICE
 from reattention_eval.cli.console import err, out
 from reattention_eval.cli.device import checked_device
 from reattention_eval.cli.plan import token_count
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.bars import bars_of
 from reattention_eval.efficiency.e2e.cold_start import STATES, ColdStart, measure_cold
 from reattention_eval.efficiency.e2e.estimate import Effort, estimate_of
@@ -38,6 +37,7 @@ from reattention_eval.efficiency.e2e.results import require_agreement
 from reattention_eval.efficiency.e2e.room import held_back
 from reattention_eval.efficiency.e2e.table import markdown, write_tables
 from reattention_eval.errors import ConfigError
+from reattention_eval.machine_memory import GIB
 from reattention_kernels.bench import card
 from reattention_kernels.bench import record as kernels
 

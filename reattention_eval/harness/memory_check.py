@@ -26,10 +26,10 @@ from reattention_eval.efficiency.auto_plan import plan_auto
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.fingerprint import plain
+from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import Method, build_method
 
 VARIABLE = "REATTENTION_MEMORY_CHECK"  # "off" loads and tries all the same
-_GIB = 2**30
 
 
 def longest_prompt(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]) -> int | None:
@@ -79,9 +79,9 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
     )
     raise ConfigError(
         f"{model.get('abbr', model['path'])}: a prompt of {tokens:,} tokens needs "
-        f"{plan.total / _GIB:.1f} GiB on {device} (weights {plan.weights / _GIB:.1f}, cache "
-        f"{plan.cache / _GIB:.1f}, workspace {plan.workspace / _GIB:.1f}) and "
-        f"{memory / _GIB:.1f} are free; {cure}."
+        f"{plan.total / GIB:.1f} GiB on {device} (weights {plan.weights / GIB:.1f}, cache "
+        f"{plan.cache / GIB:.1f}, workspace {plan.workspace / GIB:.1f}) and "
+        f"{memory / GIB:.1f} are free; {cure}."
     )
 
 

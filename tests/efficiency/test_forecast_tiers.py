@@ -18,12 +18,13 @@ from reattention_eval.efficiency import (
     tiers_of,
     usable,
 )
-from reattention_eval.efficiency.cards import CARDS, GIB
+from reattention_eval.efficiency.cards import CARDS
 from reattention_eval.efficiency.forecast import Gpu, forecast
 from reattention_eval.efficiency.plan import kept_values
 from reattention_eval.efficiency.rates import with_transfers
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import prompt_transfers, step_transfers
+from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import build_method
 
 LLAMA_8B = read_shape("meta-llama/Llama-3.1-8B")
