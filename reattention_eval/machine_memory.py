@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # commands that need no torch start without it
     import torch
 
+GIB = 2**30  # bytes
 _MEMINFO = Path("/proc/meminfo")
 # of a GPU: the CUDA context, and what lies unused between allocations
 _CONTEXT, _FRAGMENTS = 600 << 20, 0.02

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from reattention_eval.attention import hook
+from reattention_eval.attention import repeated_steps
 from reattention_eval.engine import decode_graph
 from reattention_eval.engine.decode_graph import RepeatedDecode, _Captured
 
@@ -24,14 +24,14 @@ def repeat_without_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         logits = forward().clone()
 
         def replay() -> None:
-            with self._hook.repeating(step):
+            with self._hook.repeats.repeating(step):
                 logits.copy_(forward())
 
         rooms.append(step.capacity)
         return _Captured(step, replay, logits, [])
 
     monkeypatch.setattr(RepeatedDecode, "_capture", capture)
-    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float64,))  # to compare exactly
+    monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.float64,))  # to compare exactly
     original = RepeatedDecode.__init__
 
     def able(self: Any, *args: Any) -> None:

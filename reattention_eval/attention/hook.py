@@ -7,36 +7,27 @@ the view, rotates it and attends (`layer_answers`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from reattention_eval.attention.attend import FLASH_DTYPES
 from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.fixed_weights import fixed_weights
 from reattention_eval.attention.layer_answers import LayerAnswers
+from reattention_eval.attention.layer_caches import layer_caches
 from reattention_eval.attention.model_parts import AttentionLayer, find_model_parts
 from reattention_eval.attention.model_patch import ModelPatch
 from reattention_eval.attention.one_thread import OneThread
-from reattention_eval.attention.policy import ViewPolicy, ViewsTogether
+from reattention_eval.attention.policy import ViewPolicy
+from reattention_eval.attention.refusals import check_autocast
+from reattention_eval.attention.repeated_steps import RepeatedSteps
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
-from reattention_eval.cache import (
-    AUTO,
-    DEVICE,
-    HostTier,
-    LayerCache,
-    RepeatedStep,
-    Transferred,
-    place,
-    place_more,
-    require_device,
-)
+from reattention_eval.cache import DEVICE, Transferred, place, place_more, require_device
 from reattention_eval.cache_argument import with_cache
 from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.parallel import ranks_of
@@ -57,25 +48,20 @@ class Hook:
 
     def __init__(self, model: nn.Module, policy: ViewPolicy, tier: str = DEVICE) -> None:
         self.model = model
-        self._parts = find_model_parts(model)
-        ranks = ranks_of(model)
-        join = ranks.join if ranks else None
-        answered = [i for i, part in enumerate(self._parts.layers) if part.window is None]
-        depths = {layer: (depth, len(answered)) for depth, layer in enumerate(answered)}
-        processes = ranks.size if ranks else 1
-        self.tier = None if tier == DEVICE else _host_tier(policy, tier, processes)
-        self.layers = [
-            # a window's values are read whole at every step
-            LayerCache(i, join, self.tier if i in depths else None, depths.get(i, (0, 1)), to_come)
-            for i, to_come in enumerate(_layers_to_come(self._parts.layers))
-        ]
-        self.cache = HookCache(self.layers)
-        self._ropes = list(dict.fromkeys(part.rope for part in self._parts.layers))
-        self._answered = len(answered)
         self._devices = {parameter.device for parameter in model.parameters()}
-        self._choosing = _choosing_layers(self._parts.layers, policy)
+        check_autocast(self._devices)
+        self._parts = find_model_parts(model)
+        layers = self._parts.layers
+        self.layers, self.tier = layer_caches(layers, policy, tier, ranks_of(model))
+        self.cache = HookCache(self.layers)
+        self._ropes = list(dict.fromkeys(layer.rope for layer in layers))
+        self._choosing = _choosing_layers(layers, policy)
         self.rows = RowLengths(lambda: self.policy)
-        self.answers = LayerAnswers(policy, self._parts.layers, self.layers, self.rows)
+        self.answers = LayerAnswers(policy, layers, self.layers, self.rows)
+        answered = sum(layer.window is None for layer in layers), self._choosing
+        self.repeats = RepeatedSteps(
+            self.layers, self.tier, self.answers, self.rows, self._ropes, self._devices, answered
+        )
         self.user = UserForwards()
         self.one_thread = OneThread()
         self._driven = False
@@ -87,12 +73,16 @@ class Hook:
         return self.answers.policy
 
     def reset_counters(self) -> None:
-        self.expected = 0
+        self._carried = self.repeats.expected = 0
         self._reading = Counts().plus(Counts())  # sums, no longer by place
         self.answers.reset_counters()
         self.user.reset_counters()
         if self.tier is not None:
             self.tier.reset_counts()
+
+    @property
+    def expected(self) -> int:
+        return self._carried + self.repeats.expected
 
     @property
     def layer_steps(self) -> int:
@@ -199,21 +189,6 @@ class Hook:
         for layer in self.layers:
             layer.rewind(lengths)
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether a decode step is the same work at every length: all layers answered by the
-        policy, all weights and keys on one device, keys of a dtype that kernels attend in (weights
-        may be of another: packed ones are integers), no keys or values fetched at every step,
-        nobody who watches the views. False before the first keys."""
-        if self.answers.views.watched:
-            return False
-        if self._answered < len(self.layers) or any(x.keys_on_host for x in self.layers):
-            return False
-        if self.tier is not None and self.tier.budget is None:
-            return False  # all values are fetched at every step
-        first = self.layers[0]
-        return self._devices == {first.device} and first.dtype in FLASH_DTYPES
-
     def layer_kinds(self) -> list[tuple[int | None, int]]:
         """Each layer's sliding window, and which of `rope_samples` is its own."""
         return [(layer.window, self._ropes.index(layer.rope)) for layer in self._parts.layers]
@@ -221,50 +196,6 @@ class Hook:
     def rope_samples(self) -> list[list[float]]:
         """See `ViewRope.samples`."""
         return [rope.samples() for rope in self._ropes]
-
-    def frequencies(self, length: int) -> tuple[int, ...]:
-        """What tells apart the RoPE frequencies that row 0 has at its positions as it grows to
-        `length` tokens; a selection counts its own positions, and they stay the same."""
-        if self.policy.renumbers and self.policy.selects(length):
-            return ()
-        length = max(length, self.rows.whole(self.rows.prompts[0]))
-        return tuple(rope.regime(length) for rope in self._ropes)
-
-    @contextmanager
-    def repeating(self, step: RepeatedStep) -> Iterator[None]:
-        """Forwards inside put one token of row 0 where the device says, and count nothing."""
-        tier = self.tier
-        for layer in self.layers:
-            layer.repeated = step
-        try:
-            with self.answers.uncounted(), nullcontext() if tier is None else tier.uncounted():
-                yield
-        finally:
-            for layer in self.layers:
-                layer.repeated = None
-
-    def prepare_repeat(self) -> None:
-        """Call before a repeated step of row 0."""
-        for layer in self.layers:
-            layer.prepare_repeat(0)
-
-    def count_repeat(self, step: RepeatedStep, fixed_view: int) -> None:
-        """The step has added a token to row 0; it selects in every layer or in none.
-
-        fixed_view: keys it attended besides those counted on the device.
-        """
-        self.rows.tokens[0] += 1
-        for layer in self.layers:
-            layer.advance(0, step)
-        layers = len(self.layers)
-        selecting = self._choosing * self.rows.chooses(0, self.rows.tokens[0])
-        self.expected += selecting
-        self.answers.count_repeated(layers, selecting, fixed_view)
-
-    def tables(self) -> list[Tensor]:
-        """Tables in use: a captured graph reads them, so it must keep them alive."""
-        rotations = [table for rope in self._ropes for table in rope.held_tables()]
-        return [*rotations, *self.answers.tables()]
 
     def _before_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self._users = not self._driven
@@ -281,6 +212,7 @@ class Hook:
             self.user.leave()
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        check_autocast(self._devices)
         kwargs = named(module, args, kwargs)
         if not self._driven:
             self.rows.plan_prompts([RowStep(*step) for step in plan_forward(self, kwargs)])
@@ -293,7 +225,7 @@ class Hook:
         """Count what had to be selected from the tokens carried, whatever the layers did."""
         if self.layers[0].repeated is not None:
             return  # counted when the step is repeated
-        self.expected += self._choosing * self.rows.carry()
+        self._carried += self._choosing * self.rows.carry()
         if self._before is not None:
             self._reading = self._reading.plus(self.counts().minus(self._before))
         missed = [i for i, layer in enumerate(self.layers) if layer.lengths != self.rows.tokens]
@@ -312,23 +244,6 @@ class Hook:
                 "was computed is not the method asked for. Detach, attach again, and report the "
                 "versions of transformers and torch if it persists."
             )
-
-
-def _host_tier(policy: ViewPolicy, name: str, processes: int) -> HostTier:
-    if name == AUTO and processes > 1:  # they would have to choose alike
-        raise ConfigError(
-            f'cache="auto" looks at the memory of one process, and {processes} share this model; '
-            'take "device", "values_on_host" or "host" (`reattention-eval plan` says which fits).'
-        )
-    if isinstance(policy, ViewsTogether):
-        return HostTier(policy.first_tokens, policy.fetched_keys, name, processes)
-    return HostTier(0, None, name, processes)
-
-
-def _layers_to_come(layers: Sequence[AttentionLayer]) -> list[int]:
-    """For each layer, how many from it on are on its device."""
-    devices = [next((p.device for p in layer.module.parameters()), None) for layer in layers]
-    return [devices[i:].count(device) for i, device in enumerate(devices)]
 
 
 def _choosing_layers(layers: Sequence[AttentionLayer], policy: ViewPolicy) -> int:

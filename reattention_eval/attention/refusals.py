@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from reattention_eval.attention.rope import IdentityRotary, is_rotary
@@ -33,7 +35,7 @@ def check_model(model: Any) -> None:
             f"{name} is no transformers model (it has no configuration); load one with "
             "AutoModelForCausalLM.from_pretrained."
         )
-    _check_kind(model, name)
+    check_kind(model)
     if any(parameter.is_meta for parameter in model.parameters()) and not _offloaded(model):
         raise ConfigError(
             f"this {name} has no weights (it lies on the meta device); load it with "
@@ -50,8 +52,24 @@ def check_model(model: Any) -> None:
         )
 
 
-def _check_kind(model: Any, name: str) -> None:
-    config = model.config
+def check_autocast(devices: Iterable[torch.device]) -> None:
+    """Raise ConfigError inside a `torch.autocast` block that holds for one of these devices.
+
+    It would compute in another dtype than the weights', and choose keys by scores of that dtype.
+    """
+    for kind in {device.type for device in devices} - {"meta"}:
+        if torch.is_autocast_enabled(kind):
+            raise ConfigError(
+                f"torch.autocast to {torch.get_autocast_dtype(kind)} holds on {kind}, and a method "
+                "computes in the dtype of the model's weights; leave autocast out, and convert the "
+                f"model before it is attached: model.to({torch.get_autocast_dtype(kind)})."
+            )
+
+
+def check_kind(model: Any) -> None:
+    """Raise ConfigError with the reason where no method can serve models of this kind; it may lie
+    on the meta device."""
+    config, name = model.config, type(model).__name__
     if getattr(config, "is_encoder_decoder", False):
         raise ConfigError(
             f"{name} is an encoder-decoder model, and the methods here serve decoders alone; use a "

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from reattention_eval.cache.tiers import block_tokens
 from reattention_eval.errors import HostMemoryError
-from reattention_eval.machine_memory import main_memory
+from reattention_eval.machine_memory import GIB, main_memory
 
 SPARE_BYTES = 512 << 20  # of host memory, left to everything else
 _PROBE_BYTES = 32 << 20
-_GIB = 2**30
 
 
 def require_host_memory(nbytes: int) -> None:
@@ -24,8 +23,8 @@ def require_host_memory(nbytes: int) -> None:
     left = main_memory()
     if left is not None and nbytes > left - SPARE_BYTES:
         raise HostMemoryError(
-            f"the cache needs {nbytes / _GIB:.1f} GiB of host memory and {left / _GIB:.1f} GiB are "
-            f"left here, of which {SPARE_BYTES / _GIB:.1f} stay free: shorten the prompt, lower "
+            f"the cache needs {nbytes / GIB:.1f} GiB of host memory and {left / GIB:.1f} GiB are "
+            f"left here, of which {SPARE_BYTES / GIB:.1f} stay free: shorten the prompt, lower "
             "max_new_tokens, give the job more memory, or keep the cache on the device "
             '(cache="device").'
         )

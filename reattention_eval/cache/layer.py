@@ -252,8 +252,7 @@ class LayerCache:
             raise ConfigError(
                 f"layer {self._layer} holds keys of {like.dtype} on {like.device} and was given "
                 f"{key.dtype} on {key.device}: a part of the model was converted inside its `with "
-                "attach(...)` block, or torch.autocast holds for some of its forwards only; "
-                "convert it before, and leave autocast out."
+                "attach(...)` block; convert it before."
             )
 
     def _make_room(self, length: int, like: Tensor) -> None:

@@ -88,9 +88,10 @@ def load_model(
             has no place for; a damaged generation_config.json; a model without rotary position
             embedding; a hub that refuses or cannot be reached; a transformers version outside
             4.57 to 5.x.
-        ConfigError: unknown dtype; a device that is not here; an attention that cannot run; a
-            quantisation that is unknown, whose library is missing, or of weights that are
-            quantised or are InternLM2's.
+        ConfigError: unknown dtype; a device that is not here; a model that `attach` serves no
+            method on (of images and text, with latent attention); an attention that cannot run; a
+            quantisation that is unknown, whose library is missing, or of weights that are quantised
+            or are InternLM2's.
         DownloadError: as `ensure_embedded_model`.
     """
     check_transformers()
@@ -108,13 +109,14 @@ def load_model(
     if settings.get("model_type") == internlm2.MODEL_TYPE and isinstance(source, str):
         source = hub_folder(source, weights=not tokenizer_only)
     config = read_config(source, settings)
+    if not tokenizer_only:
+        check_model(config, source, attn_implementation)
     if configure is not None:
         config = configure(config)
     tokenizer = read_tokenizer(source)
     if tokenizer_only:
         return None, tokenizer
     torch_dtype = pick_dtype(dtype)
-    check_model(config, source, attn_implementation)
     if isinstance(source, Path) and settings.get("model_type") == internlm2.MODEL_TYPE:
         model = build_streaming(
             config,

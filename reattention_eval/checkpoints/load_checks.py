@@ -45,9 +45,11 @@ def _check(name: Any, device_map: Any) -> None:
 
 
 def check_model(config: PretrainedConfig, source: Path | str, attention: str | None) -> None:
-    """Raise for a model that is no RoPE decoder, or an attention that cannot run here."""
+    """Raise for a model that no method can serve, or an attention that cannot run here."""
     import torch
     from transformers import AutoModelForCausalLM
+
+    from reattention_eval.attention.refusals import check_kind
 
     def build(attention: str | None) -> Any:
         with torch.device("meta"):
@@ -71,6 +73,7 @@ def check_model(config: PretrainedConfig, source: Path | str, attention: str | N
             f"{source} is a {config.model_type} model, which has no rotary position embedding; "
             "use a RoPE decoder such as Llama, Mistral, Qwen2 or Qwen3."
         )
+    check_kind(model)
     if refused is not None:
         raise ConfigError(
             f"attn_implementation={attention!r} cannot run here ({first_line(refused)}); leave it "

@@ -21,7 +21,7 @@ from reattention_eval.cli.reading import Reading
 from reattention_eval.cli.text_file import read_text
 from reattention_eval.document_prompt import DocumentPrompt
 from reattention_eval.engine import Session, attach
-from reattention_eval.engine.attach import check_cache
+from reattention_eval.engine.fit import check_cache, fitting
 from reattention_eval.engine.save_hooked import check_method, check_savable, read_prompt
 from reattention_eval.engine.saved import check_target
 from reattention_eval.errors import ConfigError
@@ -86,7 +86,12 @@ def ask(wishes: Wishes) -> int:
     check_room(
         wishes.file, name, method, tokens, wishes.room, dtype, device, wishes.save, wishes.cache
     )
-    model, _ = load_model(name, dtype=dtype, device_map=None if device == "cpu" else device)
+    model, _ = load_model(
+        name,
+        dtype=dtype,
+        device_map=None if device == "cpu" else device,
+        configure=fitting(method),
+    )
     with attach(model, method, cache=wishes.cache) as session:
         if wishes.load:
             session.load(wishes.load, max_new_tokens=tokens - len(kept) + wishes.room)

@@ -23,9 +23,8 @@ from reattention_eval.efficiency import (
 )
 from reattention_eval.efficiency.auto_plan import plan_auto
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import Method
-
-_GIB = 2**30
 
 
 def pick_device(name: str | None) -> str:
@@ -87,10 +86,10 @@ def check_room(
         least = plans[last]
         most = largest_length(shape, method, placement, memory, tier=last, host=host)
         where = "a GPU" if placement.on_gpu else "memory"
-        needs, free = [f"{least.total / _GIB:.1f} GiB of {where}"], [f"{memory / _GIB:.1f}"]
+        needs, free = [f"{least.total / GIB:.1f} GiB of {where}"], [f"{memory / GIB:.1f}"]
         if least.host and host is not None:
-            needs.append(f"{least.host / _GIB:.1f} of main memory")
-            free.append(f"{host / _GIB:.1f}")
+            needs.append(f"{least.host / GIB:.1f} of main memory")
+            free.append(f"{host / GIB:.1f}")
         instead = f"; all of it fits with --cache {fitting[0]}" if fitting else ""
         raise DataError(
             f"{file} is {tokens:,} tokens, for which {name} in {dtype} takes "
@@ -107,7 +106,7 @@ def _check_disk(folder: Path, shape: ModelShape, values: int) -> None:
     free = shutil.disk_usage(there).free
     if size > free:
         raise DataError(
-            f"saving takes {size / _GIB:.1f} GiB and the disk of {there} has {free / _GIB:.1f} GiB "
+            f"saving takes {size / GIB:.1f} GiB and the disk of {there} has {free / GIB:.1f} GiB "
             "left; make room, or save on another disk."
         )
 

@@ -20,7 +20,6 @@ from reattention_eval.cli.console import out
 from reattention_eval.cli.plan import token_count
 from reattention_eval.efficiency import Placement, peak_memory, plan_memory, read_shape
 from reattention_eval.efficiency.auto_plan import plan_auto
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
 from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
 from reattention_eval.efficiency.e2e.models import check_name
@@ -31,6 +30,7 @@ from reattention_eval.efficiency.forecast import Gpu
 from reattention_eval.efficiency.plan import tiers_of
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import ReAttention
 
 FIRST = 8_192

@@ -16,11 +16,16 @@ from reattention_eval.cache import DEVICE
 from reattention_eval.cli.console import err, out
 from reattention_eval.cli.device import checked_device
 from reattention_eval.cli.plan import token_count
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.bars import bars_of
 from reattention_eval.efficiency.e2e.cold_start import STATES, ColdStart, measure_cold
 from reattention_eval.efficiency.e2e.estimate import Effort, estimate_of
-from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
+from reattention_eval.efficiency.e2e.forms import (
+    Form,
+    at_hand,
+    check_forms,
+    fitting_forms,
+    parse_form,
+)
 from reattention_eval.efficiency.e2e.lines import write_lines
 from reattention_eval.efficiency.e2e.measure import Bench
 from reattention_eval.efficiency.e2e.meters import PowerMeter
@@ -32,6 +37,7 @@ from reattention_eval.efficiency.e2e.results import require_agreement
 from reattention_eval.efficiency.e2e.room import held_back
 from reattention_eval.efficiency.e2e.table import markdown, write_tables
 from reattention_eval.errors import ConfigError
+from reattention_eval.machine_memory import GIB
 from reattention_kernels.bench import card
 from reattention_kernels.bench import record as kernels
 
@@ -151,7 +157,8 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     ballast = None
     if wishes.gpu_memory is not None:
         ballast = held_back(device, int(wishes.gpu_memory * GIB))
-    model = bench_model(wishes.model, device, wishes.dtype)
+    fitting = fitting_forms([form for form, _ in cells])
+    model = bench_model(wishes.model, device, wishes.dtype, fitting)
     about = about_model(wishes.model, model)
     if wishes.gpu_memory is not None:
         about["gpu_memory"] = int(wishes.gpu_memory * GIB)
@@ -194,7 +201,7 @@ def run_parts(wishes: Wishes, form: str, tokens: int) -> bool:
     wishes.check_file()
     if not _alone(device):
         return False
-    model = bench_model(wishes.model, device, wishes.dtype)
+    model = bench_model(wishes.model, device, wishes.dtype, fitting_forms([chosen]))
     about = about_model(wishes.model, model)
     record = E2ERecord.begin(wishes.file(about), about)
     ids = prompt(tokens, model.config.vocab_size).to(device)

@@ -22,11 +22,11 @@ from reattention_eval.cli.console import out
 from reattention_eval.cli.findings import BAD, GOOD, OPTIONAL, Finding
 from reattention_eval.cli.inventory import cached, data, models
 from reattention_eval.errors import ReAttentionError
+from reattention_eval.machine_memory import GIB
 from reattention_eval.versions import check_transformers
 
 _STYLES = {GOOD: "green", OPTIONAL: "yellow", BAD: "red"}
 _PYTHONS = ((3, 10), (3, 13))  # first that works, first that does not
-_GIB = 2**30
 
 
 def examine() -> bool:
@@ -100,7 +100,7 @@ def _devices() -> list[Finding]:
     from reattention_kernels.causal import causal_backends
 
     memory = main_memory()
-    room = f", {memory / _GIB:.0f} GiB of memory free" if memory else ""
+    room = f", {memory / GIB:.0f} GiB of memory free" if memory else ""
     threads = torch.get_num_threads()
     found = [Finding("CPU", GOOD, f"{os.cpu_count()} cores, {threads} used by torch{room}")]
     gpus = accelerator_memory()
@@ -110,7 +110,7 @@ def _devices() -> list[Finding]:
         major, minor = torch.cuda.get_device_capability(i)
         name = f"{torch.cuda.get_device_name(i)} (compute capability {major}.{minor})"
         found.append(
-            Finding(f"GPU {i}", GOOD, f"{name}, {free / _GIB:.0f} of {total / _GIB:.0f} GiB free")
+            Finding(f"GPU {i}", GOOD, f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free")
         )
         forms = "; ".join(f"{form}: {state}" for form, state in causal_backends(i).items())
         found.append(Finding(f"attention on GPU {i}", GOOD, forms))

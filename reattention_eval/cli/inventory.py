@@ -13,6 +13,7 @@ from reattention_eval.cli.findings import BAD, GOOD, OPTIONAL, Finding
 from reattention_eval.datasets.data_dir import data_dir
 from reattention_eval.datasets.prepare import READY, WRONG, check, load_sources
 from reattention_eval.errors import ReAttentionError
+from reattention_eval.machine_memory import GIB
 
 
 def cached() -> list[Finding]:
@@ -26,7 +27,7 @@ def cached() -> list[Finding]:
         there = (folder / "config.json").is_file()
         cure = "" if there else f"reattention-eval prepare model {name}"
         found.append(Finding(name, GOOD if there else OPTIONAL, str(folder), cure))
-    space = shutil.disk_usage(folder.parent).free / 2**30
+    space = shutil.disk_usage(folder.parent).free / GIB
     return [*found, Finding("cache disk", GOOD, f"{space:.0f} GiB free")]
 
 

@@ -17,9 +17,9 @@ from reattention_eval.cli.console import out
 from reattention_eval.efficiency import ModelShape, Placement, read_shape
 from reattention_eval.efficiency.forecast import Forecast, Gpu, forecast
 from reattention_eval.errors import ConfigError
+from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import Method, build_method
 
-GIB = 2**30
 MOST_GIB = 2**20
 MOST_TOKENS = 2**40
 FEW = 4  # methods

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TextColumn
 
 from reattention_eval.cli.console import err
+from reattention_eval.machine_memory import GIB
 
 if TYPE_CHECKING:
     import torch
 
 LINE_SECONDS = 10.0
 SPEED_SECONDS = 30.0  # over which the speed is taken
-_GIB = 2**30
 
 
 class Reading:
@@ -74,7 +74,7 @@ class Reading:
     def _memory(self) -> str:
         from reattention_eval.engine.stats import peak_bytes
 
-        return f"{peak_bytes(self._device) / _GIB:.1f} GiB"
+        return f"{peak_bytes(self._device) / GIB:.1f} GiB"
 
 
 def _span(seconds: float) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reattention_eval.cli.console import out
+from reattention_eval.machine_memory import GIB
 from reattention_eval.report.pace import clock
 from reattention_eval.report.progress import (
     DONE,
@@ -91,7 +92,7 @@ def _row(task: TaskProgress) -> list[Text]:
         samples += f" ({pace.failed:,} failed)"
     speed = pace.tokens_per_second
     end = pace.ends() if task.state == RUNNING else None
-    memory = f"{pace.peak_bytes / 2**30:.1f} GiB" if pace.peak_bytes else ""
+    memory = f"{pace.peak_bytes / GIB:.1f} GiB" if pace.peak_bytes else ""
     words = [
         task.dataset, task.state, samples, "" if speed is None else f"{speed:,.0f}",
         pace.score_words, "" if end is None else clock(end), memory,

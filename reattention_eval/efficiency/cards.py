@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.machine_memory import GIB
 
-GIB = 2**30
 AUTO = "auto"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
@@ -11,16 +10,16 @@ from weakref import WeakSet
 from torch import nn
 
 from reattention_eval.attention import Hook, check_model, short_prompt, watched
-from reattention_eval.cache import AUTO, DEVICE, TIERS
-from reattention_eval.context_length import known_context_length
+from reattention_eval.cache import DEVICE
+from reattention_eval.engine.fit import check_cache, check_processes, fit
 from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.engine.native import NativeSession
 from reattention_eval.engine.session import Session
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method, NativeMethod, ViewMethod, build_method
+from reattention_eval.parallel import ranks_of
 from reattention_eval.rope_names import check_rope_is_read
 
-CACHES = (*TIERS, AUTO)
 _NATIVE: WeakSet[nn.Module] = WeakSet()  # models that a native method is attached to
 
 
@@ -45,25 +44,24 @@ def attach(
 
     Raises:
         ConfigError: the method does not exist, cannot run on this machine or does not fit the
-            model (a scope beyond its trained window, one that already carries a method, a native
-            method whose configuration the model was not loaded with), or the model is no decoder
-            that can be hooked: every layer must attend causally, in full or within a sliding
-            window, by RoPE or no position at all (`reattention_eval.attention.model_parts`).
+            model (`reattention_eval.engine.fit`; a scope beyond its trained window, for example),
+            the model already carries one, or it is no decoder that can be hooked: every layer must
+            attend causally, in full or within a sliding window, by RoPE or no position at all
+            (`reattention_eval.attention.model_parts`).
         SelectionError: on leaving the block, a run that had to select did not.
     """
     method = build_method(method)
-    check_cache(cache, method)
     check_model(model)
+    ranks = ranks_of(model)
+    check_cache(cache, method, ranks.size if ranks else 1)
+    check_processes(method, ranks.size if ranks else 1)
     if model in _NATIVE:
         raise ConfigError(
             f"this {type(model).__name__} already has a method attached; leave that "
             "`with attach(...)` block before attaching another."
         )
-    method.check_machine()
     check_rope_is_read(model.config)
-    context_length = known_context_length(model.config)
-    method = method.on(context_length)
-    method.check(context_length)
+    method = fit(method, model.config)
     with _session(model, method, cache) as session:
         with watched(type(model).__name__):
             prompt = short_prompt(model)
@@ -72,18 +70,6 @@ def attach(
         session.reset_stats()
         yield session
         session.check_selected()
-
-
-def check_cache(cache: str, method: Method | None = None) -> None:
-    """Raise ConfigError where keys and values cannot be, or those of a method; see `attach`."""
-    if cache not in CACHES:
-        raise ConfigError(f"unknown cache {cache!r:.80}; there are: {', '.join(CACHES)}.")
-    if method and cache not in (DEVICE, AUTO) and not isinstance(method, ViewMethod):
-        raise ConfigError(
-            f"{method.name} keeps keys and values in the model's own cache, which is on the "
-            'device; take cache="device", or a method on the hook (full, reattention, '
-            "streaming_llm)."
-        )
 
 
 def _session(model: nn.Module, method: Method, cache: str) -> AbstractContextManager[Session]:
@@ -109,15 +95,6 @@ def _hooked(model: nn.Module, method: ViewMethod, cache: str) -> Iterator[Sessio
 
 @contextmanager
 def _native(model: Any, method: NativeMethod) -> Iterator[Session]:
-    own = model.config.to_dict()
-    wanted = method.configure(copy.deepcopy(model.config)).to_dict()
-    changed = sorted(name for name in {*own, *wanted} if own.get(name) != wanted.get(name))
-    if changed:
-        raise ConfigError(
-            f"{method.name} changes the model's configuration ({', '.join(changed)}), which has to "
-            f"happen before it is loaded: method = build_method({method.name!r}), then "
-            "attach(load(path, configure=method.configure), method)."
-        )
     _NATIVE.add(model)
     try:
         with (

@@ -62,11 +62,11 @@ class RepeatedDecode:
     def __call__(self, tokens: list[int]) -> Tensor | None:
         """Logits [1, vocab] behind one more token of the only row."""
         length = self._hook.layers[0].lengths[0]
-        if not (self._able and self._hook.repeatable):
+        if not (self._able and self._hook.repeats.possible):
             return None
         capacity = min(self._capacity(length + 1), repeats_until(self._method, length + 1))
-        frequencies = self._hook.frequencies(length + 1)
-        if capacity <= length or self._hook.frequencies(capacity) != frequencies:
+        frequencies = self._hook.repeats.frequencies(length + 1)
+        if capacity <= length or self._hook.repeats.frequencies(capacity) != frequencies:
             return None  # not the same work; the storage grows first; RoPE changes on the way
         # layers differ where making room for a prompt failed half way
         place = capacity, sum(layer.moves for layer in self._hook.layers), frequencies
@@ -79,14 +79,14 @@ class RepeatedDecode:
         ids.fill_(tokens[0])
         device_length.fill_(length + 1)
         slot.fill_(length)
-        self._hook.prepare_repeat()
+        self._hook.repeats.prepare()
         if captured is None:
             captured = self._try_capture(RepeatedStep(capacity, device_length, slot), ids)
             if captured is None:
                 return None
             self._keep(place, captured)
         captured.replay()
-        self._hook.count_repeat(captured.step, fixed_view(self._method, length + 1))
+        self._hook.repeats.count(captured.step, fixed_view(self._method, length + 1))
         return captured.logits[:, -1].clone()
 
     def _keep(self, place: _Key, captured: _Captured) -> None:
@@ -124,7 +124,7 @@ class RepeatedDecode:
     def _try_capture(self, step: RepeatedStep, ids: Tensor) -> _Captured | None:
         captured, reason = None, "in another process"
         try:
-            with self._hook.repeating(step):
+            with self._hook.repeats.repeating(step):
                 captured = self._capture(step, lambda: self._forward(ids))
         except RuntimeError as error:
             if self._ranks is not None and isinstance(error, torch.OutOfMemoryError):
@@ -167,7 +167,7 @@ class RepeatedDecode:
             graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
         ):
             logits = forward()
-        return _Captured(step, graph.replay, logits, self._hook.tables())
+        return _Captured(step, graph.replay, logits, self._hook.repeats.tables())
 
 
 @cache

@@ -71,7 +71,8 @@ def compiling(
     """`configure` for loading a model, which besides starts to compile: the weights come next."""
 
     def configured(config: Any) -> Any:
+        config = config if configure is None else configure(config)
         compile_kernels(config, method, dtype, parts, cache)
-        return config if configure is None else configure(config)
+        return config
 
     return configured

@@ -16,7 +16,7 @@ from reattention_eval.engine.progress import OnProgress
 from reattention_eval.engine.session import Session
 from reattention_eval.engine.stats import SessionStats, peak_bytes
 from reattention_eval.errors import ConfigError, SelectionError
-from reattention_eval.machine_memory import free_bytes
+from reattention_eval.machine_memory import GIB, free_bytes
 from reattention_eval.methods import NativeMethod, PromptReader
 
 
@@ -135,7 +135,7 @@ class NativeSession(Session):
         if needed and free is not None and needed > free:
             raise ConfigError(
                 f"{self.method.name} computes the attention of each layer as a whole: "
-                f"{needed / 2**30:.1f} GiB for {tokens:,} tokens, and {free / 2**30:.1f} are free; "
+                f"{needed / GIB:.1f} GiB for {tokens:,} tokens, and {free / GIB:.1f} are free; "
                 "give it shorter prompts, or more memory."
             )
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.json_text import read_object
+from reattention_eval.machine_memory import GIB
 
 FORMAT = 1
 HEADER = "session.json"
@@ -63,8 +64,8 @@ def write_folder(folder: Path, about: dict[str, Any], parts: Parts, size: int) -
         free = shutil.disk_usage(folder.parent).free
         if free < size:
             raise DataError(
-                f"what was read takes {size / 2**30:.2f} GiB and the disk of {folder.parent} has "
-                f"{free / 2**30:.2f} GiB left; make room, or save it on another disk."
+                f"what was read takes {size / GIB:.2f} GiB and the disk of {folder.parent} has "
+                f"{free / GIB:.2f} GiB left; make room, or save it on another disk."
             )
         with _named_when_whole(folder) as partial:
             files = {}

@@ -14,12 +14,12 @@ from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.split_model import load_split_model
 from reattention_eval.context_length import context_length
 from reattention_eval.engine import Session, attach
-from reattention_eval.engine.attach import check_cache
+from reattention_eval.engine.fit import check_cache, check_processes, fitting
 from reattention_eval.engine.kernels_ahead import compiling
 from reattention_eval.errors import ConfigError, DeviceMemoryError, ReAttentionError
 from reattention_eval.harness.fingerprint import plain, weights_sample
 from reattention_eval.harness.memory_check import out_of_memory
-from reattention_eval.methods import NativeMethod, build_method, method_settings
+from reattention_eval.methods import build_method, method_settings
 from reattention_eval.parallel import ranks_of
 
 
@@ -58,10 +58,12 @@ class AttachedModel:
         loaded: PreTrainedModel | None
         self.trained_window: int | None = None
         configure: Callable[[Any], Any] = self._configure
-        check_cache(cache, self.method)
+        check_cache(cache, self.method, tensor_parallel)
+        check_processes(self.method, tensor_parallel)
         if not tokenizer_only:
             self.method.check_machine()
-            configure = compiling(configure, self.method, pick_dtype(dtype), tensor_parallel, cache)
+            dtype_here = pick_dtype(dtype)
+            configure = compiling(self._fitted, self.method, dtype_here, tensor_parallel, cache)
         if quantization is not None:
             if tensor_parallel > 1:
                 raise ConfigError(
@@ -99,7 +101,10 @@ class AttachedModel:
 
     def _configure(self, config: Any) -> Any:
         self.trained_window = context_length(config)  # a method may scale it
-        return self.method.configure(config) if isinstance(self.method, NativeMethod) else config
+        return config
+
+    def _fitted(self, config: Any) -> Any:
+        return fitting(self.method)(self._configure(config))
 
     def get_token_len(self, prompt: str) -> int:
         """Tokens of `prompt` by itself, with the tokenizer's own special tokens."""

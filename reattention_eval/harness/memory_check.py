@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from reattention_eval.cache import AUTO
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.quantization import weight_bits
 from reattention_eval.efficiency import (
+    MemoryPlan,
     ModelShape,
     Placement,
     accelerator_memory,
@@ -20,13 +22,14 @@ from reattention_eval.efficiency import (
     tiers_of,
     usable,
 )
+from reattention_eval.efficiency.auto_plan import plan_auto
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.fingerprint import plain
+from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import Method, build_method
 
 VARIABLE = "REATTENTION_MEMORY_CHECK"  # "off" loads and tries all the same
-_GIB = 2**30
 
 
 def longest_prompt(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]) -> int | None:
@@ -76,9 +79,9 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
     )
     raise ConfigError(
         f"{model.get('abbr', model['path'])}: a prompt of {tokens:,} tokens needs "
-        f"{plan.total / _GIB:.1f} GiB on {device} (weights {plan.weights / _GIB:.1f}, cache "
-        f"{plan.cache / _GIB:.1f}, workspace {plan.workspace / _GIB:.1f}) and "
-        f"{memory / _GIB:.1f} are free; {cure}."
+        f"{plan.total / GIB:.1f} GiB on {device} (weights {plan.weights / GIB:.1f}, cache "
+        f"{plan.cache / GIB:.1f}, workspace {plan.workspace / GIB:.1f}) and "
+        f"{memory / GIB:.1f} are free; {cure}."
     )
 
 
@@ -111,12 +114,22 @@ def _instead(
     shape: ModelShape, method: Method, tokens: int, where: Placement, memory: int, rows: int,
     tier: str,
 ) -> str:  # fmt: skip
-    """The tier of the cache that holds so many tokens, as one of several cures."""
-    tiers = tiers_of(method) if where.on_gpu else ()
-    for other in tiers[tiers.index(tier) + 1 :] if tier in tiers else ():
-        if plan_memory(shape, method, tokens, where, rows, other).total <= memory:
-            return f'put cache="{other}" into the model\'s entry, '
-    return ""
+    """The tier of the cache that holds so many tokens, as one of several cures.
+
+    That is "auto", which takes the fastest prompt by prompt, unless several processes share the
+    model (`check_cache`).
+    """
+    tiers, host = tiers_of(method), main_memory()
+
+    def fits(plan: MemoryPlan) -> bool:
+        return plan.total <= memory and (host is None or plan.host <= host)
+
+    slower = tiers[tiers.index(tier) + 1 :] if where.on_gpu else ()
+    found = [x for x in slower if fits(plan_memory(shape, method, tokens, where, rows, x))]
+    if slower and where.tensor_parallel == 1:
+        between = plan_auto(shape, method, tokens, where, memory, rows)
+        found = [AUTO] if found or (between and fits(between.plan)) else []
+    return f'put cache="{found[0]}" into the model\'s entry, ' if found else ""
 
 
 def _shape(model: Mapping[str, Any]) -> ModelShape | None:

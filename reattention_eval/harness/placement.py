@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.machine_memory import GIB
 
 GPUS_VARIABLE = "REATTENTION_GPUS"
 SPREAD_VARIABLE = "REATTENTION_SPREAD"
@@ -58,7 +59,7 @@ def _memory_elsewhere() -> int:
     """Bytes of a GPU of the machines that tasks are submitted to; 0 where nobody says."""
     words = os.environ.get(MEMORY_VARIABLE, "").strip()
     try:
-        return int(float(words or 0) * 2**30)
+        return int(float(words or 0) * GIB)
     except (ValueError, OverflowError):
         raise ConfigError(
             f"{MEMORY_VARIABLE} is {words!r}; give the GiB of one GPU, for example 80."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 from reattention_eval.benchmarks.needle import check_needles
 from reattention_eval.cache import DEVICE
 from reattention_eval.checkpoints import check_access, load_model
+from reattention_eval.checkpoints.load_checks import check_model
 from reattention_eval.checkpoints.quantization import check_named
-from reattention_eval.engine.attach import check_cache
+from reattention_eval.checkpoints.read import local_or_hub, read_config, read_settings
+from reattention_eval.engine.fit import check_cache, check_processes, fitting
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.fingerprint import plain
 from reattention_eval.harness.model import LongContextLM
@@ -65,6 +68,17 @@ class _Checkpoints:
     def access(self, path: str, processes: int) -> None:
         self._once((path, processes), lambda: check_access(path, processes))
 
+    def config(self, path: str) -> Any:
+        """Of a model that methods can serve; a copy, which may be changed."""
+
+        def read() -> Any:
+            source = local_or_hub(path)
+            config = read_config(source, read_settings(source))
+            check_model(config, source, None)
+            return config
+
+        return copy.deepcopy(self._once(("config", path), read))
+
     def tokenizer(self, folder: Path) -> Any:
         return self._once(folder, lambda: load_model(folder, tokenizer_only=True)[1])
 
@@ -93,8 +107,10 @@ def _check_model(model: Mapping[str, Any], ask: _Checkpoints) -> None:
         raise ConfigError(f"tensor_parallel is {processes!r}; give a number of processes.")
     _check_settings(model)
     method = _checked_method(model.get("method") or {"type": "full"})
-    check_cache(model.get("cache", DEVICE), method)
+    check_cache(model.get("cache", DEVICE), method, processes)
+    check_processes(method, processes)
     ask.access(path, processes)
+    fitting(method)(ask.config(path))
 
 
 def _check_settings(model: Mapping[str, Any]) -> None:

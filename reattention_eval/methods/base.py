@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.sliding_layers import full_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +42,7 @@ class Method(ABC):
     Class attributes: `name`, what tables call it; `source`, where it was published; `family`, the
     kind of comparison it belongs to (docs/methods.md); `budget_meaning`, the keys that
     `budget_tokens` counts, "" for a method that attends to all and takes none; `needs`, beside this
-    package, to run.
+    package, to run; `one_process`, whether it cannot run on a model that several processes share.
     """
 
     name: ClassVar[str]
@@ -49,6 +50,7 @@ class Method(ABC):
     family: ClassVar[str] = ""
     budget_meaning: ClassVar[str] = ""
     needs: ClassVar[str] = ""
+    one_process: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -133,6 +135,10 @@ class Method(ABC):
     def check(self, context_length: int) -> None:  # noqa: B027  (most methods fit any model)
         """Raise ConfigError where the method cannot serve a model trained to so many tokens."""
 
+    def check_config(self, config: Any) -> None:  # noqa: B027  (as `check`)
+        """Raise ConfigError where the method cannot serve a model of this configuration (of
+        transformers); asked, as `check` is, before its weights are loaded."""
+
     def settings(self) -> dict[str, Any]:
         """Every field that, with the method's name, defines its predictions; but for those with
         `later` in their metadata that are as by default, since names of earlier runs lack them."""
@@ -200,6 +206,25 @@ class ViewMethod(Method):
 
     def reach(self, window: int) -> int | None:
         return None if self.renumbers else window
+
+    def check_config(self, config: Any) -> None:
+        """As said.
+
+        Raises:
+            ConfigError: no layer of the model is left to choose for.
+        """
+        full = full_layers(config)
+        self.require(
+            full is None or len(full) > 0,
+            f"every layer of this {config.model_type} model attends within a sliding window and "
+            "cannot be given a view; use a checkpoint without such layers (Mistral: v0.2 or later)",
+        )
+        self.require(
+            not full or full[-1] >= self.whole_layers,
+            f"the first {self.whole_layers} layers attend to all keys, and of the "
+            f"{config.num_hidden_layers} layers of this {config.model_type} model none behind them "
+            "is left to choose for; lower their number, or use a deeper model",
+        )
 
     @abstractmethod
     def view(

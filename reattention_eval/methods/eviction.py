@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods.base import EVICTION, NativeMethod
-from reattention_eval.methods.kvpress_library import check_kvpress, make_press
+from reattention_eval.methods.kvpress_library import check_family, check_kvpress, make_press
 from reattention_eval.methods.memory import KeepsScores
+from reattention_eval.sliding_layers import full_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +44,7 @@ class Eviction(NativeMethod, KeepsScores):
     family: ClassVar[str] = EVICTION
     budget_meaning: ClassVar[str] = "keys kept behind the prompt, a mean over layers"
     needs: ClassVar[str] = "kvpress 0.5.5, transformers 4.57"
+    one_process: ClassVar[bool] = True
     budget_tokens: int = 8192
     query_aware: bool = True
 
@@ -94,19 +96,24 @@ class Eviction(NativeMethod, KeepsScores):
         check_kvpress()
         make_press(*self.press_and_settings())
 
-    def configure(self, config: Any) -> Any:
-        """As it is.
+    def check_config(self, config: Any) -> None:
+        """As said.
 
         Raises:
-            ConfigError: layers that attend within a sliding window.
+            ConfigError: a family that kvpress was not written for, or layers that attend within a
+                sliding window.
         """
-        types = getattr(config, "layer_types", None)
-        sliding = "sliding_attention" in types if types else getattr(config, "sliding_window", None)
+        check_family(config.model_type, self.name)
+        full = full_layers(config)
         self.require(
-            not sliding,
+            full is not None and len(full) == config.num_hidden_layers,
             f"this {config.model_type} model attends within a sliding window, whose cache drops "
             "keys by itself; use a model that attends in full",
         )
+
+    def configure(self, config: Any) -> Any:
+        """As it is. Raises as `check_config`."""
+        self.check_config(config)
         return config
 
     @contextmanager

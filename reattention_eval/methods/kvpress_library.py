@@ -71,6 +71,28 @@ def library() -> Any:
     return kvpress
 
 
+def check_family(model_type: str, name: str) -> None:
+    """Raise ConfigError where kvpress was not written for a family of models.
+
+    model_type: as in a config.json; name: the method that asks.
+    """
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
+
+    check_class(getattr(transformers, NAMES.get(model_type, ""), None), model_type, name)
+
+
+def check_class(model: type | None, what: str, name: str) -> None:
+    """As `check_family`; model: the class, None for one that transformers does not have."""
+    supported = library().presses.base_press.SUPPORTED_MODELS
+    if model is None or not issubclass(model, supported):
+        names = [kind.__name__ for kind in supported if "Causal" in kind.__name__]
+        raise ConfigError(
+            f"{name}: kvpress was written for {', '.join(names)}, and this model is "
+            f"{what}; use another model, or another method."
+        )
+
+
 def press_names() -> list[str]:
     """The presses that a budget in tokens can be given to."""
     return [name for name, why in _known().items() if not why]

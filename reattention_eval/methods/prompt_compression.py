@@ -10,9 +10,8 @@ import torch
 
 from reattention_eval.cache_argument import given_cache
 from reattention_eval.errors import ConfigError, ReAttentionError
-from reattention_eval.methods.kvpress_library import library, masking
+from reattention_eval.methods.kvpress_library import check_class, masking
 from reattention_eval.methods.prompt_reader import PromptReader
-from reattention_eval.parallel import ranks_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -158,14 +157,7 @@ class PromptCompression(PromptReader):
 
 
 def _attention_modules(model: Any, name: str) -> list[nn.Module]:
-    supported = library().presses.base_press.SUPPORTED_MODELS
-    if not isinstance(model, supported) or ranks_of(model) is not None:
-        names = [kind.__name__ for kind in supported if "Causal" in kind.__name__]
-        split = ", split over processes" if ranks_of(model) is not None else ""
-        raise ConfigError(
-            f"{name}: kvpress was written for {', '.join(names)} in one process, and this is "
-            f"{type(model).__name__}{split}; use another model, or another method."
-        )
+    check_class(type(model), type(model).__name__, name)
     return [layer.self_attn for layer in model.model.layers]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import list_methods, method_class
 from reattention_eval.methods.base import FAMILIES
 from reattention_eval.report.curve import curve_points, draw_grid
@@ -22,7 +23,6 @@ from reattention_eval.report.shown import Shown
 from reattention_eval.report.tables import Grid
 
 ELSE = "other methods"
-_GIB = 2**30
 
 
 def family(cell: Cell) -> str:
@@ -93,7 +93,7 @@ def _mean(name: str, unit: float, digits: int, cell: Cell | None) -> Shown:
 KEYS: dict[str, Callable[[Cell | None], Shown]] = {
     "keys attended in a layer behind the prompt, mean": partial(_mean, "decode_view", 1, 0),
     "keys kept in a layer at the end, mean": partial(_mean, "keys_kept", 1, 0),
-    "bytes of keys and values at the end, GiB": partial(_mean, "cache_bytes", _GIB, 3),
+    "bytes of keys and values at the end, GiB": partial(_mean, "cache_bytes", GIB, 3),
 }
 
 

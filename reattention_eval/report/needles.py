@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 
+from reattention_eval.machine_memory import GIB
 from reattention_eval.report.intervals import median_interval
 from reattention_eval.report.run import Cell
 from reattention_eval.report.shown import Shown
@@ -62,7 +63,7 @@ def token_seconds(cell: Cell) -> list[float]:
 def peaks(cell: Cell) -> list[float]:
     """GiB that each prompt took at most."""
     found = (r.get("peak_bytes") for r in cell.records.values() if not r.get("error"))
-    return [float(peak) / 2**30 for peak in found if peak and peak > 0]
+    return [float(peak) / GIB for peak in found if peak and peak > 0]
 
 
 def _median_words(values: Callable[[Cell], list[float]], digits: int, cell: Cell | None) -> Shown:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reattention_eval.machine_memory import GIB
 from reattention_eval.report.running_score import NLL, Scorer
 
 
@@ -97,7 +98,7 @@ class Pace:
         if running and (end := self.ends()) is not None:
             parts.append(f"ends {clock(end)}")
         if self.peak_bytes:
-            parts.append(f"{self.memory} {self.peak_bytes / 2**30:.1f} GiB")
+            parts.append(f"{self.memory} {self.peak_bytes / GIB:.1f} GiB")
         return ", ".join(parts)
 
     @property

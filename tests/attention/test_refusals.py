@@ -124,12 +124,36 @@ def test_a_model_is_not_converted_inside_the_block(convert):
 
 
 @pytest.mark.parametrize("method", ["full", "reattention"])
-def test_forwards_in_another_dtype_than_the_cache_are_named(method):
-    model, prompt = tiny_model(dtype=torch.float32), random_prompt(40)
-    with attach(model, dict(type=method, **SMALL_VIEW[method])) as session:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_autocast_is_refused_around_the_block_and_in_it(method, dtype):
+    model, prompt = tiny_model(dtype=dtype), random_prompt(40)
+    method = dict(type=method, **SMALL_VIEW[method])
+    words = r"torch\.autocast to torch\.bfloat16 holds on cpu.*model\.to\(torch\.bfloat16\)"
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ConfigError, match=words):
+        attach(model, method).__enter__()
+    with attach(model, method) as session:
         expected = session.prefill(prompt)
-        for read in (lambda: session.prefill(prompt), lambda: session.extend(prompt)):
-            words = r"layer 0 holds keys of torch\.float32 on cpu"
+        for read in (
+            lambda: session.prefill(prompt),
+            lambda: session.extend(prompt),
+            lambda: model.generate(prompt, max_new_tokens=1),
+            lambda: model(prompt),
+        ):
             with torch.autocast("cpu", torch.bfloat16), pytest.raises(ConfigError, match=words):
                 read()
             assert torch.equal(session.prefill(prompt), expected)
+    # nothing is refused where it is switched off again
+    off = torch.autocast("cpu", enabled=False)
+    with torch.autocast("cpu", torch.bfloat16), off, attach(model, method) as session:
+        assert torch.equal(session.prefill(prompt), expected)
+
+
+def test_a_layer_converted_inside_the_block_is_named():
+    model, prompt = tiny_model(dtype=torch.float32), random_prompt(40)
+    with attach(model, "full") as session:
+        session.prefill(prompt)
+        own = model.model.layers[1].self_attn.k_proj
+        own.weight.data = own.weight.data.double()
+        own.register_forward_pre_hook(lambda module, args: (args[0].double(),))
+        with pytest.raises(ConfigError, match=r"layer 1 holds keys of torch\.float32 on cpu"):
+            session.prefill(prompt)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import tiny_family
+from families import tiny_config, tiny_family
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 from tiny_tokenizers import tiny_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from reattention_eval.checkpoints import check_access, load, load_model
+from reattention_eval.checkpoints.load_checks import check_model
 from reattention_eval.errors import CheckpointError, ConfigError
 
 
@@ -279,3 +280,12 @@ def test_what_this_machine_has_not_is_said_before_weights_are_read(folder, monke
     for settings, reason in wrong:
         with pytest.raises(ConfigError, match=reason):
             load_model(folder, **settings)
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [("deepseek_v3", "multi-head latent attention"), ("gemma3", "load its text model alone")],
+)
+def test_what_no_method_serves_is_said_before_weights_are_read(family, says):
+    with pytest.raises(ConfigError, match=says):
+        check_model(tiny_config(family), "here", "sdpa")

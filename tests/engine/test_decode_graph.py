@@ -10,7 +10,7 @@ from repeats import repeat_without_gpu
 from tiny_models import longrope, random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.attention import hook
+from reattention_eval.attention import repeated_steps
 from reattention_eval.attention.fused_view_attention import FusedViewAttention
 from reattention_eval.cache import RowCache
 from reattention_eval.cache.values import DeviceStore
@@ -148,7 +148,7 @@ def test_a_prompt_for_which_room_was_made_in_one_layer_only(repeated, monkeypatc
 
 
 def test_what_waits_for_the_device_is_not_repeated(monkeypatch, repeated):
-    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.bfloat16,))
+    monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.bfloat16,))
     run(METHOD, random_prompt(400), steps=10)
     assert not repeated
 
@@ -187,7 +187,7 @@ def test_packed_weights_are_repeated_too(repeated):
 
 def test_a_capture_that_fails_is_said_and_steps_go_on(monkeypatch, repeated):
     monkeypatch.undo()
-    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float64,))
+    monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.float64,))
     original = RepeatedDecode.__init__
 
     def able(self, *args):
@@ -240,9 +240,9 @@ def test_nothing_waits_for_the_device_before_the_kernels_attend(repeated, monkey
 def test_a_step_that_is_watched_is_no_repeat(repeated, monkeypatch):
     """A captured step runs no code of ours that could note its view."""
     steps = []
-    count = hook.Hook.count_repeat
+    count = repeated_steps.RepeatedSteps.count
     noted = lambda self, *args: steps.append(count(self, *args))  # noqa: E731
-    monkeypatch.setattr(hook.Hook, "count_repeat", noted)
+    monkeypatch.setattr(repeated_steps.RepeatedSteps, "count", noted)
     with attach(tiny_model(layers=2), METHOD) as session:
         session.prefill(random_prompt(400), max_new_tokens=64)
         for token in range(8):

@@ -13,6 +13,7 @@ from reattention_eval.cache import HostTier
 from reattention_eval.cache.host_memory import HostBlocks
 from reattention_eval.engine import kernels_ahead
 from reattention_eval.engine.kernels_ahead import compile_kernels, compiling
+from reattention_eval.errors import ConfigError
 from reattention_kernels.warmup import CompilingAhead
 
 METHOD = ReAttention(4, 32, 8, 3, 9, chunk_size=16, selection="block_max")
@@ -79,7 +80,14 @@ def test_last_tokens_are_chunks_of_their_own_size(last, sizes):
 def test_loading_starts_it_before_the_weights(started):
     config = tiny_model().config
     assert compiling(None, METHOD, torch.float16)(config) is config
-    assert compiling(lambda given: "other", METHOD, torch.float16)(config) == "other"
+    other = tiny_model().config
+    assert compiling(lambda given: other, METHOD, torch.float16)(config) is other
+
+    def refusing(given):
+        raise ConfigError("no")
+
+    with pytest.raises(ConfigError):
+        compiling(refusing, METHOD, torch.bfloat16)(config)
     assert len(started) == 1
 
 

@@ -61,8 +61,6 @@ def test_too_long_a_prompt_is_refused_with_the_length_that_fits(
         f"LLaMA3.1-8B: a prompt of 1,048,592 tokens needs {needed:.1f} GiB on each GPU"
     )
     assert f"the longest that fits is {longest:,} tokens" in str(caught.value)
-    with pytest.raises(ConfigError, match=r'put cache="host" into the model.s entry, or give more'):
-        check_memory({**MODEL, "method": {"type": "reattention"}}, [dataset(1 << 20)])
     monkeypatch.setattr(memory_check, "accelerator_memory", gpus(10))
     with pytest.raises(ConfigError, match="not even the weights fit: give more or larger GPUs"):
         check_memory(MODEL, [dataset(4096)])
@@ -89,6 +87,32 @@ def test_a_cache_in_host_memory_may_hold_more(monkeypatch: pytest.MonkeyPatch) -
     full = {**MODEL, "method": {"type": "full"}, "cache": "auto"}  # needs all values at every step
     with pytest.raises(ConfigError, match="cache 128"):
         check_memory(full, [dataset(1048576)])
+
+
+def test_another_tier_is_proposed_where_it_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million tokens a layer has 2 GiB of keys and as many values: 64 GiB of each."""
+    asked, two = [dataset(1 << 20)], {"tensor_parallel": 2}
+
+    def said(free: float, host: int | None, **more: Any) -> str:
+        main = None if host is None else host * GIB
+        monkeypatch.setattr(memory_check, "accelerator_memory", gpus(free, free))
+        monkeypatch.setattr(memory_check, "main_memory", lambda: main)
+        with pytest.raises(ConfigError) as caught:
+            check_memory({**MODEL, **more}, asked)
+        return str(caught.value)
+
+    auto = 'put cache="auto" into the model\'s entry, or give more GPUs'
+    assert auto in said(40, None)  # as "host" it fits
+    assert auto in said(100, 70)  # as "values_on_host"
+    # the keys of some layers alone have to be in host memory, and those of all have no room there
+    assert auto in said(60, 110)
+    assert auto in said(60, 110, cache="values_on_host")
+    for nothing in (said(40, 100), said(60, 60), said(40, None, method={"type": "full"})):
+        assert "cache=" not in nothing
+    assert "cache=" not in said(1, None, cache="host")  # the last there is
+    # processes that share a model have to choose alike, so that it is a tier of its own
+    assert 'put cache="values_on_host" into' in said(60, 70, **two)
+    assert 'put cache="host" into' in said(22, None, **two)
 
 
 def test_what_cannot_be_planned_is_left_to_loading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +147,15 @@ def test_a_gpu_that_is_full_after_all_is_told_in_one_sentence(
     with pytest.raises(ConfigError, match="ask for less, or give more GPUs"):
         runner.run([Sample("the dog and the fox")], 4)
     runner.close()
+
+
+def test_on_a_cpu_no_tier_is_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_check, "accelerator_memory", list)
+    monkeypatch.setattr(memory_check, "main_memory", lambda: 20 * GIB)
+    for cache in ("device", "host"):
+        with pytest.raises(ConfigError, match="on this machine") as caught:
+            check_memory({**MODEL, "cache": cache}, [dataset(1 << 20)])
+        assert "cache=" not in str(caught.value)
 
 
 def test_on_a_cpu_the_task_asks_before_it_loads(

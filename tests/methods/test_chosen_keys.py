@@ -324,7 +324,7 @@ def test_refusals(method, settings, message):
 
 
 def test_a_model_of_dense_layers_alone_is_refused():
-    with pytest.raises(ConfigError, match=r"quest attends in full in the first 2 layers.*2 layers"):
+    with pytest.raises(ConfigError, match=r"quest: the first 2 layers attend .* of the 2 layers"):
         attach(tiny_model(), Quest()).__enter__()
 
 

@@ -160,3 +160,13 @@ def test_a_name_of_this_package_cannot_be_taken(examples, monkeypatch):
 def test_what_is_none(kind, message):
     with pytest.raises(ConfigError, match=message):
         build_method(dict(type=kind))
+
+
+@pytest.mark.parametrize(
+    "text", ["full", "reattention:local_size=2048,score=qkv_l1", "streaming_llm:chunk_size=7"]
+)
+def test_a_method_in_a_word(text: str) -> None:
+    assert text_of_method(method_settings(method_of_text(text))).count(",") == text.count(",")
+    assert method_of_text(text_of_method(method_settings(method_of_text(text)))) == (
+        method_of_text(text)
+    )

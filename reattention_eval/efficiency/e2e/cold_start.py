@@ -75,7 +75,7 @@ def main(asked: ColdStart) -> dict[str, Any]:
 
     from reattention_eval.checkpoints.load import pick_dtype
     from reattention_eval.efficiency.e2e.agreement import digest, distance
-    from reattention_eval.efficiency.e2e.forms import parse_form
+    from reattention_eval.efficiency.e2e.forms import fitting_forms, parse_form
     from reattention_eval.efficiency.e2e.measure import prompt
     from reattention_eval.efficiency.e2e.models import about_model, bench_model
     from reattention_eval.efficiency.e2e.record import environment
@@ -93,7 +93,7 @@ def main(asked: ColdStart) -> dict[str, Any]:
 
     form, times = parse_form(asked.form), [now()]
     # as evaluations load a model: kernels are compiled meanwhile
-    ahead = compiling(None, form.method, pick_dtype(asked.dtype))
+    ahead = compiling(fitting_forms([form]), form.method, pick_dtype(asked.dtype))
     model = bench_model(asked.model, device, asked.dtype, ahead)
     times.append(now())
     ids = prompt(asked.tokens, model.config.vocab_size).to(device)

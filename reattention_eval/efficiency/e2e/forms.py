@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from reattention_eval.cache import DEVICE
 from reattention_eval.engine import Session, attach
-from reattention_eval.engine.attach import check_cache
+from reattention_eval.engine.fit import check_cache, fit
 from reattention_eval.errors import ConfigError
 from reattention_eval.methods import Method, ViewMethod, build_method, method_of_text
 from reattention_kernels.causal import attend_causal, causal_backends
@@ -112,6 +112,20 @@ def check_forms(forms: list[Form], device: torch.device) -> None:
                 f"{form.label} cannot run on {device}; at hand are {', '.join(at_hand(device))}. "
                 "cuDNN and FlashAttention-3 need a GPU, the latter Hopper and the extra [flash]."
             )
+
+
+def fitting_forms(forms: Sequence[Form]) -> Callable[[Any], Any]:
+    """`configure` for loading a model that all of these are to run on, which leaves it as it is.
+
+    It raises ConfigError for a form that cannot serve the model.
+    """
+
+    def configured(config: Any) -> Any:
+        for form in forms:
+            fit(form.method, config)
+        return config
+
+    return configured
 
 
 @contextmanager

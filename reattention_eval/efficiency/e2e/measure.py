@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from reattention_eval.cache import DEVICE
 from reattention_eval.cache.tiers import TierBytes
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.agreement import digest
 from reattention_eval.efficiency.e2e.estimate import (
     WARM_DECODE,
@@ -33,7 +32,7 @@ from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.engine import Session
 from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.errors import DeviceMemoryError, HostMemoryError
-from reattention_eval.machine_memory import main_memory
+from reattention_eval.machine_memory import GIB, main_memory
 
 THOUSAND = 1000  # tokens of a long answer whose speed and memory are kept
 

@@ -14,10 +14,9 @@ from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.paper_models import PaperModel, find_paper_model
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.shape import published_config, shape_of
 from reattention_eval.errors import ConfigError, DeviceMemoryError
-from reattention_eval.machine_memory import free_bytes
+from reattention_eval.machine_memory import GIB, free_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,10 +6,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import columns, figure_of
 from reattention_eval.efficiency.e2e.table import WORDS, order
+from reattention_eval.machine_memory import GIB
 from reattention_eval.pictures import logarithmic, save_picture
 
 PANELS = (

@@ -12,10 +12,11 @@ import torch
 
 import reattention_eval
 from reattention_eval.cache import DEVICE
-from reattention_eval.efficiency.cards import GIB, card_by_name
+from reattention_eval.efficiency.cards import card_by_name
 from reattention_eval.efficiency.e2e.models import device_name
 from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.json_text import read_object
+from reattention_eval.machine_memory import GIB
 from reattention_eval.whole_file import write_whole_text
 from reattention_kernels.bench import card
 from reattention_kernels.bench import record as kernels

@@ -8,11 +8,11 @@ from torch import Tensor
 from reattention_eval.cache import AUTO, CacheShape, tier_bytes
 from reattention_eval.cache.host_memory import SPARE_BYTES
 from reattention_eval.cache.tiers import HOST, TierBytes
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.forms import Form
 from reattention_eval.efficiency.plan import kept_values
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.errors import ConfigError
+from reattention_eval.machine_memory import GIB
 
 
 def least_bytes(

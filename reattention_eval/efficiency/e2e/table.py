@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reattention_eval.cache import DEVICE
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import Column, Shown, columns, figure_of, shown
-from reattention_eval.engine.attach import CACHES
+from reattention_eval.engine.fit import CACHES
 from reattention_eval.errors import DataError
+from reattention_eval.machine_memory import GIB
 
 FORMS = ("reattention", "full", "whole-cudnn", "whole-flash", "whole-fa3", "streaming_llm")
 WORDS = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from reattention_eval.cache import DEVICE, VALUES_ON_HOST
-from reattention_eval.efficiency.cards import GIB
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import Column, figure_of
 from reattention_eval.efficiency.shape import ModelShape, read_shape
 from reattention_eval.efficiency.work import can_be_timed, prompt_work
+from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import ReAttention, build_method
 
 CARD_BYTES = 80 * GIB  # of which a card of 80 GB has a little less
