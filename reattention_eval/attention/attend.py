@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from reattention_kernels.backend import use_triton
-from reattention_kernels.causal import LowerRightMask, attend_causal
+from reattention_kernels.causal import LowerRightMask, attend_causal, backend_name
 from reattention_kernels.view import attend_whole, takes_whole
 
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
@@ -43,4 +43,7 @@ class ViewAttention:
         target = None if out is None else out[None]
         if query.dtype in FLASH_DTYPES and takes_whole(query, key) and use_triton(query):
             return attend_whole(*given, target)[0]
-        return attend_causal(*given, target, mask=self._mask)[0]
+        # a decode step that is launched is answered by what answers it where it is repeated
+        step = query.is_cuda and query.shape[1] == 1
+        name = backend_name(given[0], limited=True) if step else None
+        return attend_causal(*given, target, mask=self._mask, backend=name)[0]
