@@ -165,7 +165,9 @@ class HostKeys:
 
     def grow(self, capacity: int, used: int) -> None:
         """Room for `capacity` tokens; `used` are there."""
-        self.wait()  # addresses are written beside this stream, and may move
+        # addresses are written beside this stream, and may move; `streaming` may have waited for it
+        self._at.traffic.join()
+        self.wait()
         for blocks in self._blocks:
             blocks.reserve(capacity)
         self._at.make(self, len(self._blocks), capacity, self._like)
