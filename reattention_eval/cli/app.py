@@ -174,6 +174,13 @@ def report(
             "--by-family", help="Methods of one family under each other, and a plot of them."
         ),
     ] = False,
+    times: Annotated[
+        bool,
+        typer.Option(
+            "--times/--no-times",
+            help="Seconds in the tables: of no method where several processes shared a GPU.",
+        ),
+    ] = True,
     into: Annotated[
         Path | None,
         typer.Option(
@@ -192,11 +199,11 @@ def report(
         if not all([show_check(latest_work_dir(run)) for run in runs]):
             raise typer.Exit(FAILED)
         return
-    if len(runs) == 1 and into is None and not by_family:
+    if len(runs) == 1 and into is None and times and not by_family:
         made = build_report(latest_work_dir(runs[0]), page=html)
     else:
         into = into or (latest_work_dir(runs[0]) if len(runs) == 1 else Path()) / "report"
-        made = build_joint_report(runs, into, page=html, by_family=by_family)
+        made = build_joint_report(runs, into, page=html, by_family=by_family, times=times)
     show_report(made)
     if made.problems:
         raise typer.Exit(FAILED)

@@ -18,7 +18,7 @@ from reattention_eval.report.heatmap import draw_heatmap, needle_grid, trained_w
 from reattention_eval.report.joined import read_runs
 from reattention_eval.report.labels import model_name
 from reattention_eval.report.measures import cell_length, sample_count
-from reattention_eval.report.needles import COSTS, MANY_DEPTHS, by_form, form, form_title
+from reattention_eval.report.needles import MANY_DEPTHS, MEMORY, TIMES, by_form, form, form_title
 from reattention_eval.report.notes import reading_notes
 from reattention_eval.report.page import write_page
 from reattention_eval.report.paper import beside_paper
@@ -88,18 +88,24 @@ def build_report(
 
 
 def build_joint_report(
-    work_dirs: Sequence[Path], folder: Path, *, page: bool = False, by_family: bool = False
+    work_dirs: Sequence[Path],
+    folder: Path,
+    *,
+    page: bool = False,
+    by_family: bool = False,
+    times: bool = True,
 ) -> Report:
     """The same of several runs read together (`read_runs`), into `folder`.
 
     by_family: rows in the order of their methods' families, with what the methods attended to and
     kept, and families.png instead of heat maps.
+    times: seconds too; they are no method's where several processes shared a GPU.
     """
     cells = read_runs(work_dirs)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return _build(
-            work_dirs, joined_cuts(cells) if by_family else cells, folder, page, by_family
+            work_dirs, joined_cuts(cells) if by_family else cells, folder, page, by_family, times
         )
 
 
@@ -121,13 +127,14 @@ def _build(
     folder: Path,
     page: bool,
     by_family: bool = False,
+    times: bool = True,
 ) -> Report:
     frame = make_frame(cells)
     grouped = places(cells)
     others = [cell for cell in cells if cell.dataset not in grouped]
     forms = by_form(others)
     beside = {} if by_family else beside_paper(frame)
-    costs = {**COSTS, **KEYS} if by_family else COSTS
+    costs = {**(TIMES if times else {}), **MEMORY, **(KEYS if by_family else {})}
     tables = {**_tables_by_form(frame, forms, costs), **benchmark_grids(frame), **beside}
     if by_family:
         tables = {heading: family_order(grid, frame) for heading, grid in tables.items()}
@@ -139,6 +146,8 @@ def _build(
         said.append(group_sentence(inside) if inside else sentence(cells))
     words = visible(" ".join(said))
     notes = reading_notes(frame)
+    if not times:
+        notes.append("Seconds are left out of these tables, as asked.")
     files = [
         _write(folder / "table.csv", csv_table(frame)),
         _write(folder / "table.md", _page(tables, [words, *notes], problems)),

@@ -24,7 +24,7 @@ from reattention_eval.report.sample_scores import figure_interval
 from reattention_eval.report.selected import read_selected, write_selected
 
 COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")
-_STYLES = ("-", "--", ":")  # colours come again after ten lines
+_STYLES, _MARKERS = ("-", "--", ":"), "o^s"  # colours come again after ten lines
 _BANDS = 8  # of so many lines the intervals can still be told apart
 # RULER's tasks by what they ask: the first words of their names
 _RULER = {
@@ -274,8 +274,10 @@ def _lines(
 
 def _line(axis: Any, line: Sequence[Point], name: str, colour: str, band: bool) -> None:
     lengths = [p.length for p in line]
-    style = _STYLES[int(colour[1:]) // 10 % len(_STYLES)] if colour[0] == "C" else "-"
-    axis.plot(lengths, [p.value for p in line], style, marker="o", ms=4, label=name, color=colour)
+    again = int(colour[1:]) // 10 % len(_STYLES) if colour[0] == "C" else 0
+    style, marker = _STYLES[again], _MARKERS[again]
+    values = [p.value for p in line]
+    axis.plot(lengths, values, style, marker=marker, ms=4, label=name, color=colour)
     if band and any(not math.isnan(p.low) for p in line):
         axis.fill_between(
             lengths, [p.low for p in line], [p.high for p in line], color=colour, alpha=0.12, lw=0

@@ -81,12 +81,14 @@ def _peak_words(cell: Cell | None) -> Shown:
 
 
 # what a length took: what stands in a cell, by heading
-COSTS: dict[str, Callable[[Cell | None], Shown]] = {
+TIMES: dict[str, Callable[[Cell | None], Shown]] = {
     "time to the first token, seconds (median of n prompts read whole)": partial(
         _median_words, first_token_seconds, 1
     ),
     "time per output token, seconds (median of n prompts)": partial(
         _median_words, token_seconds, 3
     ),
+}
+MEMORY: dict[str, Callable[[Cell | None], Shown]] = {
     "peak memory, GiB (the most of n prompts)": _peak_words,
 }

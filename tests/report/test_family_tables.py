@@ -71,6 +71,14 @@ def test_one_command_makes_table_and_plot_by_family(tmp_path: Path) -> None:
     assert "| snapkv 512 | 100 | 100 |" in text and "| snapkv 512 | 0.500 | 0.500 |" in text
 
 
+def test_seconds_are_left_out_where_they_are_no_methods(tmp_path: Path) -> None:
+    needles(tmp_path / "run", "full", 4096, [1, 1], "full attention")
+    made = build_joint_report([tmp_path / "run"], tmp_path / "out", by_family=True, times=False)
+    headings = " ".join(made.grids)
+    assert "peak memory" in headings and "seconds" not in headings
+    assert "Seconds are left out" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_a_method_cut_beyond_the_window_is_one_row(tmp_path: Path) -> None:
     needles(tmp_path, "full", 4096, [1, 1], "full attention")
     needles(tmp_path, "full-cut", 16384, [0, 1], "full attention", cut=7500)
