@@ -129,6 +129,19 @@ def test_older_cells_are_of_the_device() -> None:
         assert "reattention" in {name for column in columns(record) for name in column.cells}
 
 
+def test_host_memory_is_taken_once(model: Any) -> None:
+    """As device memory is: the first run pins, the others show what a tier costs."""
+    one = bench(model, effort=Effort(repeats=2, decode=4, warm_up=16))
+    forms = parse_form(SMALL).in_tiers(tiers.TIERS)
+    one.measure([(form, 250) for form in forms])
+    runs = [cell["runs"] for cell in one.record.data["cells"]]
+    held = [run.get("host_bytes", 0) for run, _ in runs]
+    assert held[0] == 0 < held[1] < held[2] == one._host.taken == one._host.free_bytes
+    assert [again["host_taken_bytes"] for _, again in runs] == [0, 0, 0]
+    assert sum(run["host_taken_bytes"] for run, _ in runs) > 0  # beside the warm-up's
+    assert columns(one.record)  # the same bits in memory that was another's
+
+
 def test_what_has_no_room_is_said(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     form = parse_form("reattention")
     sizes = {

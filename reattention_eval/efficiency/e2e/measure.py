@@ -24,6 +24,7 @@ from reattention_eval.efficiency.e2e.estimate import (
     Estimate,
 )
 from reattention_eval.efficiency.e2e.forms import Form
+from reattention_eval.efficiency.e2e.kept_memory import KeptHostMemory
 from reattention_eval.efficiency.e2e.meters import host_peak, restart_host_peak
 from reattention_eval.efficiency.e2e.prompts import prompt
 from reattention_eval.efficiency.e2e.record import E2ERecord
@@ -72,6 +73,7 @@ class Bench:
         self.weights = sum(p.numel() * p.element_size() for p in model.parameters())
         self.left: list[str] = []
         self._warm: set[tuple[str, int]] = set()
+        self._host = KeptHostMemory()
 
     def measure(self, cells: Sequence[tuple[Form, int]]) -> list[str]:
         """Each (form, tokens); forms of one length take turns. Returns what is wrong with the card,
@@ -174,7 +176,9 @@ class Bench:
         began = time.perf_counter()
         ids = self._ids(tokens).to(self.device)
         decode = 0 if form.whole else decode
+        taken = self._host.taken
         with form.session(self.model) as session:
+            self._host.serve(session)
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             counts = restart_host_peak()
@@ -191,6 +195,7 @@ class Bench:
             found["host_peak_bytes"] = host_peak() if counts else None
             if isinstance(session, HookedSession):
                 found |= on_host(session)
+        found["host_taken_bytes"] = self._host.taken - taken  # pinned by this run
         found |= self._peak(stats.cache_bytes)
         found["layer_steps_selected"] = stats.layer_steps_selected
         found["mean_view"] = stats.mean_view
@@ -248,7 +253,8 @@ class Bench:
         return torch.cuda.mem_get_info(self.device)[1] - self.ballast
 
     def _host_memory(self, form: Form) -> int | None:
-        return None if form.cache == DEVICE else main_memory()
+        left = None if form.cache == DEVICE else main_memory()
+        return None if left is None else left + self._host.free_bytes
 
     def _now(self) -> float:
         if self.device.type == "cuda":
