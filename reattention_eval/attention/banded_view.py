@@ -38,14 +38,16 @@ class BandedView:
 
     Each query sees itself, no later token, and no key in two bands.
 
-    extent: all places are below it; RoPE scaling that depends on the length takes it for the
-        view's.
+    extent: all places are below it.
     keys: that the chunk's last query attends to, for the counters.
+    reach: all distances, a query's place less a key's, are below it; RoPE scaling that depends on
+        the length takes it for the view's. None: extent.
     """
 
     bands: tuple[Band, ...]
     extent: int
     keys: int
+    reach: int | None = None
 
     def check(self, name: str, row: RowCache, query: Tensor) -> None:
         """Raise ConfigError, naming the method, for a view that is not as said above.
@@ -82,7 +84,11 @@ class BandedView:
                     return f"has places outside 0..{self.extent - 1}, its extent"
             if bool((band.stop > query + 1).any()):
                 return "lets a query see a token after it"
-            seen[:, at] += _seen(band)
+            sees = _seen(band)
+            apart = (band.query_places[:, None] - band.places)[sees]
+            if self.reach is not None and bool((apart >= self.reach).any()):
+                return f"counts a distance of {int(apart.max())}, and its reach is {self.reach}"
+            seen[:, at] += sees
         if bool((seen > 1).any()):
             return "lets a query see a key in two bands"
         if not bool(seen[torch.arange(tokens), query].all()):
@@ -97,7 +103,7 @@ def attend_banded(
 ) -> Tensor:
     """query [H, T, D], un-rotated, the last tokens of the row -> [H, T, D].
 
-    The frequencies are those of max(view.extent, length) tokens.
+    The frequencies are those of max(view.reach, length) tokens.
 
     Each band, up to PART keys of it at a time, is an attention of its own, and they are joined by
     the logarithms of their sums: no copy of keys, no mask and no score outgrows a part.
@@ -109,7 +115,7 @@ def attend_banded(
             part = band._replace(positions=band.positions[keys], places=band.places[keys])
             key, value = row.gather(part.positions)
             q, key = rope.rotate_places(
-                query, key, part.places, part.query_places, view.extent, length
+                query, key, part.places, part.query_places, view.extent, length, view.reach
             )
             joined.add(q, key, value, scale, _seen(part))
     return joined.answer().to(query.dtype)

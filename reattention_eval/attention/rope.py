@@ -154,12 +154,14 @@ class ViewRope:
         query_places: Tensor,
         extent: int,
         length: int = 0,
+        reach: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """query [H, T, D] at `query_places` [T], key [Hkv, n, D] at `places` [n] or [Hkv, n].
 
-        All places lie below `extent`; the frequencies are those of max(extent, length) tokens.
+        All places lie below `extent`; the frequencies are those of max(extent, length) tokens, or
+        of max(reach, length) where no key is `reach` or more places before a query.
         """
-        cos, sin = (x[0] for x in self._table(extent, max(extent, length), key))
+        cos, sin = (x[0] for x in self._table(extent, max(reach or extent, length), key))
         query = self._one(query, cos[query_places][None], sin[query_places][None])
         if places.ndim == 1:
             return query, self._one(key, cos[places][None], sin[places][None])
@@ -211,16 +213,18 @@ class ViewRope:
         return self._same_bits and _usual(cos, x) and x.is_cuda
 
     def _table(self, n: int, length: int, like: Tensor) -> Tables:
-        """cos and sin [1, >= n, rotary_dim] of positions 0.., with the frequencies of `length`."""
-        place, regime = (like.device, like.dtype), self.regime(length)
+        """cos and sin [1, >= n, rotary_dim] of positions 0.., with the frequencies of `length`; of
+        positions length - n.. where these would tell the module of more tokens."""
+        before = max(0, n - length) if self._kind else 0
+        place, regime = (like.device, like.dtype, before), self.regime(length)
         held = self._tables.get(place)
         if held is None or held[0] != regime or held[1][0].shape[1] < n:
             size = n + n // 4  # grows by quarters, not at every step
-            if self._kind and regime == 0:
-                size = min(size, self._limit)
-            elif self._kind == "dynamic":
+            if before or (self._kind == "dynamic" and regime):
                 size = n
-            held = regime, self._angles(0, size, max(size, length), like)
+            elif self._kind and regime == 0:
+                size = min(size, self._limit)
+            held = regime, self._angles(-before, size - before, max(size - before, length), like)
             self._tables[place] = held
         return held[1]
 

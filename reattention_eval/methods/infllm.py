@@ -163,8 +163,7 @@ class InfLLM(ViewMethod, KeepsIndex):
             Band(recent, recent - before, at - before, inside, at + 1),
             Band(distant, 0 * distant, torch.full_like(at, local), 0 * at, inside),
         )
-        # the same for every chunk, so that no scaling of RoPE depends on which chunk it is
-        return BandedView(bands, local + self.chunk_size, len(distant) + local)
+        return BandedView(bands, local + self.chunk_size, len(distant) + local, local + 1)
 
     def _chosen_blocks(self, row: RowCache, query: Tensor) -> Tensor:
         """int64 [b], ascending."""

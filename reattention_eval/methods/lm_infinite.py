@@ -89,9 +89,8 @@ class LMInfinite(ViewMethod):
         if first and n > limit:
             there = torch.full_like(at, limit)
             bands.append(Band(known, 0 * known, there, 0 * at, further))
-        # the same for every chunk, so that no scaling of RoPE depends on which chunk it is
         extent = limit + first + self.chunk_size
-        return BandedView(tuple(bands), extent, min(n, self.budget))
+        return BandedView(tuple(bands), extent, min(n, self.budget), limit + 1)
 
     def check(self, context_length: int) -> None:
         self.require(

@@ -71,8 +71,8 @@ class SelfExtend(ViewMethod):
             Band(recent, recent - before, at - before, bound, at + 1),
             Band(distant, distant // group, at // group + self._shift, 0 * bound, bound),
         )
-        extent = max(near + self.chunk_size - 1, (n - 1) // group + self._shift + 1)
-        return BandedView(bands, extent, n)
+        reach = (n - 1) // group + self._shift + 1
+        return BandedView(bands, max(near + self.chunk_size - 1, reach), n, reach)
 
     def check(self, context_length: int) -> None:
         self.require(

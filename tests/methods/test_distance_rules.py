@@ -15,7 +15,7 @@ from reattention_eval.attention.banded_view import Band, BandedView, attend_band
 from reattention_eval.attention.rope import ViewRope, rotate_half_split
 from reattention_eval.cache import RowCache
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import LMInfinite, SelfExtend
+from reattention_eval.methods import InfLLM, LMInfinite, SelfExtend
 
 # (group, window): in step, out of step, group above window, window of one, group of one
 EXTENDED = [(4, 8), (3, 7), (9, 4), (5, 1), (1, 6)]
@@ -26,6 +26,7 @@ CASES = [(SelfExtend(g, w, chunk_size=5), self_extend(g, w)) for g, w in EXTENDE
 CASES += [(LMInfinite(f, w, m, chunk_size=5), lm_infinite(f, w, m)) for f, w, m in LIMITED]
 MODELS = [CASES[0], CASES[1], CASES[5], CASES[6]]
 RATIOS = [(2, 2), (6, 2), (7, 1)]
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}
 
 
 def named(x):
@@ -106,6 +107,22 @@ def test_models_against_pairs(method, rule, heads, kv_heads):
             assert stats.layer_steps_selected == 2 * sum(method.selects(n) for n in ends)
             read = [sum(rule(n - 1, j) is not None for j in range(n)) for n in ends]
             assert stats.mean_view == pytest.approx(sum(read) / len(ends))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [SelfExtend(4, 12), LMInfinite(3, 8, 23), InfLLM(3, 16, 4, 2, top_k=2, chunk_size=16)],
+    ids=lambda method: method.name,
+)
+def test_rope_scaled_by_length_is_as_trained_where_no_distance_is_beyond(method):
+    """Whatever the chunk: places within it may lie beyond the window of 24, distances do not."""
+    models = [tiny_model(window=24, rope_scaling=scaling) for scaling in (None, DYNAMIC)]
+    for size in (16, 5, 1):
+        found = []
+        for model in models:
+            with attach(model, replace(method, chunk_size=size)) as session:
+                found.append(session.prefill(random_prompt(33)))
+        close(*found)
 
 
 @pytest.mark.parametrize(("method", "rule"), MODELS, ids=named)
