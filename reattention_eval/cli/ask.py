@@ -26,7 +26,7 @@ from reattention_eval.engine import Session, attach
 from reattention_eval.engine.fit import check_cache, fitting
 from reattention_eval.engine.save_hooked import check_method, check_savable, read_prompt
 from reattention_eval.engine.saved import check_target
-from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.errors import ConfigError, DataError, ReAttentionError
 from reattention_eval.methods import Method, ReAttention, ViewMethod, build_method, method_of_text
 from reattention_eval.unicode_text import require_text
 
@@ -105,16 +105,26 @@ def ask(wishes: Wishes) -> int:
         read = _read(session, document.ids, len(kept), wishes.room)
         if read < tokens:
             _say(f"reading ended at {read:,} of {tokens:,} tokens ({read / tokens:.0%})")
-        if wishes.save:
-            _say("saving")
-            session.save(wishes.save)
-            _say(f"saved in {wishes.save}")
+        saved_now = wishes.save is not None and _save(session, wishes.save)
         if read < tokens:
-            if wishes.save:
+            if saved_now:
                 _say(f"--load {wishes.save} goes on with the rest")
                 return INTERRUPTED
             _say("questions are answered from what was read")
-        return _answer_all(session, tokenizer, document, read, wishes)
+        status = _answer_all(session, tokenizer, document, read, wishes)
+        return status or (MISUSED if wishes.save and not saved_now else 0)
+
+
+def _save(session: Session, folder: Path) -> bool:
+    """False where it could not be, which is said: what was read can still be asked about."""
+    _say("saving")
+    try:
+        session.save(folder)
+    except ReAttentionError as error:
+        _fail(error)
+        return False
+    _say(f"saved in {folder}")
+    return True
 
 
 def _method(wishes: Wishes, saved: dict[str, Any]) -> Method:
@@ -195,7 +205,7 @@ def _answer_all(
         try:
             prompt = torch.tensor([document.ask(question, read)])
         except DataError as error:  # what was read is not lost for it
-            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            _fail(error)
             refused += 1
             continue
         with CtrlC() as stop:
@@ -239,6 +249,10 @@ def _questions(first: str | None) -> Iterator[str]:
             if line.strip():
                 out.print(f"question> {line.strip()}", markup=False, soft_wrap=True)
                 yield line.strip()
+
+
+def _fail(error: ReAttentionError) -> None:
+    err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
 
 
 def _say(line: str) -> None:

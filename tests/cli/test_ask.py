@@ -178,6 +178,11 @@ def until(master: int, mark: bytes, seconds: float = 120.0) -> bytes:
         (b"abc", ["--method", "reattention:k"], "name=value"),
         (b"abc", ["--load", "/nowhere"], "no saved session"),
         (b"abc", ["--save", "/etc"], "holds other files"),
+        (
+            b"abc",
+            ["--save", "/etc/passwd/kept"],
+            "/etc/passwd is a file, so /etc/passwd/kept cannot",
+        ),
         (b"abc", ["--device", "abacus"], "no device 'abacus'"),
         (b"abc", ["--device", "meta"], "no device 'meta' to compute on"),
         (b"abc", ["--device", "cpu:7"], "no device 'cpu:7' to compute on"),
@@ -271,6 +276,20 @@ def test_a_question_that_no_tokenizer_reads_loses_nothing(model: Path, book: Pat
     assert refused.exit_code == 2 and "the question holds half a character" in refused.stderr
 
 
+def test_a_disk_that_refuses_what_was_read_ends_no_session(
+    model: Path, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reattention_eval.engine.saved.bytes_of", full)
+    done = run(*words(model, book, QUESTIONS[0]), "--save", str(tmp_path / "kept"))
+    assert done.exit_code == 2
+    assert done.stdout.strip() == expected()[0].strip()
+    assert "what was read cannot be saved" in done.stderr
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_file_without_an_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_file, "main_memory", lambda: 64 << 20)
     done = run("/dev/zero", "Why?")
@@ -280,7 +299,7 @@ def test_a_file_without_an_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch
 def test_what_a_method_cannot_read_is_said(model: Path, tmp_path: Path) -> None:
     """Full attention fails beyond the trained window; what it then answers is not to be trusted."""
     long = tmp_path / "long.txt"
-    long.write_text(TEXT * 8)
+    long.write_text(TEXT * 7)
     said = "full reads 4,096 tokens on this model, which was trained to 4,096, and fails beyond"
     command = [*words(model, long, "Who?"), "--method", "full"]
     done = run(*command)
