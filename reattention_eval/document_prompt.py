@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.prompts import chat_shell, special_prefix
+from reattention_eval.unicode_text import require_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,9 +30,11 @@ class DocumentPrompt:
 
     Raises:
         ConfigError: no text, or a chat template that does not show it exactly once.
+        DataError: half a character, here or in a question (`require_text`).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+        require_text(text, "the document")
         if not text.strip():
             raise ConfigError("the document holds no text, so there is nothing to ask about.")
         self._tokenizer = tokenizer
@@ -44,6 +47,7 @@ class DocumentPrompt:
 
     def ask(self, question: str, read: int | None = None) -> list[int]:
         """The whole prompt; of the document only the first `read` tokens where that is given."""
+        require_text(question, "the question")
         return self.ids[:read] + self._tokens(_ASKED + question.strip() + self._after)
 
     def _tokens(self, text: str) -> list[int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.unicode_text import require_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,12 +96,14 @@ def prepare_prompt(
         ConfigError: empty prompt, a question that is not its end, no chat template to use, a
             template that refuses the turns, `max_tokens` too small for the template, or a slow
             tokenizer where a cut is needed.
+        DataError: half a character (`require_text`).
     """
     if not prompt.strip():
         raise ConfigError(
             "the prompt is empty, so there is nothing to answer; "
             "check the column of the dataset that the prompt is made from."
         )
+    require_text(f"{system or ''}{prompt}{answer_prefix}", "the prompt")
     if question is not None and not prompt.endswith(question):
         raise ConfigError(
             f"the prompt does not end with its question {question[-80:]!r}; a row's `question` is "

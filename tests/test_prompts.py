@@ -6,7 +6,7 @@ import struct
 import pytest
 from tiny_tokenizers import CHATML, tiny_tokenizer
 
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.prompts import prepare_prompt
 
 BOS = 1
@@ -155,3 +155,9 @@ def test_slow_tokenizer_is_refused_only_where_a_cut_is_needed(monkeypatch):
     assert prepare_prompt(tokenizer, LONG).n_cut == 0
     with pytest.raises(ConfigError, match="slow tokenizer"):
         prepare_prompt(tokenizer, LONG, max_tokens=50)
+
+
+def test_half_a_character_is_said():
+    """As JSON has of a pair that was cut in two."""
+    with pytest.raises(DataError, match=r"the prompt holds half a character \(U\+D83D at charac"):
+        prepare_prompt(tiny_tokenizer(), "The dog \ud83d.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,17 +16,19 @@ from reattention_eval.checkpoints import load_model, load_tokenizer, model_path
 from reattention_eval.checkpoints.embedded_models import DEFAULT_MODEL
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.cli.ask_room import check_room, pick_device
-from reattention_eval.cli.console import err, out
+from reattention_eval.cli.console import MISUSED, err, out
 from reattention_eval.cli.ctrl_c import INTERRUPTED, CtrlC
 from reattention_eval.cli.reading import Reading
 from reattention_eval.cli.text_file import read_text
+from reattention_eval.context_length import known_context_length
 from reattention_eval.document_prompt import DocumentPrompt
 from reattention_eval.engine import Session, attach
 from reattention_eval.engine.fit import check_cache, fitting
 from reattention_eval.engine.save_hooked import check_method, check_savable, read_prompt
 from reattention_eval.engine.saved import check_target
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import ConfigError, DataError, ReAttentionError
 from reattention_eval.methods import Method, ReAttention, ViewMethod, build_method, method_of_text
+from reattention_eval.unicode_text import require_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,8 +65,10 @@ def ask(wishes: Wishes) -> int:
         ReAttentionError: whatever is known to go wrong, before the model is loaded where it is
             known then.
     """
-    if wishes.question is not None and not wishes.question.strip():
-        raise ConfigError("the question is empty; give one, or leave it out to type it later.")
+    if wishes.question is not None:
+        if not wishes.question.strip():
+            raise ConfigError("the question is empty; give one, or leave it out to type it later.")
+        require_text(wishes.question, "the question")
     text = read_text(wishes.file, wishes.encoding)
     saved, kept = read_prompt(wishes.load) if wishes.load else ({}, [])
     if wishes.save:
@@ -93,26 +98,37 @@ def ask(wishes: Wishes) -> int:
         configure=fitting(method),
     )
     with attach(model, method, cache=wishes.cache) as session:
+        _say_reach(session, tokens)
         if wishes.load:
             session.load(wishes.load, max_new_tokens=tokens - len(kept) + wishes.room)
             _say(f"loaded {len(kept):,} tokens from {wishes.load}")
         read = _read(session, document.ids, len(kept), wishes.room)
         if read < tokens:
             _say(f"reading ended at {read:,} of {tokens:,} tokens ({read / tokens:.0%})")
-        if wishes.save:
-            _say("saving")
-            session.save(wishes.save)
-            _say(f"saved in {wishes.save}")
+        saved_now = wishes.save is not None and _save(session, wishes.save)
         if read < tokens:
-            if wishes.save:
+            if saved_now:
                 _say(f"--load {wishes.save} goes on with the rest")
                 return INTERRUPTED
             _say("questions are answered from what was read")
-        return _answer_all(session, tokenizer, document, read, wishes)
+        status = _answer_all(session, tokenizer, document, read, wishes)
+        return status or (MISUSED if wishes.save and not saved_now else 0)
+
+
+def _save(session: Session, folder: Path) -> bool:
+    """False where it could not be, which is said: what was read can still be asked about."""
+    _say("saving")
+    try:
+        session.save(folder)
+    except ReAttentionError as error:
+        _fail(error)
+        return False
+    _say(f"saved in {folder}")
+    return True
 
 
 def _method(wishes: Wishes, saved: dict[str, Any]) -> Method:
-    if wishes.method:
+    if wishes.method is not None:
         method = method_of_text(wishes.method)
     else:
         method = build_method(saved["method"]) if saved else ReAttention()
@@ -122,6 +138,17 @@ def _method(wishes: Wishes, saved: dict[str, Any]) -> Method:
             "end for the next question; choose another, such as full or reattention."
         )
     return method
+
+
+def _say_reach(session: Session, tokens: int) -> None:
+    window = known_context_length(session.model.config)
+    reach = session.method.reach(window)
+    if reach is not None and tokens > reach:
+        _say(
+            f"{session.method.name} reads {reach:,} tokens on this model, which was trained to "
+            f"{window:,}, and fails beyond: do not trust its answers about {tokens:,}; "
+            "reattention reads any number"
+        )
 
 
 def _check_kept(wishes: Wishes, document: DocumentPrompt, kept: list[int]) -> None:
@@ -171,11 +198,16 @@ def _answer_all(
 
     said_by: Any = tokenizer
     ends = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-    status = asked = 0
+    status = asked = refused = 0
     for question in _questions(wishes.question):
         asked += 1
         shown = TextStreamer(said_by, skip_prompt=True, skip_special_tokens=True)
-        prompt = torch.tensor([document.ask(question, read)])
+        try:
+            prompt = torch.tensor([document.ask(question, read)])
+        except DataError as error:  # what was read is not lost for it
+            _fail(error)
+            refused += 1
+            continue
         with CtrlC() as stop:
             session.generate(
                 prompt,
@@ -192,11 +224,13 @@ def _answer_all(
             "nothing was asked: give a QUESTION, or questions as lines of stdin, or keep what was "
             "read with --save."
         )
-    return status
+    return status or (MISUSED if refused else 0)
 
 
 def _questions(first: str | None) -> Iterator[str]:
     """The command line's; then what is typed at a terminal, or, without one, stdin line by line."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a broken line is told apart, and refused
     if first is not None:
         yield first
     if sys.stdin.isatty():
@@ -215,6 +249,10 @@ def _questions(first: str | None) -> Iterator[str]:
             if line.strip():
                 out.print(f"question> {line.strip()}", markup=False, soft_wrap=True)
                 yield line.strip()
+
+
+def _fail(error: ReAttentionError) -> None:
+    err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
 
 
 def _say(line: str) -> None:

@@ -94,7 +94,8 @@ def check_room(
         raise DataError(
             f"{file} is {tokens:,} tokens, for which {name} in {dtype} takes "
             f"{' and '.join(needs)}, and {' and '.join(free)} GiB are free: at most "
-            f"{max(0, most - behind):,} tokens fit. Give a part of it, or a smaller model{instead}."
+            f"{max(0, most - behind):,} tokens fit. Give a part of it, fewer --max-new-tokens, "
+            f"or a smaller model{instead}."
         )
     if save:
         _check_disk(save, shape, tokens * placement.itemsize)

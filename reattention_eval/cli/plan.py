@@ -18,7 +18,7 @@ from reattention_eval.efficiency import ModelShape, Placement, read_shape
 from reattention_eval.efficiency.forecast import Forecast, Gpu, forecast
 from reattention_eval.errors import ConfigError
 from reattention_eval.machine_memory import GIB
-from reattention_eval.methods import Method, build_method
+from reattention_eval.methods import Method, method_of_text
 
 MOST_GIB = 2**20
 MOST_TOKENS = 2**40
@@ -99,9 +99,14 @@ def show_plan(
         if not 1 <= weight_bits <= 32:
             raise ConfigError(f"no weight has {weight_bits:g} bits; give 8, for example, or 4.5.")
         shape = replace(shape, weight_bits=weight_bits)
+    if placement.gpus > shape.layers:
+        raise ConfigError(
+            f"{model} has {shape.layers} layers, which cannot be spread over {placement.gpus} "
+            f"GPUs; give at most {shape.layers}."
+        )
     plans = [
         forecast(shape, method, length, placement, gpu, rows)
-        for method in map(build_method, methods)
+        for method in map(method_of_text, methods)
     ]
     asked = _Asked(model, shape, length, placement, gpu, rows)
     if as_json:

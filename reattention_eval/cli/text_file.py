@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from reattention_eval.efficiency import main_memory
 from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.unicode_text import require_text
 
 # that tokenising takes for every byte of text: offsets and alignments of the tokenizers library
 TOKENISING_BYTES = 64
@@ -23,16 +25,18 @@ def read_text(path: Path, encoding: str) -> str:
         raise DataError(f"there is no file {path}; give the path of a text file.")
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a text file.")
-    size, memory = path.stat().st_size, main_memory()
-    if memory is not None and size * TOKENISING_BYTES > memory:
-        raise DataError(
-            f"{path} is {size / 1e9:.1f} GB, and tokenising it takes more than the "
-            f"{memory / 1e9:.1f} GB of memory that are left here; give a part of it."
-        )
+    memory = main_memory()
+    most = math.inf if memory is None else memory / TOKENISING_BYTES
     try:
-        data = path.read_bytes()
+        size = path.stat().st_size
+        data = b"" if size > most else _bytes(path, most)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if max(size, len(data)) > most:
+        raise DataError(
+            f"{path} is {max(size, len(data)) / 1e9:.1f} GB, and tokenising it takes more than the "
+            f"{(memory or 0) / 1e9:.1f} GB of memory that are left here; give a part of it."
+        )
     utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
     if utf8 and b"\0" in data:
         raise DataError(
@@ -52,4 +56,15 @@ def read_text(path: Path, encoding: str) -> str:
         ) from None
     if not text.strip():
         raise DataError(f"{path} is empty; give a file that holds text.")
+    require_text(text, str(path))
     return text.replace("\r\n", "\n")
+
+
+def _bytes(path: Path, most: float) -> bytes:
+    """What it holds, or a little more than `most`: a pipe or a device does not say its size, and
+    may have no end."""
+    data = bytearray()
+    with path.open("rb") as file:
+        while len(data) <= most and (part := file.read(1 << 24)):
+            data += part
+    return bytes(data)

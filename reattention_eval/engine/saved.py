@@ -132,7 +132,12 @@ def read_file(folder: Path, about: dict[str, Any], name: str) -> dict[str, Tenso
 
 
 def check_target(folder: Path) -> None:
-    """Raise ConfigError where anything but a session that was saved before is in the way."""
+    """Raise ConfigError where anything but a session that was saved before is in the way, or no
+    folder can be made there."""
+    above = next(x for x in Path(os.path.abspath(folder)).parents if x.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "cannot be written in" if above.is_dir() else "is a file"
+        raise ConfigError(f"{above} {why}, so {folder} cannot be made there; give another folder.")
     if folder.is_dir() and ((folder / HEADER).is_file() or not any(folder.iterdir())):
         return
     if folder.exists() or folder.is_symlink():

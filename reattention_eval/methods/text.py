@@ -17,7 +17,7 @@ def method_of_text(text: str) -> Method:
     as `kvpress:press=BlockPress,press_settings={'press': 'KeyDiffPress', 'block_size': 64}`.
 
     Raises:
-        ConfigError: as `build_method`, or a setting without a name or a value.
+        ConfigError: as `build_method`, or a setting without a name or a value, or given twice.
     """
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {"type": name}
@@ -25,6 +25,8 @@ def method_of_text(text: str) -> Method:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"{text}: settings are given as name=value; found {part!r}.")
+        if key.strip() in settings:
+            raise ConfigError(f"{text}: {key.strip()} is given twice; leave one of them out.")
         settings[key.strip()] = _value(value.strip())
     return build_method(settings)
 

@@ -178,7 +178,21 @@ def until(master: int, mark: bytes, seconds: float = 120.0) -> bytes:
         (b"abc", ["--method", "reattention:k"], "name=value"),
         (b"abc", ["--load", "/nowhere"], "no saved session"),
         (b"abc", ["--save", "/etc"], "holds other files"),
+        (
+            b"abc",
+            ["--save", "/etc/passwd/kept"],
+            "/etc/passwd is a file, so /etc/passwd/kept cannot",
+        ),
         (b"abc", ["--device", "abacus"], "no device 'abacus'"),
+        (b"abc", ["--device", "meta"], "no device 'meta' to compute on"),
+        (b"abc", ["--device", "cpu:7"], "no device 'cpu:7' to compute on"),
+        (
+            b"a \\ud83d",
+            ["--encoding", "unicode_escape"],
+            "half a character (U+D83D at character 2)",
+        ),
+        (b"abc", ["--method", ""], "unknown method ''"),
+        (b"abc", ["--method", "full:chunk_size=5,chunk_size=6"], "chunk_size is given twice"),
         (None, [], "there is no file"),
     ],
     ids=lambda part: part if isinstance(part, str) else None,
@@ -247,6 +261,51 @@ def test_a_text_too_large_for_one_tier_is_offered_another(
         DataError, match=r"GiB of a GPU and 1\.\d of main memory, and 1\.5 and 0\.0"
     ):
         asked("auto")
+
+
+def test_a_question_that_no_tokenizer_reads_loses_nothing(model: Path, book: Path) -> None:
+    """Bytes that are no UTF-8: said before anything is loaded, or, as a line among others, alone,
+    though the stream is one that refuses them."""
+    lines = "\n".join([QUESTIONS[0], "\udcff\udcfe", QUESTIONS[1]]).encode(errors="surrogateescape")
+    done = CliRunner().invoke(app, ["ask", *words(model, book)], input=lines)
+    assert done.exit_code == 2, done.output
+    for answer in expected():
+        assert answer.strip() in done.stdout
+    assert "the question holds half a character (U+DCFF at character 0)" in done.stderr
+    refused = run(*words(model, book, "\udcff?"))
+    assert refused.exit_code == 2 and "the question holds half a character" in refused.stderr
+
+
+def test_a_disk_that_refuses_what_was_read_ends_no_session(
+    model: Path, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reattention_eval.engine.saved.bytes_of", full)
+    done = run(*words(model, book, QUESTIONS[0]), "--save", str(tmp_path / "kept"))
+    assert done.exit_code == 2
+    assert done.stdout.strip() == expected()[0].strip()
+    assert "what was read cannot be saved" in done.stderr
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_file_without_an_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_file, "main_memory", lambda: 64 << 20)
+    done = run("/dev/zero", "Why?")
+    assert done.exit_code == 2 and "tokenising it takes more than the 0.1 GB" in done.stderr
+
+
+def test_what_a_method_cannot_read_is_said(model: Path, tmp_path: Path) -> None:
+    """Full attention fails beyond the trained window; what it then answers is not to be trusted."""
+    long = tmp_path / "long.txt"
+    long.write_text(TEXT * 7)
+    said = "full reads 4,096 tokens on this model, which was trained to 4,096, and fails beyond"
+    command = [*words(model, long, "Who?"), "--method", "full"]
+    done = run(*command)
+    assert done.exit_code == 0 and said in done.stderr
+    done = run(*words(model, long, "Who?"))
+    assert done.exit_code == 0 and "trained" not in done.stderr
 
 
 def test_nothing_asked_is_said(model: Path, book: Path, tmp_path: Path) -> None:

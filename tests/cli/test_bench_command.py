@@ -104,6 +104,7 @@ def test_a_wrong_wish_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
         (["nothing/here"], "neither a folder nor one of the paper's models"),
         (["LLaMA3.1-8B", "--lengths", "many"], "a length is a number of tokens"),
         (["LLaMA3.1-8B", "--methods", "nothing"], "unknown method 'nothing'"),
+        (["LLaMA3.1-8B", "--methods", "snapkv:query_aware=False"], "reads a document and then a q"),
         (["LLaMA3.1-8B", "--only", "full"], "a cell is FORM@LENGTH or FORM@LENGTH@TIER"),
         (["LLaMA3.1-8B", "--cache", "device,disk"], "unknown cache 'disk'; there are: device,"),
         (["LLaMA3.1-8B", "--text", "x"], "a text is read by a checkpoint's tokenizer"),

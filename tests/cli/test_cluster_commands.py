@@ -107,6 +107,10 @@ def test_plan_as_json_says_the_same() -> None:
     result = invoke("plan", "--model", MODEL, *words)
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
+    assert found["plans"][0]["method"]["local_size"] == 4096
+    smaller = [word.replace("reattention", "reattention:local_size=2048") for word in words]
+    other = json.loads(invoke("plan", "--model", MODEL, *smaller).output)
+    assert other["plans"][0]["method"]["local_size"] == 2048
     assert (found["tokens"], found["gpu"]) == (131072, "NVIDIA H200")
     plans = {plan["tier"]: plan for plan in found["plans"]}
     assert list(plans) == ["device", "values_on_host", "host"]
@@ -133,6 +137,8 @@ def test_plan_as_json_says_the_same() -> None:
         (("--gpu", "h300"), "unknown GPU 'h300'; choose auto (this machine's) or one of h100-80g"),
         (("--length", "1.5M"), "a length is a number of tokens"),
         (("--length", "0"), "a length is a number of tokens"),
+        (("--gpus", "33"), "32 layers, which cannot be spread over 33 GPUs; give at most 32"),
+        (("--method", "full:chunk=5"), "full has no setting chunk"),
         (("--length", "9999999M"), "a length is a number of tokens"),
     ],
 )

@@ -87,11 +87,17 @@ def parse_form(text: str) -> Form:
     """`reattention`, `reattention:chunk_size=2048,max_spans=256`, or one of WHOLE.
 
     Raises:
-        ConfigError: an unknown method, setting or value.
+        ConfigError: an unknown method, setting or value; a method that asks where a document ends.
     """
     if text in WHOLE:
         return Form(text, build_method("native_full"), text)
-    return Form(text, method_of_text(text))
+    method = method_of_text(text)
+    if method.needs_document_end:
+        raise ConfigError(
+            f"{text} reads a document and then a question, and what is measured are prompts "
+            "without one; leave that setting out (a number of last_tokens, query_aware=True)."
+        )
+    return Form(text, method)
 
 
 def at_hand(device: torch.device) -> list[str]:
