@@ -158,7 +158,7 @@ def _build(
     drawn = {name: own for name, own in forms.items() if needle_grid(own, "accuracy")}
     try:
         if by_family:
-            files += filter(None, [draw_families(cells, folder / "families.png")])
+            files += draw_families(cells, folder)
             drawn = {}
         for name, own in drawn.items():
             picture = f"heatmap-{name}.png" if len(drawn) > 1 else "heatmap.png"

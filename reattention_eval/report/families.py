@@ -13,6 +13,7 @@ from reattention_eval.errors import ConfigError
 from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import list_methods, method_class
 from reattention_eval.methods.base import FAMILIES
+from reattention_eval.report.at_length import draw_at_length
 from reattention_eval.report.curve import curve_points, draw_grid
 from reattention_eval.report.frame import Frame
 from reattention_eval.report.heatmap import trained_window
@@ -97,8 +98,9 @@ KEYS: dict[str, Callable[[Cell | None], Shown]] = {
 }
 
 
-def draw_families(cells: Sequence[Cell], path: Path) -> Path | None:
-    """Score against length, a row a figure and a column a family; None where nothing has a length.
+def draw_families(cells: Sequence[Cell], folder: Path) -> list[Path]:
+    """Score against length, a row a figure and a column a family (families.png), and all methods
+    side by side at one length (at_length.png); what was drawn.
 
     The methods of the first family (full attention) stand in every column, in grey.
 
@@ -108,9 +110,11 @@ def draw_families(cells: Sequence[Cell], path: Path) -> Path | None:
     cells = [cell for cell in cells if cell.result]
     points = curve_points(cells)
     if not points:
-        return None
+        return []
     labels = method_labels(cells)
     families: dict[Any, str] = {(model_name(c), labels[c.model]): family(c) for c in cells}
     order = [*FAMILIES, *sorted(set(families.values()) - {*FAMILIES})]
-    draw_grid(points, lambda p: families[p.model, p.method], order, trained_window(cells), path)
-    return path
+    of = lambda p: families[p.model, p.method]  # noqa: E731
+    draw_grid(points, of, order, trained_window(cells), folder / "families.png")
+    beside = draw_at_length(points, of, order, folder / "at_length.png")
+    return [folder / "families.png", *filter(None, [beside])]

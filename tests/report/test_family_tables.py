@@ -11,7 +11,7 @@ from runs_by_hand import leave_cell
 from typer.testing import CliRunner
 
 from reattention_eval.cli.app import app
-from reattention_eval.report import build_joint_report, curve
+from reattention_eval.report import at_length, build_joint_report, curve
 
 NEEDLE = "needles at many depths of one haystack"
 
@@ -108,6 +108,33 @@ def test_a_plot_of_one_family_has_room_for_its_title(
     assert "score against length" in title.replace("\n", " ")
     box = figure._suptitle.get_window_extent()
     assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
+def test_methods_stand_side_by_side_at_a_length_that_most_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, evicts = "beyond the trained window", "eviction, inside the trained window"
+    for name in ("streaming_llm-512", "dca-", "infllm-512"):
+        for length in (8192, 16384):
+            needles(tmp_path / "run", name, length, [1, 0], family)
+    needles(tmp_path / "run", "snapkv-512", 16384, [1, 1], evicts)
+    needles(tmp_path / "run", "dca-", 65536, [1, 1], family)  # longer, and nobody else
+    drawn: dict[str, Any] = {}
+    save = lambda figure, path, dpi: drawn.update({path.name: figure})  # noqa: E731
+    monkeypatch.setattr(at_length, "save_picture", save)
+    made = build_joint_report([tmp_path / "run"], tmp_path / "out", by_family=True)
+    assert [path.name for path in made.files][-2:] == ["families.png", "at_length.png"]
+    figure = drawn["at_length.png"]
+    assert figure.get_suptitle().endswith("all methods at 16,384 tokens")
+    axis, *_ = figure.axes  # of what was found
+    rows = [label.get_text() for label in axis.get_yticklabels()]
+    assert rows == ["dca", "infllm", "streaming_llm", "snapkv"]
+    dots = {
+        line.get_ydata()[0]: line.get_xdata()[0]
+        for line in axis.lines
+        if line.get_marker() == "o" and len(line.get_xdata()) == 1
+    }
+    assert dots == {0: 50.0, 1: 50.0, 2: 50.0, 3: 100.0}
 
 
 def test_a_plots_legend_names_the_lines_of_every_panel(
