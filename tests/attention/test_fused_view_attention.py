@@ -12,7 +12,7 @@ from tiny_models import longrope, random_prompt, tiny_model
 pytest.importorskip("triton")
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.attention import attend, fused_view_attention, hook, view_answers
+from reattention_eval.attention import attend, fused_view_attention, repeated_steps, view_answers
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_kernels.topk_keys.triton import interpreted
 from reattention_kernels.view import launch
@@ -103,7 +103,7 @@ def test_repeated_steps_read_their_length_on_the_device(method, by_kernels, monk
     """Within the scope and on beyond it, where a repeat has the kernels' arguments of its room."""
     want = run(method, 106, steps=6)
     rooms = repeat_without_gpu(monkeypatch)
-    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float32,))
+    monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.float32,))
     got = run(method, 106, steps=6)
     assert rooms
     assert torch.equal(got[0], want[0])
@@ -142,7 +142,7 @@ def test_a_view_for_each_kv_head(form, method, by_kernels, monkeypatch):
         monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 48)
     elif form == "repeated":
         rooms, shape["steps"] = repeat_without_gpu(monkeypatch), 7
-        monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float32,))
+        monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.float32,))
     got = run(method, 65, **shape)
     assert ("view", 16) in by_kernels and ("view", 1) in by_kernels
     if form == "repeated":

@@ -13,7 +13,7 @@ from tiny_models import longrope, random_prompt, tiny_model
 pytest.importorskip("triton")
 
 from reattention_eval import ReAttention, StreamingLLM, attach
-from reattention_eval.attention import attend, fused_view_attention, hook, view_answers
+from reattention_eval.attention import attend, fused_view_attention, repeated_steps, view_answers
 from reattention_eval.cache import host_row, host_values, tiers
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_kernels.topk_keys.triton import interpreted
@@ -45,7 +45,7 @@ def brought(monkeypatch):
     monkeypatch.setattr(fused_view_attention, "attend_view", attended)
     monkeypatch.setattr(attend, "attend_whole", launch.attend_whole_triton)
     monkeypatch.setattr(host_row, "fetch_values", fetch)
-    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float32,))
+    monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.float32,))
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 64)
     monkeypatch.setattr(view_answers, "FETCHING_CALLS", 2)
     monkeypatch.setattr(tiers, "GROUP_TOKENS", 32)
@@ -73,7 +73,7 @@ def run(method, cache, **settings):
 )
 def test_the_same_bits(method, brought, monkeypatch):
     rooms = repeat_without_gpu(monkeypatch)
-    monkeypatch.setattr(hook, "FLASH_DTYPES", (torch.float32,))
+    monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.float32,))
     want, plain = run(method, "device")
     assert rooms and not brought["brought"]
     brought["attended"] = 0
