@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -32,9 +33,14 @@ def require_host_memory(nbytes: int) -> None:
 
 class HostMemory:
     """What the layers of a model take of the host. Pinned while that succeeds; said once when not,
-    and from then on pageable."""
+    and from then on pageable.
+
+    Attributes:
+        taken: bytes taken of the system so far.
+    """
 
     def __init__(self) -> None:
+        self.taken = 0
         self._pins = True
         self._free: dict[tuple[object, ...], list[Tensor]] = {}
 
@@ -57,10 +63,9 @@ class HostMemory:
         free = self._free.get((*shape, dtype))
         if free:
             return free.pop()
-        nbytes = dtype.itemsize
-        for n in shape:
-            nbytes *= n
+        nbytes = prod(shape) * dtype.itemsize
         require_host_memory(nbytes)
+        self.taken += nbytes
         with torch.inference_mode(False):  # written in and outside inference mode alike
             if device.type == "cuda" and self._pins:
                 try:

@@ -10,7 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from reattention_eval.pictures import save_picture
-from reattention_eval.report.curve import Point
+from reattention_eval.report.curve import PERCENT, Point, in_percent, titles
 
 LEAST_METHODS = 4  # fewer are told apart in a plot against length
 NEARLY = 0.75
@@ -36,17 +36,13 @@ def draw_at_length(
     most = max(counts.values(), default=0)
     length = max((n for n in counts if counts[n] >= NEARLY * most), default=0)
     here = [p for p in points if p.length == length]
-    several = len({p.model for p in here}) > 1
-    rows = {_title(p, several): family(p) for p in here}
+    title, _ = titles(here)
+    rows = {title(p): family(p) for p in here}
     if len(rows) < LEAST_METHODS:
         return None
     names = sorted(rows, key=lambda name: (order.index(rows[name]), name))
-    _draw(here, names, [rows[name] for name in names], length, several, path)
+    _draw(here, names, [rows[name] for name in names], length, title, path)
     return path
-
-
-def _title(p: Point, several: bool) -> str:
-    return f"{p.model}: {p.method}" if several else p.method
 
 
 def _draw(
@@ -54,7 +50,7 @@ def _draw(
     names: Sequence[str],
     families: Sequence[str],
     length: int,
-    several: bool,
+    title: Callable[[Point], str],
     path: Path,
 ) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -69,7 +65,7 @@ def _draw(
     colour = {kind: f"C{i}" for i, kind in enumerate(kinds)}
     for axis, panel in zip(axes, panels, strict=True):
         for p in (p for p in here if p.panel == panel):
-            row = names.index(_title(p, several))
+            row = names.index(title(p))
             own = colour[families[row]]
             axis.plot([p.value], [row], "o", color=own, ms=4)
             if not math.isnan(p.low):
@@ -89,8 +85,8 @@ def _finish(axis: Any, panel: str, families: Sequence[str]) -> None:
     axis.tick_params(labelsize=7)
     axis.grid(axis="x", lw=0.4, color="0.85")
     axis.set_axisbelow(True)
-    if "NLL" not in panel and not panel.startswith("Perplexity"):
-        axis.set_xlim(-3, 103)
+    if in_percent(panel):
+        axis.set_xlim(*PERCENT)
     for row in range(1, len(families)):  # a line between families
         if families[row] != families[row - 1]:
             axis.axhline(row - 0.5, color="0.7", lw=0.8)

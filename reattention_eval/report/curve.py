@@ -25,6 +25,7 @@ from reattention_eval.report.selected import read_selected, write_selected
 
 COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")
 _STYLES, _MARKERS = ("-", "--", ":"), "o^s"  # colours come again after ten lines
+PERCENT = -3, 103  # ends of an axis of shares
 _BANDS = 8  # of so many lines the intervals can still be told apart
 # RULER's tasks by what they ask: the first words of their names
 _RULER = {
@@ -181,7 +182,7 @@ def _draw(points: Sequence[Point], window: int | None, path: Path) -> None:
     figure = Figure(figsize=(6.2 * across, 3.1 * down), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(down, across)
-    title, colours = _titles(points)
+    title, colours = titles(points)
     for i, panel in enumerate(panels):
         axis = figure.add_subplot(grid[i // across, i % across])
         own = [p for p in points if p.panel == panel]
@@ -212,7 +213,7 @@ def draw_grid(
     figure = Figure(figsize=(4.4 * len(columns), 2.9 * len(panels) + 2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row")
-    title, _ = _titles(points)
+    title, _ = titles(points)
     grey = dict.fromkeys(map(title, points), "0.6")
     colours: dict[str, dict[str, str]] = {name: {} for name in columns}  # in each column anew
     for p in points:
@@ -253,7 +254,7 @@ def _headline(figure: Any, points: Sequence[Point], window: int | None) -> None:
     figure.suptitle(text, fontsize=11, parse_math=False)
 
 
-def _titles(points: Sequence[Point]) -> tuple[Callable[[Point], str], dict[str, str]]:
+def titles(points: Sequence[Point]) -> tuple[Callable[[Point], str], dict[str, str]]:
     """What a point's line is called, and the colour of each line."""
     several = len({p.model for p in points}) > 1
 
@@ -261,6 +262,11 @@ def _titles(points: Sequence[Point]) -> tuple[Callable[[Point], str], dict[str, 
         return f"{p.model}: {p.method}" if several else p.method
 
     return title, {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(title, points)))}
+
+
+def in_percent(panel: str) -> bool:
+    """Whether its figures are shares or scores, of 0 to 100."""
+    return not panel.startswith("Perplexity") and "NLL" not in panel
 
 
 def _lines(
@@ -292,8 +298,8 @@ def _finish(axis: Any, own: Iterable[Point], panel: str, window: int | None) -> 
     axis.minorticks_off()
     if window:
         axis.axvline(window, color="black", lw=1, ls=(0, (3, 2)))
-    if not panel.startswith("Perplexity") and "NLL" not in panel:
-        axis.set_ylim(-3, 103)
+    if in_percent(panel):
+        axis.set_ylim(*PERCENT)
     elif panel.startswith("Perplexity"):
         logarithmic(axis)
     counts = {p.n for p in own}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import pytest
 import torch
 from repeats import repeat_without_gpu
+from small_tiers import make_tiers_small
 from tiny_models import longrope, random_prompt, tiny_model
 
 pytest.importorskip("triton")
 
 from reattention_eval import ReAttention, StreamingLLM, attach
 from reattention_eval.attention import attend, fused_view_attention, repeated_steps, view_answers
-from reattention_eval.cache import host_row, host_values, tiers
+from reattention_eval.cache import host_row
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_kernels.topk_keys.triton import interpreted
 from reattention_kernels.values.triton import fetch_values_triton
@@ -48,10 +49,7 @@ def brought(monkeypatch):
     monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.float32,))
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 64)
     monkeypatch.setattr(view_answers, "FETCHING_CALLS", 2)
-    monkeypatch.setattr(tiers, "GROUP_TOKENS", 32)
-    monkeypatch.setattr(tiers, "LEAST_WINDOW", 4)
-    monkeypatch.setattr(tiers, "BLOCK_BYTES", 1024)
-    monkeypatch.setattr(host_values, "LEAVE_TOKENS", 2)
+    make_tiers_small(monkeypatch, group=32, leave=2)
     return counted
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.cache import HostTier, LayerCache, host_values, tiers
+from reattention_eval.cache import HostTier, LayerCache
 from reattention_eval.cache.host_tier import Traffic
 
 pytestmark = pytest.mark.gpu
@@ -29,10 +30,7 @@ SHAPES = [dict(heads=6, kv_heads=2, head_dim=64), dict(heads=20, kv_heads=1, hea
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(tiers, "GROUP_TOKENS", 256)
-    monkeypatch.setattr(tiers, "LEAST_WINDOW", 64)
-    monkeypatch.setattr(tiers, "BLOCK_BYTES", 1 << 16)
-    monkeypatch.setattr(host_values, "LEAVE_TOKENS", 7)
+    make_tiers_small(monkeypatch, group=256, window=64, block=1 << 16, leave=7)
 
 
 def model_of(shape, dtype=torch.bfloat16, **settings):

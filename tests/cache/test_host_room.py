@@ -5,20 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from repeats import repeat_without_gpu
+from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach, machine_memory
-from reattention_eval.cache import host_memory, host_values, tiers
+from reattention_eval.cache import host_memory, tiers
 from reattention_eval.errors import ConfigError, HostMemoryError
 from reattention_eval.methods import build_method
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(tiers, "GROUP_TOKENS", 12)
-    monkeypatch.setattr(tiers, "LEAST_WINDOW", 4)
-    monkeypatch.setattr(tiers, "BLOCK_BYTES", 1024)
-    monkeypatch.setattr(host_values, "LEAVE_TOKENS", 3)
+    make_tiers_small(monkeypatch)
 
 
 METHOD = ReAttention(global_size=2, local_size=12, span_size=4, max_spans=4, top_k=3, chunk_size=6)

@@ -11,10 +11,11 @@ import json
 import pytest
 import torch
 from repeats import repeat_without_gpu
+from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
-from reattention_eval.cache import HostTier, LayerCache, host_values, tiers
+from reattention_eval.cache import HostTier, LayerCache
 from reattention_eval.methods import build_method
 
 FIRST, WINDOW, BLOCK = 3, 20, 8
@@ -22,10 +23,7 @@ FIRST, WINDOW, BLOCK = 3, 20, 8
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(tiers, "GROUP_TOKENS", 12)
-    monkeypatch.setattr(tiers, "LEAST_WINDOW", 4)
-    monkeypatch.setattr(tiers, "BLOCK_BYTES", 1024)
-    monkeypatch.setattr(host_values, "LEAVE_TOKENS", 3)
+    make_tiers_small(monkeypatch)
 
 
 def tier():

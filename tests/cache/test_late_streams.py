@@ -6,11 +6,12 @@ import pytest
 import torch
 from late_streams import Stream, make_streams_late, run_all
 from repeats import repeat_without_gpu
+from small_tiers import make_tiers_small
 from tiny_models import longrope, random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
 from reattention_eval.attention import fused_view_attention, view_answers
-from reattention_eval.cache import HostTier, LayerCache, host_values, tiers
+from reattention_eval.cache import HostTier, LayerCache
 from reattention_eval.engine.forward_size import ForwardSize
 
 METHOD = ReAttention(4, 16, 4, 3, 6, chunk_size=8, allow_beyond_window=True)
@@ -24,10 +25,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(fused_view_attention, "use_triton", lambda tensor: True)
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 64)
     monkeypatch.setattr(view_answers, "FETCHING_CALLS", 2)
-    monkeypatch.setattr(tiers, "GROUP_TOKENS", 32)
-    monkeypatch.setattr(tiers, "LEAST_WINDOW", 4)
-    monkeypatch.setattr(tiers, "BLOCK_BYTES", 1024)
-    monkeypatch.setattr(host_values, "LEAVE_TOKENS", 3)
+    make_tiers_small(monkeypatch, group=32)
 
 
 def conversation(cache, **settings):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tiny_shape import SMALL, TINY
 
 from reattention_eval import FullAttention, ReAttention
 from reattention_eval.efficiency import (
@@ -36,11 +37,6 @@ from reattention_eval.methods import build_method
 RECORDS = sorted((Path(__file__).parents[2] / "results" / "gpu").glob("e2e-*.json"))
 BAR = 0.15  # E13
 LLAMA_8B = read_shape("meta-llama/Llama-3.1-8B")
-TINY = ModelShape(
-    layers=3, hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=8, vocabulary=100,
-    tied=False, layer_parameters=1000, window=None,
-)  # fmt: skip
-SMALL = ReAttention(global_size=2, local_size=8, span_size=2, top_k=2, max_spans=3, chunk_size=5)
 
 
 @pytest.fixture(scope="module")

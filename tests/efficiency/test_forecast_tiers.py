@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_shape import SMALL, TINY
 
 from reattention_eval import FullAttention, ReAttention
 from reattention_eval.cache import TIERS, CacheShape, rounded_capacity, tier_bytes
@@ -22,17 +23,11 @@ from reattention_eval.efficiency.cards import CARDS
 from reattention_eval.efficiency.forecast import Gpu, forecast
 from reattention_eval.efficiency.plan import kept_values
 from reattention_eval.efficiency.rates import with_transfers
-from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import prompt_transfers, step_transfers
 from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import build_method
 
 LLAMA_8B = read_shape("meta-llama/Llama-3.1-8B")
-TINY = ModelShape(
-    layers=3, hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=8, vocabulary=100,
-    tied=False, layer_parameters=1000, window=None,
-)  # fmt: skip
-SMALL = ReAttention(global_size=2, local_size=8, span_size=2, top_k=2, max_spans=3, chunk_size=5)
 
 
 def test_what_tiers_move() -> None:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
-
-import torch
-from torch import Tensor
-
 from reattention_eval.cache.host_memory import HostMemory
 from reattention_eval.engine import Session
 from reattention_eval.engine.hooked import HookedSession
@@ -15,25 +9,12 @@ from reattention_eval.engine.hooked import HookedSession
 
 class KeptHostMemory(HostMemory):
     """What one prompt's cache has pinned serves the next prompt's, in another session too: pinning
-    is paid once, as by the prompts of one session.
-
-    Attributes:
-        taken: bytes taken of the system so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken = 0
+    is paid once, as by the prompts of one session."""
 
     def serve(self, session: Session) -> None:
         """From its first prompt on, which has not come yet."""
         if isinstance(session, HookedSession) and session._hook.tier is not None:
             session._hook.tier.memory = self
-
-    def take(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        if not self._free.get((*shape, dtype)):
-            self.taken += prod(shape) * dtype.itemsize
-        return super().take(shape, dtype, device)
 
     def give_back(self) -> None:
         """Nothing: the next session takes it."""
