@@ -63,11 +63,12 @@ def tiny_model(
     return model_class(config).to(dtype).eval()
 
 
-def random_prompt(tokens: int, rows: int = 1, seed: int = 1) -> torch.Tensor:
-    """[rows, tokens], no token twice in a row where the vocabulary allows: a repeated one has equal
-    keys in the first layer but for what a processor's products round, which is no tie to test."""
+def random_prompt(tokens: int, rows: int = 1, seed: int = 1, of: int = VOCABULARY) -> torch.Tensor:
+    """[rows, tokens] of a vocabulary `of` so many, no token twice in a row where that allows: a
+    repeated one has equal keys in the first layer but for what a processor's products round, which
+    is no tie to test."""
     generator = torch.Generator().manual_seed(seed)
-    if tokens > VOCABULARY - 3:
-        return torch.randint(3, VOCABULARY, (rows, tokens), generator=generator)
-    drawn = [torch.randperm(VOCABULARY - 3, generator=generator)[:tokens] for _ in range(rows)]
+    if tokens > of - 3:
+        return torch.randint(3, of, (rows, tokens), generator=generator)
+    drawn = [torch.randperm(of - 3, generator=generator)[:tokens] for _ in range(rows)]
     return 3 + torch.stack(drawn)

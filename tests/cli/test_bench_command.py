@@ -120,6 +120,7 @@ def test_what_cannot_be_kept_or_held_is_said_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["e2e", "LLaMA3.1-8B", "--methods", "reattention", "--lengths", "64"]
+    words += ["--dtype", "bfloat16"]  # unset, a processor without it computes in float32
     monkeypatch.setattr(models, "random_model", None)
     monkeypatch.setattr(models, "free_bytes", lambda device: 9 << 30)
     result = invoke(*words, "--device", "cpu", "--out", str(tmp_path / "x.json"))

@@ -41,14 +41,15 @@ def padded(lengths):
 
 
 def conversation(model, method):
-    """Everything that reads a prompt: logits, and what was counted."""
-    prompt = random_prompt(75)
+    """Everything that reads a prompt: logits, and what was counted; no token twice in a row, see
+    `random_prompt`."""
+    prompt, token, more, others = random_prompt(115, of=200).split((75, 1, 29, 10), 1)
     with attach(model, method) as session:
         logits = [session.prefill(prompt, max_new_tokens=3)]
         counted = [session.stats]
-        logits.append(session.decode(torch.tensor([[5]])))
-        logits.append(session.extend(random_prompt(29, seed=3)))
-        other = torch.cat((prompt[:, :58], random_prompt(10, seed=4)), 1)
+        logits.append(session.decode(token))
+        logits.append(session.extend(more))
+        other = torch.cat((prompt[:, :58], others), 1)
         logits.append(session.prefill(other, reuse_prefix=True))
         counted.append(session.stats)
         reused = session.reused
@@ -64,7 +65,7 @@ def conversation(model, method):
 @pytest.mark.parametrize("model", MODELS)
 @by_method
 def test_the_same_answers(method, model, chunks, monkeypatch):
-    model = tiny_model(**MODELS[model])
+    model = tiny_model(**MODELS[model], vocab_size=200)
     want, counted, tokens = conversation(model, method)
     assert tokens == 6
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: chunks * 6)
@@ -88,7 +89,7 @@ def test_a_row_that_ends_stays_in_no_longer_forward(method, monkeypatch):
 
 @by_method
 def test_too_little_memory_is_a_smaller_forward(method, monkeypatch):
-    model = tiny_model()
+    model = tiny_model(vocab_size=200)
     want = conversation(model, method)
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 6 if self._shrunk else 30)
     failed = []

@@ -72,8 +72,10 @@ def test_perplexity_is_what_the_model_says_of_the_next_tokens(
     records = next(run.glob("records/*full*/perplexity-*.jsonl")).read_text().splitlines()
     # the second place is a beginning of the first: only its last chunk is read again
     assert [json.loads(line)["reused_tokens"] > 1100 for line in records] == [False, True]
+    (manifest,) = run.glob("records/*full*/perplexity-*.manifest.json")
+    dtype = json.loads(manifest.read_text())["model"]["dtype"]  # float32 on many processors
     model = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=torch.bfloat16, attn_implementation="eager"
+        checkpoint, dtype=getattr(torch, dtype), attn_implementation="eager"
     )
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     for row, detail in zip(rows, result["details"], strict=True):
