@@ -76,6 +76,7 @@ def submit(
 def _submit(
     config: Path, work_dir: Path | None, run: str | None, wishes: Wishes, dry_run: bool
 ) -> None:
+    from reattention_eval.harness.compose.begun_for import of_entries
     from reattention_eval.harness.slurm_jobs import check_run, freeze, jobs, read_run
 
     read = read_run(config, work_dir, run)
@@ -97,7 +98,8 @@ def _submit(
         )
     check_run(read)
     frozen = freeze(read)
-    note_expected(folder, [(job.model, dataset) for job in arrays for dataset in job.datasets])
+    cells = [(job.model, dataset) for job in arrays for dataset in job.datasets]
+    note_expected(folder, cells, *of_entries(read["models"], read["datasets"]))
     (folder / "logs" / "slurm").mkdir(parents=True, exist_ok=True)
     ids = [_sbatch(words) for words in _array_commands(arrays, frozen, folder, wishes)]
     last = _sbatch(_summary_command(frozen, folder, wishes, ids))

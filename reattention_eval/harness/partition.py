@@ -17,6 +17,7 @@ from opencompass.utils import (
 )
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.harness.compose.begun_for import of_entries
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.preflight import find_problems
 from reattention_eval.harness.time_limit import run_ends
@@ -74,7 +75,12 @@ class WorkerPartitioner(BasePartitioner):
             until = run_ends()
         except ConfigError as error:
             raise SystemExit(f"error: {error}") from None
-        note_expected(Path(work_dir), expected)
+        groups = model_dataset_combinations
+        about = of_entries(
+            [model for group in groups for model in group["models"]],
+            [dataset for group in groups for dataset in group["datasets"]],
+        )
+        note_expected(Path(work_dir), expected, *about)
         workers = max(1, ceil(self.num_worker / max(1, len(wanted))))
         tasks: list[Config] = []
         for model, datasets in wanted:

@@ -29,6 +29,7 @@ from typing import Any
 
 from reattention_eval.errors import ConfigError, ReAttentionError
 from reattention_eval.harness.compose import Job, plan_jobs
+from reattention_eval.harness.compose.begun_for import of_jobs
 from reattention_eval.harness.compose.embedded_models import replacing_entry, scopes
 from reattention_eval.harness.compose.model_method_pairs import folder_context_length
 from reattention_eval.harness.job_runs import JobRuns
@@ -50,7 +51,7 @@ def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = N
     Raises:
         RunFolderError: `work_dir` takes no more files.
     """
-    note_expected(work_dir, [job.names for job in jobs])
+    _note(work_dir, jobs)
     by_model: dict[str, list[Job]] = {}
     for job in jobs:
         by_model.setdefault(job.names[0], []).append(job)
@@ -59,6 +60,10 @@ def run_standalone(jobs: Sequence[Job], work_dir: Path, prompts: Path | None = N
     runs.run_all(in_order)
     runs.close()
     return build_report(work_dir, [job.names for job in in_order])
+
+
+def _note(work_dir: Path, jobs: Sequence[Job]) -> None:
+    note_expected(work_dir, [job.names for job in jobs], *of_jobs(jobs))
 
 
 def read_plans(path: Path) -> list[dict[str, Any]]:
@@ -77,8 +82,8 @@ def read_plans(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _model(path: str, name: str | None, chat_template: bool) -> dict[str, Any]:
-    """A model's entry, as configurations have it."""
+def model_entry(path: str, name: str | None = None, chat_template: bool = True) -> dict[str, Any]:
+    """The entry of a folder, hub id or embedded model, as configurations have it."""
     model: dict[str, Any] = replacing_entry(path) or {
         "path": path,
         "abbr": Path(path.rstrip("/")).name,
@@ -114,7 +119,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error("give --plans, or --lengths for the needle test")
     if asked.only_prompts and not asked.prompts:
         parser.error("--only-prompts needs --prompts FOLDER")
-    model = _model(asked.model, asked.name, not asked.no_chat_template)
+    model = model_entry(asked.model, asked.name, not asked.no_chat_template)
     needle = {
         "benchmark": "needle", "style": asked.style, "lengths": asked.lengths,
         "depths": asked.depths, "repeats": asked.repeats, "haystack": asked.haystack,
@@ -126,7 +131,7 @@ def main(words: Sequence[str] | None = None) -> int:
             kept_rows(job, asked.prompts)
         return 0
     if asked.share:
-        note_expected(asked.work_dir, [job.names for job in jobs])
+        _note(asked.work_dir, jobs)
         runs = JobRuns(asked.work_dir, asked.prompts)
         runs.share_all(jobs)
         runs.close()

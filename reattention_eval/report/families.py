@@ -29,7 +29,7 @@ ELSE = "other methods"
 def family(cell: Cell) -> str:
     """Of its method, as the manifest says it (`reattention_eval.methods.base`); one of an earlier
     version does not, and the method of that name does."""
-    method = cell.manifest.get("method", {})
+    method = cell.about.get("method", {})
     said, name = method.get("family"), str(method.get("name"))
     if not said and name in list_methods():
         with suppress(ConfigError):  # of an installed package that is broken
@@ -47,8 +47,8 @@ def joined_cuts(cells: Sequence[Cell]) -> list[Cell]:
     datasets: dict[str, set[str]] = {}
     for cell in cells:
         datasets.setdefault(cell.model, set()).add(cell.dataset)
-        if cell.manifest:
-            own = cell.manifest.get("model", {}), cell.manifest.get("method", {})
+        if cell.about.get("method"):
+            own = cell.about.get("model", {}), cell.about["method"]
             settings = {**own[0].get("settings", {}), "max_prompt_tokens": None}
             key = repr((model_name(cell), settings, own[1].get("name"), own[1].get("settings")))
             if cell.model not in known.setdefault(key, []):

@@ -76,7 +76,7 @@ class Figure:
     def as_dict(self) -> dict[str, Any]:
         """Plain values by column; None where there is none."""
         chosen, known = (sum(part) for part in zip(*map(selection, self.cells), strict=True))
-        first, about = self.cells[0], self.cells[0].manifest.get("dataset", {})
+        first, about = self.cells[0], self.cells[0].facts
         low, high, kind = self.interval or (None, None, None)
         return {
             "model": self.row.model,

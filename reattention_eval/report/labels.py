@@ -10,7 +10,7 @@ from reattention_eval.report.run import Cell
 
 def model_name(cell: Cell) -> str:
     """The checkpoint's name, or the abbreviation where no manifest was written."""
-    return str(cell.manifest.get("model", {}).get("name") or cell.model)
+    return str(cell.about.get("model", {}).get("name") or cell.model)
 
 
 def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
@@ -36,7 +36,7 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _base(cell: Cell) -> str:
-    method = cell.manifest.get("method", {})
+    method = cell.about.get("method", {})
     if not method:
         return cell.model
     budget = method.get("budget")
@@ -44,8 +44,8 @@ def _base(cell: Cell) -> str:
 
 
 def _settings(cell: Cell) -> dict[str, Any]:
-    settings: dict[str, Any] = cell.manifest.get("method", {}).get("settings", {})
-    own = cell.manifest.get("model", {}).get("settings", {})
+    settings: dict[str, Any] = cell.about.get("method", {}).get("settings", {})
+    own = cell.about.get("model", {}).get("settings", {})
     return {**settings, "max_prompt_tokens": own.get("max_prompt_tokens")}
 
 

@@ -30,7 +30,7 @@ NEVER = "never selected"
 
 def cell_length(cell: Cell) -> int | None:
     """The asked prompt length in tokens, for datasets that have one."""
-    length = cell.manifest.get("dataset", {}).get("length")
+    length = cell.facts.get("length")
     return int(length) if length else None
 
 

@@ -18,16 +18,16 @@ _REUSED_SHARE = 0.01
 
 def form(cell: Cell) -> str:
     """Style of a needle test; empty for any other dataset."""
-    facts = cell.manifest.get("dataset", {})
-    return str(facts.get("task") or "") if facts.get("benchmark") == NEEDLE else ""
+    is_needle = cell.facts.get("benchmark") == NEEDLE
+    return str(cell.facts.get("task") or "") if is_needle else ""
 
 
 def by_form(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     """The cells of each form, which no table or picture mixes, in the order of the cells.
 
-    A cell without a manifest goes with those of its dataset that have one, or where all others go.
+    A cell of which nothing is known goes with those of its dataset, or where all others go.
     """
-    known = {cell.dataset: form(cell) for cell in cells if cell.manifest}
+    known = {cell.dataset: form(cell) for cell in cells if cell.facts}
     forms = set(known.values())
     elsewhere = forms.pop() if len(forms) == 1 else ""
     out: dict[str, list[Cell]] = {}

@@ -27,7 +27,7 @@ def places(cells: Sequence[Cell]) -> dict[str, Place]:
     """The place of each dataset of a benchmark with tasks in groups, by its abbreviation."""
     found = {}
     for cell in cells:
-        facts = cell.manifest.get("dataset", {})
+        facts = cell.facts
         if all(facts.get(key) for key in ("benchmark", "task", "group", "length")):
             found[cell.dataset] = Place(
                 str(facts["benchmark"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,19 @@ class Cell:
     records: dict[int, dict[str, Any]] = field(repr=False)
     n_predictions: int = 0  # read only where there are no records
     run: str = ""  # the folder it was read from, where several runs are read together
+    # what its manifest would say, as far as that is known from elsewhere
+    told: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Its manifest, or the parts that are known of one that never ran."""
+        return self.manifest or self.told
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is asked: benchmark, task, length ..."""
+        facts: dict[str, Any] = self.about.get("dataset", {})
+        return facts
 
     @cached_property
     def details(self) -> list[dict[str, Any]]:
@@ -71,7 +84,23 @@ def read_run(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) 
         DataError: a file is damaged, or holds what no table can be made of.
     """
     pairs = list(expected) if expected is not None else cell_names(work_dir)
-    return [_read_cell(work_dir, model, dataset) for model, dataset in pairs]
+    cells = [_read_cell(work_dir, model, dataset) for model, dataset in pairs]
+    return _told(cells, _noted(work_dir))
+
+
+def _told(cells: Iterable[Cell], noted: _Noted) -> list[Cell]:
+    """Those without a manifest with what others of the same model say, and what was noted."""
+    cells = list(cells)
+    parts = {**noted.models}
+    for cell in cells:
+        if cell.manifest:
+            parts[cell.model] = {key: cell.manifest.get(key, {}) for key in ("model", "method")}
+    return [
+        cell if cell.manifest else replace(cell, told={
+            **parts.get(cell.model, {}), "dataset": noted.datasets.get(cell.dataset, {})
+        })
+        for cell in cells
+    ]  # fmt: skip
 
 
 def cell_names(work_dir: Path) -> list[tuple[str, str]]:
@@ -81,7 +110,7 @@ def cell_names(work_dir: Path) -> list[tuple[str, str]]:
     Raises:
         DataError: the list of what it was begun for is damaged.
     """
-    noted = _noted(work_dir)
+    noted = _noted(work_dir).cells
     known = set(noted)
     for model, dataset in _found(work_dir):
         whole = re.sub("_[0-9]+$", "", dataset)  # a partitioner leaves DATASET_0, DATASET_1, ...
@@ -90,15 +119,38 @@ def cell_names(work_dir: Path) -> list[tuple[str, str]]:
     return noted
 
 
-def _noted(work_dir: Path) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class _Noted:
+    """What `note_expected` wrote; names as tables show them."""
+
+    cells: list[tuple[str, str]]
+    datasets: dict[str, Any]
+    models: dict[str, Any]
+
+
+def _noted(work_dir: Path) -> _Noted:
     path = work_dir / "report" / EXPECTED_FILE
-    pairs = _load(path).get("cells", [])
-    if isinstance(pairs, list) and all(map(_is_pair, pairs)):
-        return [(model, dataset) for model, dataset in pairs]
-    raise DataError(
-        f'{path} holds no list "cells" of pairs [model, dataset]. Delete it: the tables are then '
-        "made of every file that is there."
+    again = "Delete it: the tables are then made of every file that is there."
+    noted = _load(path)
+    pairs = noted.get("cells", [])
+    if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
+        raise DataError(f'{path} holds no list "cells" of pairs [model, dataset]. {again}')
+    datasets, models = noted.get("datasets", {}), noted.get("models", {})
+    parts = [*_values(models), *({"dataset": facts} for facts in _values(datasets))]
+    for part in parts:
+        reason = wrong_manifest(part) if isinstance(part, dict) else "a part is no object"
+        if reason:
+            raise DataError(f"{path} is damaged: {reason}. {again}")
+    return _Noted(
+        [(model, dataset) for model, dataset in pairs],
+        map_strings(datasets, visible),
+        map_strings(models, visible),
     )
+
+
+def _values(found: Any) -> list[Any]:
+    """Of an object; of anything else what no part can be."""
+    return list(found.values()) if isinstance(found, dict) else [found]
 
 
 def _is_pair(pair: Any) -> bool:

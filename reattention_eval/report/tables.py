@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from reattention_eval.report.columns import columns
 from reattention_eval.report.frame import FIGURES, Figure, Frame, Row
 from reattention_eval.report.intervals import Interval
 from reattention_eval.report.measures import (
@@ -104,12 +105,12 @@ def grids(frame: Frame, datasets: Sequence[str] | None = None) -> dict[str, Grid
 
 def grid_of(frame: Frame, datasets: Sequence[str], shown: Callable[[Cell | None], str]) -> Grid:
     """A method x dataset grid of what `shown` makes of each cell; None: not asked for."""
-    columns = _columns(frame, datasets)
+    heads = columns(frame, datasets)
     rows = [
-        [title, *(shown(row.cells.get(dataset)) for dataset in columns)]
+        [title, *(shown(row.cells.get(dataset)) for dataset in heads)]
         for row, title in titled(frame.rows, datasets)
     ]
-    return ["method", *columns.values()], rows
+    return ["method", *heads.values()], rows
 
 
 def titled(rows: Sequence[Row], datasets: Iterable[str]) -> list[tuple[Row, str]]:
@@ -152,20 +153,6 @@ def shown_absent(cell: Cell) -> Shown:
     words = absent_words(cell)
     state = next((s for s in (FAILED, UNFINISHED) if words.startswith(s)), MISSING)
     return Shown(words, state=state)
-
-
-def _columns(frame: Frame, datasets: Sequence[str]) -> dict[str, str]:
-    """Dataset abbreviation -> heading: the length where that alone tells the datasets apart."""
-    lengths: dict[str, int | None] = dict.fromkeys(datasets)
-    for row in frame.rows:  # a cell without manifest must not hide a length its neighbours know
-        for dataset in datasets:
-            if dataset in row.cells:
-                lengths[dataset] = lengths[dataset] or cell_length(row.cells[dataset])
-    known = [length for length in lengths.values() if length]
-    if len(set(known)) < len(lengths):
-        return {dataset: dataset for dataset in lengths}
-    by_length = sorted((length or 0, dataset) for dataset, length in lengths.items())
-    return {dataset: f"{length:,}" for length, dataset in by_length}
 
 
 def _value(frame: Frame, metric: str, cell: Cell | None) -> Shown:

@@ -207,7 +207,7 @@ def test_bad_variables_are_named(
         ({"benchmark": None}, "a plan has the benchmark None"),
         (
             {"depth": [50]},
-            "has depth, which nothing reads; it needs lengths and may have benchmark",
+            "has depth, which nothing reads; it needs lengths, depths, repeats and may have bench",
         ),
         ({"lengths": ["4k"]}, "has lengths ['4k']; give [4096, 8192, ...]"),
         ({"lengths": 4096}, "has lengths 4096; give [4096, 8192, ...]"),
@@ -222,6 +222,11 @@ def test_bad_plans_say_what_a_plan_may_have(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         needles(checkpoint, **change)
+
+
+def test_a_plan_that_says_too_little_names_what_is_missing(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="a plan of needle has no depths, repeats; it needs len"):
+        plan_jobs([model(checkpoint)], [FULL], [dict(benchmark="needle", lengths=[600])])
 
 
 def test_jobs_are_one_list_of_which_the_configuration_is_a_form(

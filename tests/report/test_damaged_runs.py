@@ -79,7 +79,9 @@ def good_run(folder: Path) -> list[Path]:
     (folder / "report").mkdir()
     expected = folder / "report" / "expected.json"
     cells = [[f"m-{m}", f"needle-{n}"] for m in ("full", "reattention") for n in (4096, 12288)]
-    expected.write_text(json.dumps({"cells": cells}))
+    models = {"m-full": {"model": {"name": "Tiny"}, "method": {"name": "full", "budget": None}}}
+    about = {f"needle-{n}": {"benchmark": "needle", "length": n} for n in (4096, 12288)}
+    expected.write_text(json.dumps({"cells": cells, "datasets": about, "models": models}))
     return [*paths, expected]
 
 

@@ -38,6 +38,7 @@ from reattention_eval.report.fields import is_count
 
 # what a plan says to this function, and not to its benchmark
 _OWN = ("benchmark", "models", "methods", "lengths", "cut_at_window")
+_SAID_ELSEWHERE = ("chat_template", "samples")  # to `ask`, where the plan does not
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,14 @@ def _with_variables(plan: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str):
         raise ConfigError(f"a plan has the benchmark {name!r}; give the name of one.")
     takes = _options(find_benchmark(name))
+    needs = ["lengths", *(option for option, needed in takes.items() if needed)]
     unknown = [key for key in plan if key not in (*takes, *_OWN)]
-    if unknown or "lengths" not in plan:
-        wrong = f"has {', '.join(unknown)}, which nothing reads" if unknown else "has no lengths"
+    missing = [key for key in needs if key not in plan]
+    if unknown or missing:
+        wrong = f"has {', '.join(unknown)}, which nothing reads"
         raise ConfigError(
-            f"a plan of {name} {wrong}; it needs lengths and may have "
-            f"{', '.join(sorted({*takes, *_OWN} - {'lengths'}))}."
+            f"a plan of {name} {wrong if unknown else 'has no ' + ', '.join(missing)}; it needs "
+            f"{', '.join(needs)} and may have {', '.join(sorted({*takes, *_OWN} - {*needs}))}."
         )
     plan = replaced(plan, (*takes, "lengths"))
     _check_counts(name, plan)
@@ -152,16 +155,19 @@ def _check_entries(entries: Any) -> None:
             )
 
 
-def _options(benchmark: Benchmark) -> list[str]:
-    """What a plan may say to the benchmark: the keywords of its `ask`, and of those it extends."""
-    named = [
-        parameter.name
-        for kind in type(benchmark).__mro__
+def _options(benchmark: Benchmark) -> dict[str, bool]:
+    """What a plan may say to the benchmark, and whether it has to: the keywords of its `ask`, and
+    of those it extends."""
+    named = {
+        parameter.name: (
+            parameter.default is parameter.empty and parameter.name not in _SAID_ELSEWHERE
+        )
+        for kind in reversed(type(benchmark).__mro__)
         if "ask" in vars(kind)
         for parameter in inspect.signature(vars(kind)["ask"]).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "scoring"
-    ]
-    return [*dict.fromkeys(named), "style" if benchmark.plan_has_tasks else "tasks"]
+    }
+    return {**named, "style" if benchmark.plan_has_tasks else "tasks": False}
 
 
 def _of_model(

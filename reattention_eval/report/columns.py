@@ -1,0 +1,44 @@
+"""What tables call their columns: the length, and what else tells datasets of one length apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reattention_eval.report.frame import Frame
+
+# of a dataset's facts those that are of its samples, or that only a run knows
+_NO_QUESTION = ("abbr", "n", "fingerprint", "length")
+
+
+def columns(frame: Frame, datasets: Sequence[str]) -> dict[str, str]:
+    """Dataset abbreviation -> heading, in the order of lengths; the abbreviations themselves where
+    a length is not known."""
+    facts: dict[str, Mapping[str, Any]] = {dataset: {} for dataset in datasets}
+    for row in frame.rows:  # a cell without manifest must not hide what its neighbours know
+        for dataset in datasets:
+            if dataset in row.cells and not facts[dataset].get("length"):
+                facts[dataset] = row.cells[dataset].facts
+    lengths = {dataset: int(facts[dataset].get("length") or 0) for dataset in datasets}
+    if not all(lengths.values()):
+        return {dataset: dataset for dataset in datasets}
+    heads = {}
+    for length, dataset in sorted((length, dataset) for dataset, length in lengths.items()):
+        alike = [name for name in datasets if lengths[name] == length]
+        apart = _apart({name: facts[name] for name in alike})
+        words = f"{length:,}, {apart[dataset]}" if apart else dataset
+        heads[dataset] = words if len(alike) > 1 else f"{length:,}"
+    return heads
+
+
+def _apart(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """By the first thing asked of which each has its own; empty where there is none."""
+    for key in dict.fromkeys(key for own in facts.values() for key in own):
+        said = {name: _words(key, own.get(key)) for name, own in facts.items()}
+        if key not in _NO_QUESTION and len(set(said.values())) == len(said):
+            return said
+    return {}
+
+
+def _words(key: str, value: Any) -> str:
+    return f"{len(value)} {key}" if isinstance(value, list) else f"{key}={value}"
