@@ -3,10 +3,10 @@
 For a model with a window of 32K on a GPU, n >= 20 a cell: needles at 11 depths of 8K to 256K, four
 tasks of RULER of different kinds at 8K to 64K, two tasks of L-Eval and two of LongBench (to 32K the
 prompts of real_tables.py). Beyond the window methods that only work inside it lose the middle of
-their prompts, by the paper's rule, and their rows say so; full attention and dynamic_ntk also read
-them as they are. `million`: needles at 512K and 1M (n = 22 and 11) for methods that read any length
-at a budget, and fewer (n = 5 and 3) for those that attend to all keys, which take minutes a prompt;
-dynamic_ntk reads each of its prompts from its beginning.
+their prompts, by the paper's rule, and their rows say so; full attention, dynamic_ntk and what is
+made for four windows also read them as they are. `million`: needles at 512K and 1M (n = 22 and 11)
+for methods that read any length at a budget, and fewer (n = 5 and 3) for those that attend to all
+keys, which take minutes a prompt; dynamic_ntk reads each of its prompts from its beginning.
 """
 
 _needles = dict(
@@ -32,9 +32,11 @@ beyond = [
 ]
 # as they are beyond the window and beyond what the paper's factor is for: nothing is cut
 _as_is = [dict(type="full"), dict(type="dynamic_ntk")]
+_four_windows = [dict(type=name) for name in ["yarn", "linear", "self_extend"]]
 as_is = [
     dict(_needles, lengths=[2**16, 2**17, 2**18], methods=_as_is),
-    dict(_ruler, lengths=[2**16], haystack="long", methods=_as_is),
+    dict(_needles, lengths=[2**16, 2**17], methods=_four_windows),
+    dict(_ruler, lengths=[2**16], haystack="long", methods=[*_as_is, *_four_windows]),
 ]
 
 _any_length = [

@@ -1,0 +1,114 @@
+"""Tables, plots and records of what run.sh left: all methods, and each group of the ablation.
+
+    python scripts/gpu_methods/tables.py MODEL WORK_DIR results/methods/NAME results/ablation
+
+Cells of the plans that were not run are empty in them; the same command, after more was run, makes
+them anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO))
+
+from configs.datasets import ablation as varied  # noqa: E402
+from configs.datasets import methods_table as table  # noqa: E402
+from configs.methods.ablation import ablations  # noqa: E402
+from configs.methods.equal_budgets import methods  # noqa: E402
+from reattention_eval.harness.compose import Job, plan_jobs  # noqa: E402
+from reattention_eval.harness.compose.begun_for import of_jobs  # noqa: E402
+from reattention_eval.harness.standalone import model_entry, read_plans  # noqa: E402
+from reattention_eval.report import build_joint_report  # noqa: E402
+from reattention_eval.report.curve import draw_curve  # noqa: E402
+from reattention_eval.report.expected import note_expected  # noqa: E402
+
+LANES = ("main", "eviction", "far")
+KINDS = ("predictions", "records", "results")
+# what part 8 of the ablation compares: other rules of choosing as many keys
+RULES = ("last_tokens", "per_kv_head", "votes", "span_grid", "vote_memory", "layer_slope")
+Names = tuple[str, str]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", help="as for run.sh")
+    parser.add_argument("work_dir", type=Path)
+    parser.add_argument("table", type=Path, help="folder of the table of all methods")
+    parser.add_argument("ablation", type=Path, help="folder that holds one for each group")
+    parser.add_argument("--dtype", default="bfloat16", help="of the run; names depend on it")
+    asked = parser.parse_args()
+    model = {**model_entry(asked.model), "dtype": asked.dtype}
+    of_table = jobs(model, methods, every_plan())
+    lanes = [plan for lane in LANES for plan in read_plans(Path(__file__).parent / f"{lane}.py")]
+    planned = jobs(model, methods, lanes)
+    shown = {
+        names: job
+        for names, job in of_table.items()
+        if names in planned or was_run(asked.work_dir, names)
+    }
+    made(asked.work_dir, shown, asked.table, by_family=True)
+    rules: dict[Names, Job] = {}
+    for group, members in ablations.items():
+        cells = jobs(model, members, varied.plans)
+        rules |= cells if group in RULES else {}
+        if any(was_run(asked.work_dir, cell) for cell in cells):
+            made(asked.work_dir, cells, asked.ablation / group)
+    with tempfile.TemporaryDirectory() as folder:
+        made(asked.work_dir, rules, Path(folder), by_family=True)
+        shutil.copyfile(Path(folder) / "at_length.png", asked.ablation / "rules.png")
+    return 0
+
+
+def every_plan() -> list[dict[str, Any]]:
+    """Of the table of all methods."""
+    return [*table.inside, *table.documents, *table.beyond, *table.as_is, *table.million]
+
+
+def jobs(model: Any, methods: Any, plans: Iterable[Mapping[str, Any]]) -> dict[Names, Job]:
+    """Each once; a plan may list what an earlier one has."""
+    return {job.names: job for plan in plans for job in plan_jobs([model], methods, [plan])}
+
+
+def was_run(work_dir: Path, cell: Names) -> bool:
+    """Whether there are samples of it, if not all."""
+    return (work_dir / "records" / cell[0] / f"{cell[1]}.jsonl").is_file()
+
+
+def made(
+    work_dir: Path, cells: Mapping[Names, Job], into: Path, *, by_family: bool = False
+) -> None:
+    """Report, curve and records of these cells alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder)
+        note_expected(part, cells, *of_jobs(cells.values()))
+        for model, dataset in cells:
+            for kind in KINDS:
+                for file in (work_dir / kind / model).glob(f"{dataset}.*json*"):  # no locks
+                    to = part / kind / model / file.name
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(file, to)
+        # processes shared the GPUs: seconds are of no method
+        build_joint_report([part], into, by_family=by_family, times=False)
+        draw_curve([part], into)
+        with tarfile.open(into / "records.tar.xz", "w:xz") as archive:
+            for kind in KINDS:
+                archive.add(part / kind, kind, filter=of_nobody)
+
+
+def of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
