@@ -88,13 +88,17 @@ def e2e(
         Path | None,
         typer.Option(help="Text that prompts begin with, for a checkpoint; else random tokens."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="int8: random weights as torchao's, for a shape too large for 16 bit."),
+    ] = None,
 ) -> None:
     """Measure; each run is kept at once, and a later call adds to the same record."""
     from reattention_eval.cli.bench_e2e import Grid, Wishes, run
     from reattention_eval.efficiency.e2e.estimate import Effort, ending_in
 
     until = ending_in(minutes)
-    wishes = Wishes(model, dtype, device, out, commit, text, gpu_memory)
+    wishes = Wishes(model, dtype, device, out, commit, text, gpu_memory, weights)
     grid = Grid(methods.split() if methods else None, lengths, only or [], _listed(cache))
     effort = Effort(repeats, patience, decode, warm_up, until)
     if not run(wishes, grid, effort):

@@ -58,6 +58,7 @@ class Wishes:
     commit: str | None
     text: Path | None = None
     gpu_memory: float | None = None
+    weights: str | None = None
 
     @property
     def place(self) -> torch.device:
@@ -67,7 +68,7 @@ class Wishes:
         return place
 
     def file(self, about: dict[str, Any]) -> Path:
-        words = f"{about['model']} {about['device']}"
+        words = f"{about['model']} {self.weights or ''} {about['device']}"
         if self.gpu_memory is not None:
             words += f" {self.gpu_memory:g}g"
         if self.text is not None:
@@ -146,7 +147,7 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     """
     device = wishes.place
     cells = grid.cells(device)
-    check_name(wishes.model)
+    check_name(wishes.model, wishes.weights)
     text = None
     if wishes.text is not None:
         text = text_ids(wishes.model, wishes.text, max(tokens for _, tokens in cells))
@@ -158,8 +159,8 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     if wishes.gpu_memory is not None:
         ballast = held_back(device, int(wishes.gpu_memory * GIB))
     fitting = fitting_forms([form for form, _ in cells])
-    model = bench_model(wishes.model, device, wishes.dtype, fitting)
-    about = about_model(wishes.model, model)
+    model = bench_model(wishes.model, device, wishes.dtype, fitting, wishes.weights)
+    about = about_model(wishes.model, model, wishes.weights)
     if wishes.gpu_memory is not None:
         about["gpu_memory"] = int(wishes.gpu_memory * GIB)
     if wishes.text is not None:

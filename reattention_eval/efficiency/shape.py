@@ -59,6 +59,11 @@ class ModelShape:
         bits = 8 * itemsize if self.weight_bits is None else self.weight_bits
         return int(self.layer_parameters * bits / 8)
 
+    def bytes(self, itemsize: int) -> int:
+        """Of all weights."""
+        others = self.parameters - self.layers * self.layer_parameters
+        return self.layers * self.layer_bytes(itemsize) + others * itemsize
+
     @property
     def embedding_parameters(self) -> int:
         return self.vocabulary * self.hidden

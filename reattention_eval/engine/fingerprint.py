@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from reattention_eval.attention import Hook
+from reattention_eval.weight_parts import weight_parts
 
 SAMPLES = 64  # values of each weight: a training step changes all of them
 
@@ -27,19 +26,10 @@ def model_fingerprint(model: nn.Module, hook: Hook) -> str:
     total = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
         total.update(f"{name}{list(weight.shape)}".encode())
-        for part in _parts(weight):
+        for part in weight_parts(weight):
             total.update(_samples(part.detach()))
     total.update(json.dumps(hook.layer_kinds()).encode())
     return total.hexdigest()
-
-
-def _parts(weight: Tensor) -> Iterator[Tensor]:
-    """The weight, or what a quantised one is made of: integers, scales."""
-    if not is_traceable_wrapper_subclass(weight):
-        yield weight
-        return
-    for name in weight.__tensor_flatten__()[0]:
-        yield from _parts(getattr(weight, name))
 
 
 def _samples(weight: Tensor) -> bytes:

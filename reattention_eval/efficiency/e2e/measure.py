@@ -34,6 +34,7 @@ from reattention_eval.engine import Session
 from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.errors import DeviceMemoryError, HostMemoryError
 from reattention_eval.machine_memory import GIB, main_memory
+from reattention_eval.weight_parts import held_bytes
 
 THOUSAND = 1000  # tokens of a long answer whose speed and memory are kept
 
@@ -70,7 +71,7 @@ class Bench:
         self.effort, self.say, self.problems = effort, say, problems
         self.estimate, self.joules, self.ballast, self.text = estimate, joules, ballast, text
         self.device = model.device
-        self.weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        self.weights = held_bytes(model)
         self.left: list[str] = []
         self._warm: set[tuple[str, int]] = set()
         self._host = KeptHostMemory()

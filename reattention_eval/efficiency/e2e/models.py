@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +15,26 @@ from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.paper_models import PaperModel, find_paper_model
-from reattention_eval.efficiency.shape import published_config, shape_of
+from reattention_eval.efficiency.e2e.int8_weights import int8_model, require_torchao
+from reattention_eval.efficiency.shape import ModelShape, published_config, shape_of
 from reattention_eval.errors import ConfigError, DeviceMemoryError
 from reattention_eval.machine_memory import GIB, free_bytes
+from reattention_eval.weight_parts import held_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SEED = 0
+INT8 = "int8"
 Configure = Callable[[Any], Any]
 
 
 def bench_model(
-    name: str, device: torch.device, dtype: str = "auto", configure: Configure | None = None
+    name: str,
+    device: torch.device,
+    dtype: str = "auto",
+    configure: Configure | None = None,
+    weights: str | None = None,
 ) -> PreTrainedModel:
     """The model, in eval mode, on `device`.
 
@@ -35,21 +43,27 @@ def bench_model(
             LLaMA3.1-8B, llama3_1_8b or meta-llama/Llama-3.1-8B), which gets random weights.
         dtype: of weights and cache; "auto" is bfloat16 where the hardware computes in it.
         configure: as `load_model` takes it.
+        weights: "int8" makes random weights as torchao's; None in `dtype`.
 
     Raises:
-        ConfigError: no such model or dtype.
+        ConfigError: no such model or dtype, or it is not random.
         CheckpointError: the folder does not load.
         DeviceMemoryError: the device has too little memory for random weights.
     """
-    check_name(name)
+    check_name(name, weights)
     if is_checkpoint(name):
         source = name if is_embedded(name) else Path(name).expanduser()
         model, _ = load_model(source, dtype=dtype, configure=configure)
         return model.to(device)  # type: ignore[arg-type]
     config = published_config(paper_model(name).hub)
     assert config is not None
-    _require_room(name, shape_of(config).parameters * pick_dtype(dtype).itemsize, device)
-    return random_model(config, device, dtype, configure)
+    _require_room(name, _shape(config, weights).bytes(pick_dtype(dtype).itemsize), device)
+    return random_model(config, device, dtype, configure, weights)
+
+
+def _shape(config: dict[str, Any], weights: str | None) -> ModelShape:
+    shape = shape_of(config)
+    return replace(shape, weight_bits=8.0) if weights == INT8 else shape
 
 
 def _require_room(name: str, weights: int, device: torch.device) -> None:
@@ -61,10 +75,19 @@ def _require_room(name: str, weights: int, device: torch.device) -> None:
         )
 
 
-def check_name(name: str) -> None:
-    """Raise ConfigError unless `bench_model` knows the name."""
+def check_name(name: str, weights: str | None = None) -> None:
+    """Raise ConfigError unless `bench_model` knows the name, and can make it of such weights."""
     if not is_checkpoint(name):
         paper_model(name)
+    if weights not in (None, INT8):
+        raise ConfigError(f"unknown weights {weights!r:.80}; there is {INT8}.")
+    if weights and is_checkpoint(name):
+        raise ConfigError(
+            f"{name} has weights of its own; --weights {weights} is for random ones. A quantised "
+            "checkpoint is measured as it lies."
+        )
+    if weights:
+        require_torchao()
 
 
 def is_checkpoint(name: str) -> bool:
@@ -88,7 +111,11 @@ def paper_model(name: str) -> PaperModel:
 
 
 def random_model(
-    config: dict[str, Any], device: torch.device, dtype: str, configure: Configure | None = None
+    config: dict[str, Any],
+    device: torch.device,
+    dtype: str,
+    configure: Configure | None = None,
+    weights: str | None = None,
 ) -> PreTrainedModel:
     """Random weights, always the same, in the shape that a config.json describes."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -103,6 +130,8 @@ def random_model(
     if configure is not None:
         settings = configure(settings)
     torch.manual_seed(SEED)
+    if weights == INT8:
+        return int8_model(settings, device, pick_dtype(dtype))
     with device:
         model = AutoModelForCausalLM.from_config(
             settings, dtype=pick_dtype(dtype), attn_implementation="sdpa"
@@ -110,15 +139,16 @@ def random_model(
     return model.eval()  # type: ignore[no-any-return]
 
 
-def about_model(name: str, model: PreTrainedModel) -> dict[str, Any]:
+def about_model(name: str, model: PreTrainedModel, weights: str | None = None) -> dict[str, Any]:
     """What a record says of model and device; those of two differing ones are not mixed."""
     loaded = is_checkpoint(name)
+    made = "of the checkpoint" if loaded else f"random, seed {SEED}"
     return {
         "model": Path(name).expanduser().resolve().name if loaded else paper_model(name).abbr,
-        "weights": "of the checkpoint" if loaded else f"random, seed {SEED}",
+        "weights": ", ".join(filter(None, [made, weights])),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "shape": shape_of(model.config.to_dict()).as_dict(),
-        "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "shape": _shape(model.config.to_dict(), weights).as_dict(),
+        "weight_bytes": held_bytes(model),
         "device": device_name(model.device),
     }
 

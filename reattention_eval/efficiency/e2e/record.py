@@ -22,7 +22,7 @@ from reattention_kernels.bench import card
 from reattention_kernels.bench import record as kernels
 from reattention_kernels.causal import attention_of_device
 
-PACKAGES = ("torch", "triton", "transformers", "flash-attn", "fa3-fwd")
+PACKAGES = ("torch", "triton", "transformers", "flash-attn", "fa3-fwd", "torchao")
 FOLDER = Path(reattention_eval.__file__).parent
 # gpu_memory: bytes of the card that were left to the measurement; prompt: of which text it is; both
 # only where that is not all of it and not random tokens
@@ -133,6 +133,8 @@ class E2ERecord:
         found = f"{self.data['model']}, {self.data['device']}"
         if memory := self.data.get("gpu_memory"):
             found += f", {memory / GIB:.4g} GiB of it"
+        if self.data["weights"].endswith("int8"):
+            found += ", int8 weights"
         if self.data.get("prompt"):
             found += f", {self.data['prompt']}"
         return f"{found}, long answers" if self.long_answers else found
