@@ -13,7 +13,7 @@ jobs=${GPU_CHECK_JOBS:-6}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 gpu_tests=(-m gpu -q -p no:cacheprovider)
-"$python" -m pytest tests/kernels tests/attention tests/parallel "${gpu_tests[@]}" --collect-only |
+"$python" -m pytest tests/{attention,cache,efficiency,kernels,parallel} "${gpu_tests[@]}" --collect-only |
   grep :: >"$work/all"
 split -n "r/$jobs" "$work/all" "$work/part."
 GPU_TEST_SHARE=$("$python" -c "print(0.9 / $jobs)")
