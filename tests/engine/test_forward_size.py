@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from products_by_row import products_by_row
 from tiny_models import longrope, random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
@@ -64,7 +65,7 @@ def conversation(model, method):
 @pytest.mark.parametrize("model", MODELS)
 @by_method
 def test_the_same_answers(method, model, chunks, monkeypatch):
-    model = tiny_model(**MODELS[model])
+    model = products_by_row(tiny_model(**MODELS[model]))
     want, counted, tokens = conversation(model, method)
     assert tokens == 6
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: chunks * 6)
