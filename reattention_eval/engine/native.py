@@ -96,6 +96,9 @@ class NativeSession(Session):
         finally:
             self._cache, self._lengths, self._real, self._lost_rows = before
 
+    def _user_forwards(self) -> int:
+        return 0 if self._reader is None else self._reader.others
+
     def _plan(self, rows: list[list[int]], document: int | None) -> None:
         self._document = document
 
