@@ -44,7 +44,7 @@ def chunk_ends(count: int, chunk_size: int, last: int = 0, last_chunk_size: int 
     """Where each chunk of a row's `count` new tokens ends; those of the `last` are counted anew."""
     first = count - last
     starts = [*range(0, first, chunk_size), *range(first, count, last_chunk_size)]
-    return [*starts[1:], count]
+    return [*starts[1:], count] if count else []
 
 
 def group_chunks(

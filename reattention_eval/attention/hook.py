@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from reattention_eval.attention.counts import Counts
 from reattention_eval.attention.fixed_weights import fixed_weights
@@ -63,8 +64,9 @@ class Hook:
             self.layers, self.tier, self.answers, self.rows, self._ropes, self._devices, answered
         )
         self.user = UserForwards()
+        self.handed_in: WeakSet[Cache] = WeakSet()  # that users began prompts with
         self.one_thread = OneThread()
-        self._driven = False
+        self._driven = self._around = self._alone = False
         self._handles: list[Any] = []
         self.reset_counters()
 
@@ -115,9 +117,10 @@ class Hook:
         for i, layer in enumerate(parts.layers):
             _LAYERS[layer.module] = self, i
         self._handles = [
+            self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             owner.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             owner.register_forward_hook(self._after_forward),
-            self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
+            owner.register_forward_hook(self._leave_forward, always_call=True),
             self.model.register_forward_hook(self._after_model),
             self.model.register_forward_hook(self._leave_model, always_call=True),
         ]
@@ -156,9 +159,15 @@ class Hook:
             place(self.tier, self.layers, rows, capacity)
         require_device(self.layers, rows, capacity)
         self.cache = HookCache(self.layers)  # what a user still holds is of an earlier prompt
-        self.rows.start(rows)
         for layer in self.layers:
             layer.reserve(rows, capacity)
+        self.rows.start(rows)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that the forwards carried is there."""
+        held = all(layer.lengths == self.rows.tokens for layer in self.layers)
+        return held and not any(layer.lost for layer in self.layers)
 
     def expect(self, prompts: Sequence[int]) -> None:
         """Say how long each row's prompt is, for RoPE scaling that depends on it."""
@@ -185,6 +194,7 @@ class Hook:
 
     def rewind(self, lengths: Sequence[int]) -> None:
         """Forget what lies behind the first lengths[r] tokens of each row."""
+        self.cache = HookCache(self.layers)  # what a user still holds was of more
         self.rows.tokens = list(lengths)
         for layer in self.layers:
             layer.rewind(lengths)
@@ -198,25 +208,47 @@ class Hook:
         return [rope.samples() for rope in self._ropes]
 
     def _before_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._users = not self._driven
-        if self._users:
-            self.one_thread.begin_forward()
-            self.user.begin(module, args, kwargs)
+        if not self._driven:
+            self._begin(module, args, kwargs)
+        self._around = not self._driven
 
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._users:
-            self.user.end(output)
+        if self._around:
+            self._end(output)
 
     def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._users and self.one_thread.end_forward():
+        if self._around:
+            self._around = False
+            self._leave()
+
+    def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """A forward of the user's own: of the model, or of its decoder alone."""
+        self.one_thread.begin_forward()
+        try:
+            self.user.begin(module, args, kwargs)
+        except ConfigError:
+            self.one_thread.end_forward()
+            raise
+
+    def _end(self, output: Any) -> None:
+        self.user.end(output)
+        self.cache.unfinished = False
+
+    def _leave(self) -> None:
+        if self.one_thread.end_forward():
             self.user.leave()
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        driven, self._driven = self._driven, False
         check_autocast(self._devices)
         kwargs = named(module, args, kwargs)
-        if not self._driven:
+        if not driven:
+            self.one_thread.begin_forward()  # another thread's may be on its way
+            if not self._around:
+                self._begin(module, args, kwargs)
+                self._alone = True
             self.rows.plan_prompts([RowStep(*step) for step in plan_forward(self, kwargs)])
-        self._driven = False
+            self.cache.unfinished = True
         self._before = self.counts() if self.rows.reads else None
         kwargs = with_cache(module, kwargs, self.cache)
         return (), {**kwargs, "attention_mask": None, "use_cache": True}
@@ -235,6 +267,13 @@ class Hook:
                 "method: this model or this version of transformers does not use the registered "
                 "attention. Please report the model and the transformers version."
             )
+        if self._alone:
+            self._end(output)
+
+    def _leave_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._alone:
+            self._alone = False
+            self._leave()
 
     def check_selected(self) -> None:
         """Raises SelectionError when fewer layer-steps selected than the lengths demand."""

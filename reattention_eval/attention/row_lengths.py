@@ -50,6 +50,10 @@ class RowLengths:
         """Each row's prompt, or what it holds with a turn, will have so many tokens."""
         self.prompts, self.read_until = list(prompts), list(prompts)
 
+    def end_reading(self) -> None:
+        """What is there is all that was given; what comes is decoded."""
+        self.read_until = list(self.tokens)
+
     def chooses(self, row: int, length: int) -> bool:
         """Whether a row's chunk that ends at `length` must be answered by a part of the cache."""
         policy = self._policy()
@@ -73,11 +77,9 @@ class RowLengths:
 
     def _read(self, step: RowStep) -> RowStep:
         held = self.tokens[step.row]
-        if held == 0:
-            self.prompts[step.row] = step.count
-        elif step.count == 1:
+        if held and step.count <= 1:
             return step
-        self.read_until[step.row] = held + step.count
+        self.prompts[step.row] = self.read_until[step.row] = held + step.count
         return replace(step, last=last_part(self._policy(), step.count, 0 if held else None))
 
     def chunk_ends(self, step: RowStep) -> list[int]:

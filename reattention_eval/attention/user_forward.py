@@ -36,7 +36,6 @@ class UserForwards:
         Raises:
             ConfigError: labels, use_cache=False or output_attentions.
         """
-        self.forwards += 1
         self._decodes: bool | None = None
         self._tokens = 0
         given = named(module, args, kwargs)
@@ -68,7 +67,8 @@ class UserForwards:
             self._gradients = None
 
     def carry(self, counts: list[int], held: list[int]) -> None:
-        """What the forward brings to rows that hold so many tokens already."""
+        """What the forward brings to rows that hold so many tokens already: it takes the cache."""
+        self.forwards += 1
         self._tokens = sum(counts)
         self._decodes = max(counts, default=0) <= 1 and all(held)
 
@@ -94,6 +94,29 @@ def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
         return kwargs
     names = list(inspect.signature(module.forward).parameters)
     return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def check_seen(before: Tensor, held: list[int]) -> None:
+    """Raise ConfigError unless a mask's columns before the forward's own show all that is held.
+
+    before: [B], how many tokens they show.
+    """
+    for row, (shown, length) in enumerate(zip(before.tolist(), held, strict=True)):
+        if shown != length:
+            raise ConfigError(
+                f"the attention mask shows {shown} tokens of row {row} before the forward's own, "
+                f"and the attached method holds {length}, all of which it may choose; leave the "
+                "mask out, or let it begin with a 1 for each of them."
+            )
+
+
+def check_begun(counts: list[int], held: list[int]) -> None:
+    """Raise ConfigError where a row has no token yet, so that nothing can be said of it."""
+    for row, (count, length) in enumerate(zip(counts, held, strict=True)):
+        if not count + length:
+            raise ConfigError(
+                f"row {row} of the batch is empty: its attention mask shows no token; leave it out."
+            )
 
 
 def check_places(position_ids: Tensor, counts: list[int], held: list[int]) -> None:

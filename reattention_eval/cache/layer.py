@@ -140,6 +140,11 @@ class LayerCache:
         self._states.clear()
 
     @property
+    def lost(self) -> bool:
+        """Whether storage that held tokens was given back."""
+        return not self._rows and any(self.lengths)
+
+    @property
     def capacity(self) -> int:
         """Tokens a row has room for."""
         return self._capacity

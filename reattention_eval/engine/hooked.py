@@ -110,7 +110,12 @@ class HookedSession(Session):
         self._hook.rewind([0] * len(self.lengths))
 
     def _start(self, rows: int, capacity: int) -> None:
-        self._hook.start(rows, capacity)
+        try:
+            self._hook.start(rows, capacity)
+        except BaseException:
+            if not self._hook.whole:
+                self._forget()
+            raise
 
     def _reserve(self, capacity: int) -> None:
         self._hook.reserve_more(capacity)
@@ -162,8 +167,8 @@ class HookedSession(Session):
         shared = next((i for i in range(limit) if new[i] != old[i]), limit)
         shared -= shared % self.method.chunk_size
         if shared:
+            self._hook.reserve_more(len(new) + max_new_tokens)  # refused, all stays as it is
             self._hook.rewind([shared])
-            self._hook.reserve_more(len(new) + max_new_tokens)
         return shared
 
     def _read(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
@@ -184,6 +189,7 @@ class HookedSession(Session):
                         continue
                     pace.step()
                     if progress(self.lengths[0]):
+                        self._hook.rows.end_reading()
                         return torch.stack([logits[0]])
         return torch.stack([logits[row] for row in range(len(rows))])
 

@@ -96,6 +96,9 @@ class NativeSession(Session):
         finally:
             self._cache, self._lengths, self._real, self._lost_rows = before
 
+    def _user_forwards(self) -> int:
+        return 0 if self._reader is None else self._reader.others
+
     def _plan(self, rows: list[list[int]], document: int | None) -> None:
         self._document = document
 
@@ -178,6 +181,7 @@ class NativeSession(Session):
                 "different length as one batch (padding could no longer be told from keys); use "
                 "batch_size=1."
             )
+        self._require_windows(columns, real)
         before = [keys - masked for keys, masked in zip(self._kept(), self._masked(), strict=True)]
         logits = self.model(
             input_ids=ids.to(self._device),
@@ -193,6 +197,19 @@ class NativeSession(Session):
             self._lengths[row] += len(parts[row])
             self._count(row, before, width)
         return logits[:, -1]
+
+    def _require_windows(self, columns: Tensor, real: Tensor) -> None:
+        """A sliding window is counted in columns: none of a row that goes on may be a gap."""
+        if not any(getattr(layer, "is_sliding", False) for layer in self._cache.layers):
+            return
+        begun = columns.cumsum(1) > 0
+        going = real.any(1)
+        if bool((begun & ~columns)[going].any()):
+            raise ConfigError(
+                f"{self.method.name} leaves this model its sliding windows, in which padding "
+                "behind a row's first tokens would take the place of tokens; read turns of one "
+                "length, or one row at a time."
+            )
 
     def _read_all(self, tokens: list[int]) -> Iterator[Tensor]:
         if self._reader is not None and self.method.selects(len(tokens)):

@@ -88,6 +88,7 @@ def load_hooked(folder: Path, about: dict[str, Any], room: int, hook: Hook) -> S
         raise
     hook.rows.tokens = [length]
     hook.expect([about["rope_length"]])
+    hook.rows.end_reading()
     return kept
 
 

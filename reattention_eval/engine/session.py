@@ -152,6 +152,7 @@ class Session(SessionState):
                 "the tokens of generate are part of the cache already, so decode would read one "
                 "twice: go on with generate() or extend(turn), or call prefill with a prompt."
             )
+        self._taken_logits()
         self._logits = self._checked(self._step(tokens, list(range(len(tokens)))))
         return self._logits
 

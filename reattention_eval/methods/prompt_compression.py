@@ -144,6 +144,7 @@ class PromptCompression(PromptReader):
     def _begin(self, rows: int, tokens: int) -> None:
         """A prompt's first forward is in its first layer."""
         if self._plan is None or self._plan[0] != tokens or rows > 1:  # not the session's: a user's
+            self.others += 1
             self.forwards([0] * rows, [tokens] * rows, None)
         assert self._plan is not None
         keep, self._plan = self._plan[1], None

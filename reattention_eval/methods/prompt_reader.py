@@ -7,7 +7,13 @@ from collections.abc import Sequence
 
 
 class PromptReader(ABC):
-    """Yielded by `NativeMethod.applied`: asked by the session of that block."""
+    """Yielded by `NativeMethod.applied`: asked by the session of that block.
+
+    others: prompts that the user's own forwards brought; what is kept of a prompt beside the cache
+    is then theirs.
+    """
+
+    others = 0
 
     @abstractmethod
     def forwards(

@@ -210,3 +210,26 @@ def test_a_method_that_keeps_all_it_should_drop_is_an_error():
         attach(model_of(), Idle(sink=SINK, recent=RECENT)) as session,
     ):
         session.prefill(random_prompt(20))
+
+
+def test_windows_are_counted_in_tokens():
+    """Of rows that have padding behind their first tokens they cannot be."""
+    model = tiny_model("mistral", sliding_window=16)
+    model.set_attn_implementation("sdpa")  # transformers' eager one makes NaN of padding
+    model.generation_config.eos_token_id = None
+    prompts, turns, shown = random_prompt(40, 2), random_prompt(12, 2, seed=5), torch.ones(2, 12)
+    shown[1, :9] = 0
+    with attach(model, "native_full") as session:
+        session.prefill(prompts)
+        with pytest.raises(ConfigError, match="turns of one length, or one row at a time"):
+            session.extend(turns, shown)
+        end = session.generate(prompts, 5)[0, 1]
+        session.generate(prompts, 5, stop_token_ids=[int(end)])
+        with pytest.raises(ConfigError, match="turns of one length"):
+            session.generate()
+        session.prefill(turns, shown)
+        together = session.extend(prompts)
+        for row, first in enumerate((0, 9)):
+            session.prefill(turns[row : row + 1, first:])
+            alone = session.extend(prompts[row : row + 1])
+            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-11)

@@ -251,6 +251,21 @@ def test_a_turn_is_read_in_full_by_quest_and_its_pages_follow():
         assert torch.equal(session.decode(torch.tensor([[8]])), again)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_follows_a_reading_that_was_ended_is_decoded(kept, tmp_path):
+    model, prompt = tiny_model(), random_prompt(60)
+    with attach(model, QUEST) as session:
+        session.prefill(prompt, progress=lambda read: read >= 30)
+        read = session.lengths[0]
+        if kept:
+            session.save(tmp_path / "kept")
+            session.load(tmp_path / "kept")
+        found = session.decode(torch.tensor([[5]]))
+        assert session.stats.layer_steps_selected > 0
+        session.prefill(prompt[:, :read])
+        torch.testing.assert_close(session.decode(torch.tensor([[5]])), found, rtol=0, atol=1e-12)
+
+
 def test_a_saved_session_goes_on(tmp_path):
     model, prompt = tiny_model(), random_prompt(27)
     with attach(model, QUEST) as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from test_eviction import (
+    ADAKV,
     KEEP,
     NAMED,
     N,
@@ -70,6 +71,20 @@ def test_a_conversation_goes_on_behind_a_compressed_prompt():
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
             session.prefill(prompt)
             assert session.answer_nll([5, 6]) == nll
+
+
+def test_a_prompt_of_the_users_own_takes_what_is_kept_beside_the_cache():
+    """Which keys AdaKV masks lies on the model's modules, and is the last prompt's."""
+    model, prompt = model_of(), random_prompt(60)
+    with attach(model, {**ADAKV, "budget_tokens": 20}) as session:
+        session.prefill(prompt)
+        expected = session.generate(max_new_tokens=4)
+        session.prefill(prompt)
+        model(random_prompt(50, seed=3))
+        with pytest.raises(ConfigError, match="Call prefill first"):
+            session.generate(max_new_tokens=4)
+        session.prefill(prompt)
+        assert torch.equal(session.generate(max_new_tokens=4), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""What fails or is refused leaves a session that goes on rightly, or says what it needs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_tiers import make_tiers_small
+from tiny_models import random_prompt, tiny_model
+
+from reattention_eval import ReAttention, attach
+from reattention_eval.attention import hook
+from reattention_eval.cache import capacity, host_memory
+from reattention_eval.errors import ConfigError, DeviceMemoryError, HostMemoryError
+
+METHOD = ReAttention(global_size=2, local_size=12, span_size=4, max_spans=4, top_k=3, chunk_size=6)
+PROMPT, NEXT = random_prompt(60), torch.tensor([[5]])
+
+
+class Boom(Exception):
+    pass
+
+
+def failing(module):
+    """The module's next call fails."""
+
+    def fail(*_):
+        handle.remove()
+        raise Boom
+
+    handle = module.register_forward_pre_hook(fail)
+
+
+@pytest.mark.parametrize("at", ["lm_head", "model.layers.1.mlp"])
+@pytest.mark.parametrize("method", [METHOD, "native_full"], ids=str)
+def test_a_token_is_not_read_twice(method, at):
+    model = tiny_model()
+    with attach(model, method) as session:
+        session.prefill(PROMPT)
+        failing(model.get_submodule(at))
+        with pytest.raises(Boom):
+            session.decode(NEXT)
+        for call in (lambda: session.decode(NEXT), session.generate):
+            with pytest.raises(ConfigError, match="Call prefill first"):
+                call()
+        session.prefill(PROMPT)
+        found = session.decode(NEXT)
+    with attach(model, method) as session:
+        session.prefill(PROMPT)
+        assert torch.equal(session.decode(NEXT), found)
+
+
+def test_nor_by_forwards_of_the_users_own():
+    model = tiny_model()
+    with attach(model, METHOD) as session:
+        past = model(PROMPT).past_key_values
+        failing(model.lm_head)
+        with pytest.raises(Boom):
+            model(NEXT, past_key_values=past)
+        with pytest.raises(ConfigError, match="whose last forward failed"):
+            model(NEXT, past_key_values=past)
+        found = model(NEXT, past_key_values=model(PROMPT).past_key_values).logits[:, -1]
+        session.prefill(PROMPT)
+        torch.testing.assert_close(session.decode(NEXT), found, rtol=0, atol=1e-12)
+
+
+def test_what_was_refused_is_no_plan_of_the_next_forward():
+    model = tiny_model()
+    with attach(model, METHOD) as session:
+        with (
+            torch.autocast("cpu", dtype=torch.bfloat16),
+            pytest.raises(ConfigError, match="autocast"),
+        ):
+            session.prefill(PROMPT[:, :50])
+        found = model(PROMPT).logits[:, -1]
+        torch.testing.assert_close(session.prefill(PROMPT), found, rtol=0, atol=1e-12)
+
+
+def test_a_prompt_without_room_leaves_what_it_shares_with(monkeypatch):
+    def no_room(*_):
+        raise DeviceMemoryError("no room")
+
+    with attach(tiny_model(), METHOD) as session:
+        session.prefill(PROMPT)
+        expected = session.generate(max_new_tokens=6)
+        session.prefill(PROMPT)
+        with monkeypatch.context() as patch:
+            patch.setattr(hook, "require_device", no_room)
+            with pytest.raises(DeviceMemoryError):
+                session.prefill(torch.cat((PROMPT[:, :30], PROMPT), 1), reuse_prefix=True)
+        assert session.lengths == [60]
+        assert torch.equal(session.generate(max_new_tokens=6), expected)
+
+
+def test_a_prompt_without_room_may_cost_what_was_moved_for_it(monkeypatch):
+    """Cache "auto" has given the device's keys back when the host turns out to be too small."""
+    make_tiers_small(monkeypatch)
+    with attach(tiny_model(), METHOD, cache="auto") as session:
+        session.prefill(PROMPT)
+        monkeypatch.setattr(capacity, "_fits", lambda *_: False)
+        monkeypatch.setattr(host_memory, "main_memory", lambda: 0)
+        with pytest.raises(HostMemoryError):
+            session.prefill(random_prompt(500))
+        with pytest.raises(ConfigError, match="Call prefill first"):
+            session.generate()
