@@ -185,8 +185,8 @@ def list_cells(wishes: Wishes, analysis: Analysis, effort: Effort, gpu: Gpu) -> 
         )  # fmt: skip
     out.print(table)
     out.print(
-        "measured: on that card at that commit, in results/gpu or --out; a run: one prompt and its answer; all: "
-        "a form's runs with its first prompt.",
+        "measured: on that card at that commit, in results/gpu or --out; a run: one prompt and its "
+        "answer; all: a form's runs with its first prompt.",
         soft_wrap=True,
     )
     if gpu.rates is None:
