@@ -22,7 +22,7 @@ from reattention_eval.efficiency import Placement, peak_memory, plan_memory, rea
 from reattention_eval.efficiency.auto_plan import plan_auto
 from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
 from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
-from reattention_eval.efficiency.e2e.models import check_name
+from reattention_eval.efficiency.e2e.models import check_name, device_name
 from reattention_eval.efficiency.e2e.record import read
 from reattention_eval.efficiency.e2e.results import name_of
 from reattention_eval.efficiency.e2e.room import least_bytes, why_not
@@ -165,7 +165,7 @@ def list_cells(wishes: Wishes, analysis: Analysis, effort: Effort, gpu: Gpu) -> 
     shape = read_shape(wishes.model)
     dtype = "bfloat16" if gpu.name else str(pick_dtype(wishes.dtype)).removeprefix("torch.")
     placement = Placement(dtype=dtype, on_gpu=gpu.memory is not None)
-    listing, measured = Listing(shape, placement, gpu, effort), _measured(wishes)
+    listing, measured = Listing(shape, placement, gpu, effort), _measured(wishes, gpu)
     where = gpu.name or "this machine"
     title = f"{Path(wishes.model).name} on {where}: GiB, and seconds by plan's rates"
     table = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
@@ -185,16 +185,19 @@ def list_cells(wishes: Wishes, analysis: Analysis, effort: Effort, gpu: Gpu) -> 
         )  # fmt: skip
     out.print(table)
     out.print(
-        "measured: at that commit, in results/gpu or --out; a run: one prompt and its answer; all: "
-        "a form's runs with its first prompt.",
+        "measured: on that card at that commit, in results/gpu or --out; a run: one prompt and its "
+        "answer; all: a form's runs with its first prompt.",
         soft_wrap=True,
     )
     if gpu.rates is None:
         out.print("No rates of this machine are known: seconds are left empty.", soft_wrap=True)
 
 
-def _measured(wishes: Wishes) -> dict[tuple[str, int], str]:
-    """(name, tokens) of what the record on this machine has: of which commit."""
+def _measured(wishes: Wishes, gpu: Gpu) -> dict[tuple[str, int], str]:
+    """(name, tokens) of what the records here have of this card: of which commit,
+    `yes` where that is not known."""
+    memory = None if wishes.gpu_memory is None else int(wishes.gpu_memory * GIB)
+    asked = gpu.name or device_name(wishes.place), memory
     paths = [wishes.out] if wishes.out else sorted(FOLDER.glob("e2e-*.json"))
     found: dict[tuple[str, int], str] = {}
     for path in paths:
@@ -202,11 +205,13 @@ def _measured(wishes: Wishes) -> dict[tuple[str, int], str]:
             record = read(path)
         except DataError:
             continue
+        if (record.data["device"], record.data.get("gpu_memory")) != asked:
+            continue
         if record.data["model"] != wishes.model and not wishes.out:
             continue
         for cell in record.data["cells"]:
             if cell["runs"]:
                 env: dict[str, Any] = record.data["environments"][cell["environment"]]
-                commit = str(env["commit"])[:7]
+                commit = str(env["commit"] or "yes")[:7]
                 found[name_of(cell), cell["tokens"]] = commit
     return found

@@ -84,13 +84,14 @@ def compare_runs(
             f"{a} is A and B: name two of its methods by --a and --b, or give another run."
         )
     read = read_run(folders[0])
-    cells_a = chosen(read, words_a, "A")
-    cells_b = chosen(read if once else read_run(folders[1]), words_b, "B")
+    theirs = read if once else read_run(folders[1])
+    # of both, so that what A and B differ in is part of their names
+    labels = full_labels([*read, *theirs])
+    cells_a, cells_b = chosen(read, words_a, "A", labels), chosen(theirs, words_b, "B", labels)
     pairs, alone = pair_cells(cells_a, cells_b)
-    labels = full_labels(cells_a), full_labels(cells_b)
     tasks, refused = [], []
     for left, right in pairs:
-        names = labels[0][left.model], labels[1][right.model]
+        names = labels[left.model], labels[right.model]
         try:
             tasks.append(_task(left, right, names))
         except _Refused as reason:

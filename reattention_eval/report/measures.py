@@ -128,4 +128,4 @@ def absent_words(cell: Cell) -> str:
         return f"{absent(cell)} ({lost} of {whole} samples)"
     if cell.records and not cell.has_predictions:
         return f"unfinished ({len(cell.records)} of {whole} samples)"
-    return absent(cell)
+    return "not scored" if cell.has_predictions and not cell.result else absent(cell)

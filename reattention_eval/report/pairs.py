@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reattention_eval.errors import ConfigError
@@ -18,24 +18,34 @@ _RULES = {"both": {"official", "opencompass"}}
 Pair = tuple[Cell, Cell]
 
 
-def chosen(cells: Sequence[Cell], words: str | None, name: str) -> list[Cell]:
-    """The cells whose model and method contain `words`, whatever the case.
+def chosen(
+    cells: Sequence[Cell], words: str | None, name: str, labels: Mapping[str, str]
+) -> list[Cell]:
+    """The cells whose model and method contain `words`, whatever the case; on a dataset where
+    `words` are all of a method's label (`full` beside `native_full`), that method alone.
+
+    Args:
+        labels: `full_labels`.
 
     Raises:
         ConfigError: none does; the sentence lists those that there are.
     """
-    labels = full_labels(cells)
-    found = [
-        cell
-        for cell in cells
-        if not words or words.lower() in f"{cell.model} {labels[cell.model]}".lower()
-    ]
+    if not words:
+        return list(cells)
+    asked = words.lower()
+    found = [cell for cell in cells if asked in f"{cell.model} {labels[cell.model]}".lower()]
     if not found:
+        there = dict.fromkeys(labels[cell.model] for cell in cells)
         raise ConfigError(
-            f"{name} has no model and method {words!r}; there are: "
-            f"{'; '.join(dict.fromkeys(labels.values())) or 'none'}."
+            f"{name} has no model and method {words!r}; there are: {'; '.join(there) or 'none'}."
         )
-    return found
+    exact = {
+        cell.model
+        for cell in found
+        if asked in (label := labels[cell.model].lower(), label.partition(": ")[2])
+    }
+    named = {cell.dataset for cell in found if cell.model in exact}
+    return [cell for cell in found if cell.dataset not in named or cell.model in exact]
 
 
 def full_labels(cells: Sequence[Cell]) -> dict[str, str]:

@@ -62,7 +62,11 @@ def _of_cell(cell: Cell) -> list[str]:
         problems.append(f"{where}: no predictions, the inference task failed or never ran.")
     if cell.has_predictions:
         if not cell.result:
-            problems.append(f"{where}: predictions without a result, the evaluation task failed.")
+            problems.append(
+                f"{where}: predicted and not scored: scores are made when all predictions of a run "
+                "are there; `opencompass CONFIG -m eval -r` scores those that are, or its log says "
+                "why not."
+            )
         elif "error" in cell.result:
             problems.append(f"{where}: the evaluator reports an error: {cell.result['error']}.")
         problems += [

@@ -84,6 +84,11 @@ def test_an_analysis_is_listed_measured_and_resumed(checkpoint: Path, tmp_path: 
     again = invoke(*words, "--decode", "0", "--repeats", "1", "--device", "cpu")
     assert again.exit_code == 0
     assert json.loads(out.read_text())["cells"] == first["cells"]
+    # what a CPU took is known of no card
+    commit = str(first["environments"][0]["commit"] or "yes")[:7]
+    here, elsewhere = (invoke(*words, "--list", *gpu).output for gpu in ([], ["--gpu", "h200"]))
+    assert sum(line.rstrip().endswith(commit) for line in here.splitlines()) == len(first["cells"])
+    assert not any(line.rstrip().endswith(commit) for line in elsewhere.splitlines())
 
 
 def test_a_text_is_read_by_the_model_s_tokenizer(checkpoint: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_report_ends_with_1_where_something_is_missing(tmp_path: Path) -> None:
     (tmp_path / "predictions" / "m" / "d.json").write_text("{}")
     result = invoke("report", str(tmp_path))
     assert result.exit_code == 1
-    assert "m on d: predictions without a result" in result.output
+    assert "m on d: predicted and not scored" in result.output
 
 
 def test_configurations_are_found() -> None:

@@ -109,7 +109,7 @@ def test_a_missing_result_and_a_silent_method_end_with_status_1(demo: Any, tmp_p
     )
     done = viz(copy, variables)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"{removed.parent.name} on {removed.stem}: predictions without a result" in done.stderr
+    assert f"{removed.parent.name} on {removed.stem}: predicted and not scored" in done.stderr
     assert "2 of 2 prompts are longer than reattention may attend to" in done.stderr
     assert (copy / "report" / "table.md").is_file()
     assert "Missing or failed" in (copy / "report" / "table.md").read_text()

@@ -144,6 +144,20 @@ def test_which_of_several_is_asked(tmp_path: Path) -> None:
         compare_runs(tmp_path / "a", tmp_path / "b")
 
 
+def test_a_label_names_its_method_alone_and_says_what_differs(tmp_path: Path) -> None:
+    for aware in (True, False):
+        write_cell(tmp_path, ("snapkv", 64), ANSWERS, settings={"query_aware": aware})
+    seen, unseen = (f"snapkv 64 (query_aware={aware})" for aware in (True, False))
+    (task,) = compare_runs(tmp_path, tmp_path, unseen, seen).tasks
+    assert (task.a, task.b) == (f"Tiny: {unseen}", f"Tiny: {seen}")
+    write_cell(tmp_path, FULL, ANSWERS)
+    write_cell(tmp_path, ("native_full", None), OTHERS)
+    write_cell(tmp_path, ("native_full", None), OTHERS, task="hotpotqa")
+    write_cell(tmp_path, ("snapkv", 64), ANSWERS, task="hotpotqa", settings={"query_aware": True})
+    found = compare_runs(tmp_path, tmp_path, "full", seen)
+    assert [task.a for task in found.tasks] == ["Tiny: full", "Tiny: native_full"]
+
+
 @pytest.mark.parametrize(
     ("facts", "said"),
     [

@@ -50,7 +50,7 @@ def test_a_failed_sample_is_named_and_a_later_success_counts(whole: Run) -> None
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "predictions without a result"),
+        (None, "predicted and not scored"),
         ({"error": "no references"}, "the evaluator reports an error: no references"),
     ],
 )
@@ -62,6 +62,8 @@ def test_a_missing_or_bad_result(whole: Run, content: Any, says: str) -> None:
     problems = find_problems(read_run(whole.folder, expected(whole)))
     assert len(problems) == 1
     assert says in problems[0]
+    shown = grids(make_frame(read_run(whole.folder, expected(whole))))[ACCURACY][1][0][1]
+    assert shown == ("failed" if content else "not scored")
 
 
 def test_a_method_that_never_selected_is_full_attention(run: Run) -> None:

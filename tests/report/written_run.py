@@ -15,11 +15,13 @@ def write_cell(
     run: Path, method: tuple[str, int | None], answers: Sequence[str], *, task: str = "qasper",
     scores: Sequence[float] | None = None, facts: dict[str, Any] | None = None,
     errors: dict[int, str] | None = None, nll: Sequence[float] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> tuple[str, str]:  # fmt: skip
     """References are "Paris"; an answer scores 100 if it is that, or what `scores` says."""
     (run / "configs").mkdir(parents=True, exist_ok=True)
     name, budget = method
-    model, dataset = f"tiny-{name}", f"longbench-{task}-31500-abcdef01"
+    words = [name, *(f"{key}{value}" for key, value in (settings or {}).items())]
+    model, dataset = "-".join(["tiny", *words]), f"longbench-{task}-31500-abcdef01"
     scores = scores or [100.0 * (answer == "Paris") for answer in answers]
     records = [
         {"index": i, "key": f"k{i}", "gold": "Paris", "prediction": answer,
@@ -51,7 +53,8 @@ def write_cell(
         "version": 2,
         "model": {"name": "Tiny", "type": "llama", "dtype": "float32", "device": "cuda:0",
                   "trained_window": 8192, "settings": {"checkpoint": "c0ffee", "system": None}},
-        "method": {"name": name, "budget": budget, "settings": {"chunk_size": 512}},
+        "method": {"name": name, "budget": budget,
+                   "settings": {"chunk_size": 512, **(settings or {})}},
         "dataset": about,
         "environment": [{"versions": {"reattention-eval": "0.1.0", "transformers": "4.57.6"},
                          "commit": "0" * 40, "started": "2026-11-29T08:45:00+00:00"}],
