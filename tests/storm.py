@@ -285,7 +285,7 @@ class Storm(Case):
         """Something raises inside a call: the session asks for a prompt, or goes on as before."""
         modules = [m for m in self.model.modules() if not list(m.children())]
         module, left = self.draw.choice(modules), [self.draw.choice((1, 1, 2, 4))]
-        error = self.draw.choice((Boom, KeyboardInterrupt))
+        error = self.draw.choice((Boom, KeyboardInterrupt, torch.OutOfMemoryError))
 
         def fail(*_: Any) -> None:
             left[0] -= 1
@@ -299,7 +299,7 @@ class Storm(Case):
         held = self.rows
         try:
             getattr(self, self.draw.choice(names))()
-        except (Boom, KeyboardInterrupt):
+        except (Boom, KeyboardInterrupt, torch.OutOfMemoryError):
             self.rows, self.perhaps = held, True
         finally:
             handle.remove()

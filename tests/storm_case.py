@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from storm_draws import PRESSES, a_method, a_model, model_of
 from torch import Tensor
 
@@ -27,7 +28,8 @@ class Case:
     def __init__(self, seed: int, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.draw = draw = random.Random(seed)
         self.patch, self.folder, self.done = patch, folder, Counter[str]()
-        self.method = a_method(draw) if draw.random() < 0.95 else a_method(draw, PRESSES)
+        presses = draw.random() < 0.05 and transformers.__version__.startswith("4.")
+        self.method = a_method(draw, PRESSES) if presses else a_method(draw)
         made = a_model(draw, self.method)
         self.model, self.alone = model_of(*made, 0), model_of(*made, 1)
         self.tolerance = 1e-9 if made[4] == torch.float64 else 2e-3

@@ -21,7 +21,7 @@ ROPES: dict[str, dict[str, Any]] = {
     "dynamic": {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "window": 48},
     "longrope": {"rope_scaling": longrope(60)},
 }
-WINDOWS = dict(use_sliding_window=True, sliding_window=11, max_window_layers=1)
+WINDOWS = dict(use_sliding_window=True, sliding_window=11, max_window_layers=2)
 OTHERS = ("phi3", "gemma3_text", "cohere", "gpt_neox", "olmo2", "glm", "stablelm")
 KINDS = (
     *["reattention"] * 12, "streaming_llm", "full", "infllm", "lm_infinite", "self_extend", "dca",
@@ -99,8 +99,7 @@ def model_of(
         if family == "sliding":
             family, more = "qwen2", more | WINDOWS
         model = tiny_model(
-            family, heads=heads, kv_heads=kv_heads, layers=3 if family == "llama" else 2,
-            dtype=dtype, **more,
+            family, heads=heads, kv_heads=kv_heads, layers=3, dtype=dtype, **more,
         )  # fmt: skip
         if method is not None:
             torch.manual_seed(0)

@@ -23,7 +23,7 @@ from reattention_eval.attention.model_parts import AttentionLayer, find_model_pa
 from reattention_eval.attention.model_patch import ModelPatch
 from reattention_eval.attention.one_thread import OneThread
 from reattention_eval.attention.policy import ViewPolicy
-from reattention_eval.attention.refusals import check_autocast
+from reattention_eval.attention.refusals import check_autocast, check_dropouts, dropouts
 from reattention_eval.attention.repeated_steps import RepeatedSteps
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
@@ -51,6 +51,7 @@ class Hook:
         self.model = model
         self._devices = {parameter.device for parameter in model.parameters()}
         check_autocast(self._devices)
+        self._dropouts = dropouts(model)
         self._parts = find_model_parts(model)
         layers = self._parts.layers
         self.layers, self.tier = layer_caches(layers, policy, tier, ranks_of(model))
@@ -241,6 +242,7 @@ class Hook:
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         driven, self._driven = self._driven, False
         check_autocast(self._devices)
+        check_dropouts(self._dropouts, type(self.model).__name__)
         kwargs = named(module, args, kwargs)
         if not driven:
             self.one_thread.begin_forward()  # another thread's may be on its way

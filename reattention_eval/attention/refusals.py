@@ -41,15 +41,31 @@ def check_model(model: Any) -> None:
             f"this {name} has no weights (it lies on the meta device); load it with "
             "from_pretrained."
         )
-    if model.training and any(
-        isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in model.modules()
-    ):
-        raise ConfigError(f"this {name} trains, with dropout; call model.eval() first.")
+    check_dropouts(dropouts(model), name)
     if any(isinstance(m, IdentityRotary) for m in model.modules()):
         raise ConfigError(
             f"this {name} already has a method attached; leave that `with attach(...)` block "
             "before attaching another."
         )
+
+
+def dropouts(model: nn.Module) -> list[nn.Module]:
+    """Modules that drop values at random while they train."""
+    return [module for module in model.modules() if _dropout_rate(module) > 0]
+
+
+def check_dropouts(modules: Iterable[nn.Module], name: str) -> None:
+    """Raise ConfigError while one of the `dropouts` of a model of class `name` trains."""
+    if any(module.training for module in modules):
+        raise ConfigError(f"this {name} trains, with dropout; call model.eval() first.")
+
+
+def _dropout_rate(module: nn.Module) -> float:
+    """Of attention it is a number on the layer's module."""
+    if isinstance(module, nn.Dropout):
+        return module.p
+    rates = (rate for name, rate in vars(module).items() if name.endswith("dropout"))
+    return max((rate for rate in rates if isinstance(rate, float)), default=0.0)
 
 
 def check_autocast(devices: Iterable[torch.device]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from reattention_eval.attention.refusals import check_dropouts, dropouts
 from reattention_eval.cache_argument import with_cache
 from reattention_eval.engine.progress import OnProgress
 from reattention_eval.engine.session import Session
@@ -39,7 +40,7 @@ class NativeSession(Session):
         self, model: nn.Module, method: NativeMethod, reader: PromptReader | None = None
     ) -> None:
         super().__init__(model, method)
-        self._reader = reader
+        self._reader, self._dropouts = reader, dropouts(model)
         self._document: int | None = None
         self._start(0, 0)
 
@@ -182,6 +183,7 @@ class NativeSession(Session):
                 "batch_size=1."
             )
         self._require_windows(columns, real)
+        check_dropouts(self._dropouts, type(self.model).__name__)
         before = [keys - masked for keys, masked in zip(self._kept(), self._masked(), strict=True)]
         logits = self.model(
             input_ids=ids.to(self._device),
@@ -218,6 +220,7 @@ class NativeSession(Session):
                 "so that the likelihood of a text would be full attention's; score an answer "
                 "behind a prompt (answer_nll), or the text under another method."
             )
+        check_dropouts(self._dropouts, type(self.model).__name__)
         ids = torch.tensor([tokens], device=self._device)
         yield self.model(
             **with_cache(self.model, {"input_ids": ids, "use_cache": True}, self._cache)

@@ -44,7 +44,7 @@ def _alone(
 
 class Session(SessionState):
     """What `attach` yields, the same for every method. One batch of prompts at a time lives in its
-    cache.
+    cache. Logits that a call gives are the caller's own, to be written into.
 
     Every call that reads tokens raises ConfigError for input it cannot take, before anything is
     computed, while another thread's call goes on, and once the `with` block has ended; and
@@ -135,7 +135,7 @@ class Session(SessionState):
         self._expect(lengths)
         self._logits = self._prefilled(rows, 0, None)
         self._prompt = prompt  # still the cache's beginning
-        return self._logits
+        return self._logits.clone()
 
     @_alone
     def decode(self, token_ids: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class Session(SessionState):
             )
         self._taken_logits()
         self._logits = self._checked(self._step(tokens, list(range(len(tokens)))))
-        return self._logits
+        return self._logits.clone()
 
     @_alone
     def generate(
@@ -274,7 +274,7 @@ class Session(SessionState):
         self._forget()
         self._prompt, self._prompt_length = saved.prompt, saved.prompt_length
         self._logits = saved.logits.to(logits_device(self.model))
-        return self._logits
+        return self._logits.clone()
 
     def _prefill(
         self,
@@ -295,7 +295,7 @@ class Session(SessionState):
         self._stats.reused_tokens += kept
         if len(rows) == 1:
             self._prompt, self._prompt_length = self._reusable(rows[0]), len(rows[0])
-        return self._logits
+        return self._logits.clone()
 
     def _prefilled(self, rows: list[list[int]], done: int, progress: OnProgress | None) -> Tensor:
         held = sum(self.lengths)

@@ -57,7 +57,7 @@ CASES = {
     "a layer": (lambda: torch.nn.Linear(2, 2), "Linear is no transformers model"),
     "without head": (lambda: AutoModel.from_config(tiny_model().config), "no language-model head"),
     "meta": (meta, "has no weights"),
-    "dropout": (dropping, "drops out attention; call model.eval"),
+    "dropout": (dropping, "trains, with dropout; call model.eval"),
     "scaled by position": (positioned, "is not RoPE of its queries and keys alone"),
     "T5": (
         lambda: T5ForConditionalGeneration(
@@ -85,6 +85,20 @@ def test_one_sentence(case):
     with pytest.raises(ConfigError, match=words) as caught:
         attach(make(), "full").__enter__()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["full", "native_full"])
+def test_a_model_trains_inside_the_block(method):
+    model, prompt = tiny_model(attention_dropout=0.5), torch.tensor([[4, 5, 6]])
+    with pytest.raises(ConfigError, match="trains, with dropout"), attach(model.train(), method):
+        pass
+    with attach(model.eval(), method) as session:
+        expected = session.prefill(prompt)
+        model.train()
+        with pytest.raises(ConfigError, match="trains, with dropout"):
+            session.prefill(prompt)
+        model.eval()
+        assert torch.equal(session.prefill(prompt), expected)
 
 
 def test_no_trained_window():

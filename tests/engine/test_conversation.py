@@ -83,6 +83,23 @@ def test_generate_after_generate(method):
             session.decode(torch.tensor([[4], [4]]))
 
 
+@torch.inference_mode()
+def test_logits_are_the_callers_own(tmp_path):
+    prompt, token = random_prompt(40), torch.tensor([[5]])
+    with attach(tiny_model(), METHODS[0]) as session:
+        session.prefill(prompt)
+        session.save(tmp_path / "kept")
+        calls = (
+            lambda: session.prefill(prompt), lambda: session.decode(token),
+            lambda: session.extend(prompt), lambda: session.load(tmp_path / "kept"),
+        )  # fmt: skip
+        for call in calls:
+            logits = call()
+            expected = session.answer_nll([7])
+            logits.fill_(1.0)
+            assert session.answer_nll([7]) == expected
+
+
 def test_extend_as_graphs(monkeypatch):
     def run():
         with attach(tiny_model(layers=2), ReAttention(4, 64, 8, 3, 9, chunk_size=64)) as session:
