@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from select import select
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 QUESTION_TOKENS = 1024  # room for a question behind the document
+NOT_ASKED = (
+    "nothing was asked: give a QUESTION, or questions as lines of stdin, or keep what was read "
+    "with --save."
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ def ask(wishes: Wishes) -> int:
         if not wishes.question.strip():
             raise ConfigError("the question is empty; give one, or leave it out to type it later.")
         require_text(wishes.question, "the question")
+    elif not wishes.save and _at_its_end():
+        raise ConfigError(NOT_ASKED)
     text = read_text(wishes.file, wishes.encoding)
     saved, kept = read_prompt(wishes.load) if wishes.load else ({}, [])
     if wishes.save:
@@ -113,6 +120,21 @@ def ask(wishes: Wishes) -> int:
             _say("questions are answered from what was read")
         status = _answer_all(session, tokenizer, document, read, wishes)
         return status or (MISUSED if wishes.save and not saved_now else 0)
+
+
+def _at_its_end() -> bool:
+    """Whether stdin has nothing and will have nothing, as /dev/null; a pipe may say more later."""
+    stdin: Any = sys.stdin
+    try:
+        return not stdin.isatty() and bool(
+            select([stdin], [], [], 0)[0] and not stdin.buffer.peek(1)
+        )
+    except (
+        AttributeError,
+        OSError,
+        ValueError,
+    ):  # there is none, or nothing that can be waited for
+        return False
 
 
 def _save(session: Session, folder: Path) -> bool:
@@ -220,10 +242,7 @@ def _answer_all(
         status = INTERRUPTED if stop.pressed else 0
         sys.stdout.flush()
     if not asked and not wishes.save and not sys.stdin.isatty():
-        raise ConfigError(
-            "nothing was asked: give a QUESTION, or questions as lines of stdin, or keep what was "
-            "read with --save."
-        )
+        raise ConfigError(NOT_ASKED)
     return status or (MISUSED if refused else 0)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from reattention_eval.harness.sample_run import SampleRun
 from reattention_eval.harness.samples import Sample
 from reattention_eval.harness.time_limit import is_over, run_ends
 from reattention_eval.report.records import read_records
+from reattention_eval.report.task_logs import infer_log, said_line
+from reattention_eval.whole_file import write_whole_text
 
 # what a model's entry says to OpenCompass, or to the list of jobs
 _NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len", "type"}
@@ -102,9 +105,10 @@ class JobRuns:
                 self.failed += 1
                 logging.exception(f"{'/'.join(job.names)} failed")
             return False
-        except Exception:
+        except Exception as error:
             self.failed += 1
             logging.exception(f"{'/'.join(job.names)} failed")
+            self._say(job, f"{' on '.join(job.names)}: ", error)
         if self.failed > before:
             self._gpu_lost = _is_gpu_lost()
         return True
@@ -150,12 +154,20 @@ class JobRuns:
             self._runner = PromptRunner(
                 str(model["path"]), model["method"], loader=self._model, **settings
             )
-        except Exception:
+        except Exception as error:
             logging.exception(f"{model['abbr']} cannot run")
             self._broken.add(job.names[0])
             self.failed += 1
+            self._say(job, "", error)
         self._abbr = job.names[0]
         return self._runner
+
+    def _say(self, job: Job, where: str, error: Exception) -> None:
+        """The reason, where a task of OpenCompass leaves it for reports."""
+        with suppress(OSError):
+            log = infer_log(self.work_dir, *job.names)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            write_whole_text(log, said_line(where, error) + "\n")
 
     def _path(self, job: Job, kind: str) -> Path:
         model, dataset = job.names

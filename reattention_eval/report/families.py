@@ -17,7 +17,7 @@ from reattention_eval.report.at_length import draw_at_length
 from reattention_eval.report.curve import curve_points, draw_grid
 from reattention_eval.report.frame import Frame
 from reattention_eval.report.heatmap import trained_window
-from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.labels import method_labels, method_name, model_name
 from reattention_eval.report.measures import effort
 from reattention_eval.report.run import Cell
 from reattention_eval.report.shown import Shown
@@ -29,8 +29,7 @@ ELSE = "other methods"
 def family(cell: Cell) -> str:
     """Of its method, as the manifest says it (`reattention_eval.methods.base`); one of an earlier
     version does not, and the method of that name does."""
-    method = cell.about.get("method", {})
-    said, name = method.get("family"), str(method.get("name"))
+    said, name = cell.about.get("method", {}).get("family"), str(method_name(cell))
     if not said and name in list_methods():
         with suppress(ConfigError):  # of an installed package that is broken
             said = method_class(name).family

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
+from reattention_eval.methods import list_methods
 from reattention_eval.report.run import Cell
 
 
+class Named(NamedTuple):
+    """What an abbreviation of `harness.compose` says where no manifest was written."""
+
+    model: str
+    method: str
+    words: str
+
+
+@cache
+def named(abbr: str) -> Named | None:
+    """None for a name of another form, or of a method that is not known here."""
+    for method in sorted(list_methods(), key=len, reverse=True):
+        form = rf"(.+)-{re.escape(method)}(?:-([0-9]+))?(?:-(cut[0-9]+))?-([0-9a-f]{{8}})"
+        if found := re.fullmatch(form, abbr):
+            model, budget, cut, mark = found.groups()
+            base = f"{method} {int(budget):,}" if budget else method
+            return Named(model, method, f"{base} ({', '.join(filter(None, [cut, mark]))})")
+    return None
+
+
 def model_name(cell: Cell) -> str:
-    """The checkpoint's name, or the abbreviation where no manifest was written."""
-    return str(cell.about.get("model", {}).get("name") or cell.model)
+    """The checkpoint's name, as its manifest or else its abbreviation says it."""
+    if name := cell.about.get("model", {}).get("name"):
+        return str(name)
+    known = named(cell.model)
+    return known.model if known else cell.model
+
+
+def method_name(cell: Cell) -> str | None:
+    """The same of its method's."""
+    if name := cell.about.get("method", {}).get("name"):
+        return str(name)
+    known = named(cell.model)
+    return known.method if known else None
 
 
 def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
@@ -38,7 +72,8 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
 def _base(cell: Cell) -> str:
     method = cell.about.get("method", {})
     if not method:
-        return cell.model
+        known = named(cell.model)
+        return known.words if known else cell.model
     budget = method.get("budget")
     return f"{method['name']} {budget:,}" if budget else str(method["name"])
 

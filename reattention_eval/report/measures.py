@@ -117,7 +117,8 @@ def effort(cell: Cell) -> dict[str, float]:
 
 def absent(cell: Cell) -> str:
     """What stands in the place of a score that is not there."""
-    return "failed" if failed(cell.records) or "error" in cell.result else "missing"
+    raised = failed(cell.records) or "error" in cell.result or cell.reason
+    return "failed" if raised else "missing"
 
 
 def absent_words(cell: Cell) -> str:

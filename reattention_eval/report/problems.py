@@ -59,7 +59,8 @@ def _of_cell(cell: Cell) -> list[str]:
             "same command with `-r` to go on."
         )
     elif not cell.has_predictions:
-        problems.append(f"{where}: no predictions, the inference task failed or never ran.")
+        why = cell.reason or "the inference task failed or never ran."
+        problems.append(f"{where}: no predictions, {why}")
     if cell.has_predictions:
         if not cell.result:
             problems.append(

@@ -20,6 +20,7 @@ from reattention_eval.report.records import read_records
 from reattention_eval.report.run import cell_names
 from reattention_eval.report.running_score import scorer_of
 from reattention_eval.report.schema import migrated, refuse_newer
+from reattention_eval.report.task_logs import why_none
 
 DONE, RUNNING, STOPPED, FAILED, WAITING = "done", "running", "stopped", "failed", "waiting"
 # a process on a machine that cannot be asked has stopped when it wrote nothing for so long
@@ -29,7 +30,7 @@ MARK = ".running.json"  # beside the records while a process writes them
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """One cell of a run: its state, how far it is, and where it runs."""
+    """One cell of a run: its state, how far it is, and where it runs, or why it did not begin."""
 
     model: str
     dataset: str
@@ -77,8 +78,9 @@ def _of_cell(work_dir: Path, model: str, dataset: str, jobs: _JobStates) -> Task
     mark = _mark(records)
     if mark is None:
         begun = records.is_file() or manifest.is_file()
-        state = FAILED if pace.failed else STOPPED if begun else WAITING
-        return TaskProgress(model, dataset, state, pace)
+        why = "" if begun else why_none(work_dir, model, dataset)
+        state = FAILED if pace.failed or why else STOPPED if begun else WAITING
+        return TaskProgress(model, dataset, state, pace, why)
     alive, where = _holder(mark, records, pace, jobs)
     state = RUNNING if alive else FAILED if pace.failed else STOPPED
     return TaskProgress(model, dataset, state, pace, where)

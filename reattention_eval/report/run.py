@@ -15,6 +15,7 @@ from reattention_eval.report.fields import wrong_manifest, wrong_result
 from reattention_eval.report.records import read_records
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.shown import visible
+from reattention_eval.report.task_logs import why_none
 
 EXPECTED_FILE = "expected.json"
 
@@ -31,6 +32,7 @@ class Cell:
     records: dict[int, dict[str, Any]] = field(repr=False)
     n_predictions: int = 0  # read only where there are no records
     run: str = ""  # the folder it was read from, where several runs are read together
+    reason: str = ""  # why there is nothing of it, where its task said so
     # what its manifest would say, as far as that is known from elsewhere
     told: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -188,15 +190,17 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         path = work_dir / "records" / model / f"{name}.manifest.json"
         manifest = _with_part(manifest, migrated(_load(path, _wrong_manifest(path)), path))
     predictions = work_dir / "predictions" / model
+    predicted = any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0"))
     return Cell(
         model=visible(printable(model)),
         dataset=visible(printable(dataset)),
-        has_predictions=any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0")),
+        has_predictions=predicted,
         result=_load(work_dir / "results" / model / f"{dataset}.json", wrong_result),
         # names in tables and pictures hold nothing that a terminal or page would obey
         manifest=map_strings(manifest, visible),
         records=records,
         n_predictions=0 if records else _count_predictions(predictions, dataset),
+        reason="" if records or predicted else why_none(work_dir, model, dataset),
     )
 
 

@@ -26,6 +26,22 @@ def said(log: Path) -> list[str]:
     return list(dict.fromkeys(line for line in _lines(log) if line.startswith(MARK)))
 
 
+def infer_log(work_dir: Path, model: str, dataset: str) -> Path:
+    """Where a task whose first dataset this is says what went wrong."""
+    return work_dir / "logs" / "infer" / model / f"{dataset}.out"
+
+
+def why_none(work_dir: Path, model: str, dataset: str) -> str:
+    """What the tasks of a model with method said of a dataset that has no record, or of the model
+    itself; empty where they said nothing."""
+    logs = sorted(infer_log(work_dir, model, dataset).parent.glob("*.out"))
+    lines = [line.removeprefix(MARK) for log in logs for line in said(log)]
+    own = f"{model} on {dataset}: "
+    here = [line.removeprefix(own) for line in lines if line.startswith(own)]
+    of_all = [line for line in lines if not line.startswith(f"{model} on ")]
+    return next(iter([*here, *of_all]), "")
+
+
 def reasons(log: Path) -> list[str]:
     """Why the task of this log failed: what it said, else the last error raised, else the last
     line; empty where there is no log."""

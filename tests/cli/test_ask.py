@@ -315,6 +315,11 @@ def test_nothing_asked_is_said(model: Path, book: Path, tmp_path: Path) -> None:
     assert (read.exit_code, "nothing was asked" in read.stderr) == (2, True)
     kept = run(*words(model, book, "--save", tmp_path / "kept"))
     assert (kept.exit_code, kept.stdout) == (0, "")
+    # a stdin that is at its end is seen before the text is
+    with open(os.devnull) as nothing:
+        command = [*COMMAND, *words(model, tmp_path / "no such file")]
+        done = subprocess.run(command, stdin=nothing, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, "nothing was asked" in done.stderr) == (2, True)
 
 
 def test_a_command_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:

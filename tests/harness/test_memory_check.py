@@ -183,7 +183,10 @@ def test_what_fits_runs_and_of_the_rest_it_is_said_why_not(
     config.datasets = [[*long.datasets[0], *config.datasets[0]]]
     with pytest.raises(SystemExit, match=r"no predictions written:\n.*long\.json$"):
         LongContextInferTask(config).run()
-    assert "error: tiny: a prompt of 10,000,000,004 tokens needs" in capsys.readouterr().err
+    assert (
+        "error: tiny on long: tiny: a prompt of 10,000,000,004 tokens needs"
+        in capsys.readouterr().err
+    )
     (made,) = Path(config.work_dir).glob("predictions/*/*")
     assert made.name == "short.json"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -106,7 +107,9 @@ def test_a_method_that_cannot_run_leaves_the_others_results(
     assert main(words) == 1
     assert len(list((tmp_path / "work").glob("results/*/*.json"))) == 4
     table = (tmp_path / "work" / "report" / "table.md").read_text()
-    assert "missing" in table
+    # its rows have its name, and the reason
+    assert re.search(r"\n\| (\S+: )?kvpress [\d,]+ \([0-9a-f]{8}\) \| failed \|", table), table
+    assert re.search(r"\n- \S+ on \S+: no predictions, \S.*NoSuchPress", table), table
 
 
 def test_it_needs_no_opencompass() -> None:

@@ -42,6 +42,20 @@ def needles(
     path.write_text(json.dumps(manifest))
 
 
+def test_what_has_not_begun_stands_in_its_family(tmp_path: Path) -> None:
+    needles(tmp_path, "full", 4096, [1, 1], "full attention")
+    model, name = next((tmp_path / "records").iterdir()).name, "snapkv-512-0123abcd"
+    checkpoint = model.removesuffix("-full")
+    cells = [[model, "needle-4096"], [f"{checkpoint}-{name}", "needle-4096"]]
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "expected.json").write_text(json.dumps({"cells": cells}))
+    report = build_joint_report([tmp_path], tmp_path / "out", by_family=True)
+    rows = [row[:2] for row in report.grids[f"{NEEDLE}: accuracy, %"][1]]
+    assert [row[0] for row in rows][1::2] == ["full", "snapkv 512 (0123abcd)"]
+    assert rows[2][0] == "eviction, inside the trained window" and rows[3][1] == "missing"
+    assert f"Each row is {checkpoint} under" in report.sentence
+
+
 def test_one_command_makes_table_and_plot_by_family(tmp_path: Path) -> None:
     run = tmp_path / "run"
     for length in (4096, 16384):

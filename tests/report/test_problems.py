@@ -12,6 +12,7 @@ from needle_run import Run, expected, write
 from reattention_eval.errors import DataError
 from reattention_eval.report import build_report
 from reattention_eval.report.frame import make_frame
+from reattention_eval.report.measures import absent_words
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.run import read_run
 from reattention_eval.report.tables import grids
@@ -30,6 +31,22 @@ def test_what_never_ran_is_missing(whole: Run) -> None:
         "m-full on needle-65536: no predictions, the inference task failed or never ran."
     ]
     assert grids(make_frame(cells))[ACCURACY][1][0][3] == "missing"
+
+
+def test_why_there_is_nothing_is_what_its_task_said(whole: Run) -> None:
+    lost = [("m-full", "needle-65536"), ("m-full", "needle-131072"), ("m-none", "needle-65536")]
+    log = whole.folder / "logs" / "infer" / "m-full" / "needle-4096.out"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: m-full on needle-131072: no room\nas it says\n")
+    cells = read_run(whole.folder, lost)
+    never = "no predictions, the inference task failed or never ran."
+    said = [never, "no predictions, no room", never]
+    assert [problem.split(": ", 1)[1] for problem in find_problems(cells)] == said
+    assert [absent_words(cell) for cell in cells] == ["missing", "failed", "missing"]
+    log.write_text(log.read_text() + "error: the checkpoint is gone\n")
+    said[0] = "no predictions, the checkpoint is gone"
+    found = find_problems(read_run(whole.folder, lost))
+    assert [problem.split(": ", 1)[1] for problem in found] == said
 
 
 def test_a_failed_sample_is_named_and_a_later_success_counts(whole: Run) -> None:

@@ -134,6 +134,12 @@ def test_states(half: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "4 tasks: 1 done, 1 failed, 1 stopped, 1 waiting; 3 samples done" in result.output
     assert "2 / 3" in result.output and "score 50.0" in result.output
+    log = half / "logs" / "infer" / "tiny-ours" / "longbench-first-1-0.out"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: kvpress is not installed\n")
+    assert states(half)["tiny-ours", "later"] == "failed"
+    result = CliRunner().invoke(app, ["status", str(half)], env={"COLUMNS": "250"})
+    assert "tiny-ours on longbench-later-1-0: kvpress is not installed" in result.output
 
 
 def states_names(run: Path) -> list[tuple[str, str]]:

@@ -231,11 +231,12 @@ def those_that_fit(model_cfg: Any, dataset_cfgs: Sequence[Any]) -> list[Any]:
     """
     answers = [misfit(model_cfg, dataset_cfg) for dataset_cfg in dataset_cfgs]
     fit = [d for d, reason in zip(dataset_cfgs, answers, strict=True) if reason is None]
-    reasons = [reason for reason in answers if reason is not None]
+    reasons = [(d, r) for d, r in zip(dataset_cfgs, answers, strict=True) if r is not None]
     if reasons and not fit:
-        raise reasons[-1]
-    for sentence in dict.fromkeys(map(str, reasons)):
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        raise reasons[-1][1]
+    for dataset_cfg, reason in reasons:
+        where = f"{model_abbr_from_cfg(model_cfg)} on {dataset_abbr_from_cfg(dataset_cfg)}: "
+        print(said_line(where, reason), file=sys.stderr, flush=True)
     return fit
 
 
