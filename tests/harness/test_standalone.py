@@ -108,7 +108,7 @@ def test_a_method_that_cannot_run_leaves_the_others_results(
     assert len(list((tmp_path / "work").glob("results/*/*.json"))) == 4
     table = (tmp_path / "work" / "report" / "table.md").read_text()
     # its rows have its name, and the reason
-    assert re.search(r"\n\| (\S+: )?kvpress [\d,]+ \([0-9a-f]{8}\) \| failed \|", table), table
+    assert re.search(r"\n\| (\S+: )?kvpress [\d,]+ \| failed \|", table), table
     assert re.search(r"\n- \S+ on \S+: no predictions, \S.*NoSuchPress", table), table
 
 
