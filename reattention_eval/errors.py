@@ -11,6 +11,10 @@ class ConfigError(ReAttentionError, ValueError):
     """A setting, argument or combination of them cannot work."""
 
 
+class MachineError(ConfigError):
+    """This machine lacks what a method needs; on another one it may run."""
+
+
 class HostMemoryError(ConfigError):
     """The host has too little memory left for what of a cache is to be there."""
 

@@ -19,7 +19,7 @@ from opencompass.utils import (
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose.begun_for import of_entries
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
-from reattention_eval.harness.preflight import find_problems
+from reattention_eval.harness.preflight import find_problems, machine_lacks
 from reattention_eval.harness.time_limit import run_ends
 from reattention_eval.report.expected import note_expected
 
@@ -71,6 +71,8 @@ class WorkerPartitioner(BasePartitioner):
                 if missing:
                     wanted.append((model, missing))
         check_jobs(wanted)
+        if lacking := machine_lacks(wanted):
+            self.logger.warning(lacking)
         try:
             until = run_ends()
         except ConfigError as error:

@@ -15,7 +15,7 @@ from reattention_eval.checkpoints.load_checks import check_model
 from reattention_eval.checkpoints.quantization import check_named
 from reattention_eval.checkpoints.read import local_or_hub, read_config, read_settings
 from reattention_eval.engine.fit import check_cache, check_processes, fitting
-from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.errors import ConfigError, MachineError, ReAttentionError
 from reattention_eval.harness.fingerprint import plain
 from reattention_eval.harness.model import LongContextLM
 from reattention_eval.harness.prompt_runner import PromptRunner
@@ -35,6 +35,8 @@ def find_problems(
 ) -> list[str]:
     """One sentence for each thing that cannot work; nothing is loaded but tokenizers.
 
+    What this machine lacks for a method is one where no other method can run (`machine_lacks`).
+
     Asked are: checkpoints, methods and their settings, chat templates, and what needle tests are
     to be made of. Models of other classes than ours are left to them.
 
@@ -43,20 +45,43 @@ def find_problems(
     """
     ask = _Checkpoints()
     found: dict[str, None] = {}
+    lacks: dict[str, None] = {}
+    others_run = False
     for model, datasets in jobs:
         if not is_ours(model.get("type")):
+            others_run = True
             continue
         try:
             _check_model(model, ask)
+        except MachineError as error:
+            lacks[str(error)] = None
+            continue  # its own task says it again
         except ReAttentionError as error:
             found[str(error)] = None
             continue  # its datasets would say the same again
+        others_run = True
         for dataset in datasets:
             try:
                 _check_dataset(model, dataset, ask)
             except ReAttentionError as error:
                 found[str(error)] = None
-    return list(found)
+    return list(found) if others_run or found else list(lacks)
+
+
+def machine_lacks(jobs: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> str:
+    """What `find_problems` lets pass, in one paragraph: methods that fail on this machine while
+    the others go on; empty where there are none."""
+    found: dict[str, list[str]] = {}
+    for model, _ in jobs:
+        if is_ours(model.get("type")):
+            try:
+                _checked_method(model.get("method") or {"type": "full"})
+            except MachineError as error:
+                found.setdefault(str(error), []).append(str(model.get("abbr")))
+    return " ".join(
+        f"Not on this machine: {', '.join(names)}: {why} The others go on."
+        for why, names in found.items()
+    )
 
 
 class _Checkpoints:

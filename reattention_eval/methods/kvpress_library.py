@@ -13,7 +13,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,10 +34,10 @@ _ABSTRACT = ("BasePress", "ScorerPress")
 
 
 def check_kvpress() -> None:
-    """Raise ConfigError where kvpress cannot run here; nothing is imported."""
+    """Raise MachineError where kvpress cannot run here; nothing is imported."""
     transformers = metadata.version("transformers")
     if not transformers.startswith("4."):
-        raise ConfigError(
+        raise MachineError(
             f"kvpress runs on transformers 4.57, and {transformers} is installed: 5.x no longer "
             "tells attention layers the cache_position by which kvpress knows a prompt. Use an "
             "environment with transformers 4.57."
@@ -45,9 +45,9 @@ def check_kvpress() -> None:
     try:
         found = metadata.version("kvpress")
     except metadata.PackageNotFoundError:
-        raise ConfigError(f"this method needs kvpress {VERSION}: {INSTALL}") from None
+        raise MachineError(f"this method needs kvpress {VERSION}: {INSTALL}") from None
     if found != VERSION:
-        raise ConfigError(f"kvpress {found} is installed, and {VERSION} was tested: {INSTALL}")
+        raise MachineError(f"kvpress {found} is installed, and {VERSION} was tested: {INSTALL}")
 
 
 @cache
@@ -55,7 +55,7 @@ def library() -> Any:
     """The package, imported; transformers' attention functions are afterwards what they were.
 
     Raises:
-        ConfigError: as `check_kvpress`; something that it imports is missing.
+        MachineError: as `check_kvpress`; something that it imports is missing.
     """
     check_kvpress()
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions
@@ -64,7 +64,7 @@ def library() -> Any:
     try:
         import kvpress
     except ImportError as error:
-        raise ConfigError(f"kvpress cannot be imported ({error}): {INSTALL}") from error
+        raise MachineError(f"kvpress cannot be imported ({error}): {INSTALL}") from error
     finally:
         for name, function in before.items():
             _put(functions, name, function)

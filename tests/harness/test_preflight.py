@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from reattention_eval.harness.preflight import find_problems
+from reattention_eval.errors import MachineError
+from reattention_eval.harness.preflight import find_problems, machine_lacks
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,22 @@ def test_wrong_entries(checkpoint: Path, change: dict[str, Any], says: str | Non
     problems = find_problems([(entry, [])])
     assert len(problems) == (says is not None)
     assert says is None or says in problems[0]
+
+
+def test_what_this_machine_lacks_ends_no_other_method(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> None:
+        raise MachineError("kvpress is not here.")
+
+    monkeypatch.setattr("reattention_eval.methods.eviction.check_kvpress", absent)
+    entry = {"type": "LongContextLM", "path": str(checkpoint), "abbr": "tiny-full"}
+    lost = [{**entry, "abbr": f"tiny-{name}", "method": {"type": name}} for name in ("h2o", "tova")]
+    alone, beside = [(model, []) for model in lost], [(model, []) for model in (*lost, entry)]
+    assert find_problems(alone) == ["kvpress is not here."]
+    assert find_problems(beside) == []
+    said = "Not on this machine: tiny-h2o, tiny-tova: kvpress is not here. The others go on."
+    assert machine_lacks(beside) == said
+    assert machine_lacks([(entry, [])]) == ""
+    wrong = {**entry, "cache": "gpu"}
+    assert find_problems([*alone, (wrong, [])])[0].startswith("unknown cache 'gpu'")
