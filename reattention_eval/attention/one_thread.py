@@ -1,4 +1,4 @@
-"""An attached model holds one batch: it is one thread's until a call has ended."""
+"""An attached model holds one batch: it is one call's until that has ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reattention_eval.errors import ConfigError
 
 
 class OneThread:
-    """Entered by one thread at a time, by the same one again inside."""
+    """Entered by one call of one thread at a time: not by another thread, and not by a callback."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -17,7 +17,7 @@ class OneThread:
         self._in_forward = False
 
     def __enter__(self) -> OneThread:
-        """Raises ConfigError where another thread is inside."""
+        """Raises ConfigError where another thread is inside, or this one."""
         with self._lock:
             self._take()
             self._depth += 1
@@ -52,6 +52,12 @@ class OneThread:
                 "each thread a model of its own."
             )
         self._owner = get_ident()
+        if self._depth > self._in_forward:
+            raise ConfigError(
+                "this call comes from inside another one of the session (a callback: stop, "
+                "progress, a streamer, a module's hook), whose cache it would change; make it when "
+                "that has ended."
+            )
 
     def _give_back(self) -> None:
         self._depth -= 1

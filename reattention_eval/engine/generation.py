@@ -50,7 +50,7 @@ class StopRule:
         return cls(frozenset((*own, *token_list(stop_token_ids, "stop_token_ids"))), pad, stop)
 
     def __call__(self, tokens: list[int]) -> bool:
-        return tokens[-1] in self.ends or (self.stop is not None and self.stop(tokens))
+        return tokens[-1] in self.ends or (self.stop is not None and self.stop(list(tokens)))
 
 
 class Sampler:

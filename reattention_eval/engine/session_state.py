@@ -67,8 +67,9 @@ class SessionState(ABC):
     def reset(self) -> None:
         """Forget the cache's contents; storage that can be is kept for the next prompt."""
         self._require_open()
-        self._empty()
-        self._forget()
+        with self._one_thread:
+            self._empty()
+            self._forget()
 
     def reset_stats(self) -> None:
         """Start counting anew."""

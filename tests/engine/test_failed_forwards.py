@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
+
 import pytest
 import torch
 from small_tiers import make_tiers_small
@@ -102,3 +104,48 @@ def test_a_prompt_without_room_may_cost_what_was_moved_for_it(monkeypatch):
             session.prefill(random_prompt(500))
         with pytest.raises(ConfigError, match="Call prefill first"):
             session.generate()
+
+
+class Listener:
+    def __init__(self, call):
+        self.put, self.end = call, lambda: None
+
+
+@contextmanager
+def hooked(module, call):
+    handle = module.register_forward_pre_hook(call)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("call", ["decode", "forward", "reset"])
+@pytest.mark.parametrize("callback", ["stop", "streamer", "progress", "hook"])
+def test_no_call_comes_from_inside_another(callback, call):
+    model = tiny_model()
+    with attach(model, METHOD) as session:
+        inner = {
+            "decode": lambda *_: session.decode(NEXT),
+            "forward": lambda *_: model(NEXT),
+            "reset": lambda *_: session.reset(),
+        }[call]
+        outer = {
+            "stop": lambda: session.generate(PROMPT, 4, stop=inner),
+            "streamer": lambda: session.generate(PROMPT, 4, streamer=Listener(inner)),
+            "progress": lambda: session.prefill(PROMPT, progress=inner),
+            "hook": lambda: session.prefill(PROMPT),
+        }[callback]
+        session.prefill(PROMPT)
+        around = hooked(model.model.layers[1], inner) if callback == "hook" else nullcontext()
+        with around, pytest.raises(ConfigError, match="from inside another one"):
+            outer()
+        found = session.generate(PROMPT, 4)
+    with attach(model, METHOD) as session:
+        assert torch.equal(session.generate(PROMPT, 4), found)
+
+
+def test_a_stop_rule_is_shown_a_copy():
+    with attach(tiny_model(), METHOD) as session:
+        expected = session.generate(PROMPT, 5)
+        assert torch.equal(session.generate(PROMPT, 5, stop=lambda new: new.append(3)), expected)
