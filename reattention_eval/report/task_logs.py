@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from reattention_eval.errors import ReAttentionError
@@ -23,7 +24,16 @@ def said_line(where: str, error: BaseException) -> str:
 
 def said(log: Path) -> list[str]:
     """The sentences with which a task itself said what went wrong, each once."""
-    return list(dict.fromkeys(line for line in _lines(log) if line.startswith(MARK)))
+    try:
+        about = log.stat()
+    except OSError:
+        return []
+    return list(_said(log, (about.st_size, about.st_mtime_ns)))
+
+
+@lru_cache(maxsize=1 << 12)  # every dataset of a model that has no record asks the same logs
+def _said(log: Path, state: tuple[int, int]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line for line in _lines(log) if line.startswith(MARK)))
 
 
 def infer_log(work_dir: Path, model: str, dataset: str) -> Path:
