@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from products_by_row import products_by_row
 from tiny_models import VOCABULARY, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
@@ -16,8 +17,8 @@ from reattention_eval.errors import ReAttentionError
 from reattention_eval.methods import build_method
 
 SECONDS = 1.0
-MODEL = tiny_model(layers=1)
-OTHER = tiny_model(layers=1)  # the same weights, for the reference
+MODEL = products_by_row(tiny_model(layers=1))  # prompts hold tokens twice
+OTHER = products_by_row(tiny_model(layers=1))  # the same weights, for the reference
 MODEL.generation_config.eos_token_id = OTHER.generation_config.eos_token_id = None
 METHODS: list[Any] = [
     ReAttention(global_size=2, local_size=8, span_size=4, max_spans=2, top_k=2, chunk_size=5),
