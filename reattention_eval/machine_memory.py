@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from reattention_eval.errors import ConfigError
 
 if TYPE_CHECKING:  # commands that need no torch start without it
     import torch
 
 GIB = 2**30  # bytes
+HOST_VARIABLE = "REATTENTION_HOST_MEMORY"
 _MEMINFO = Path("/proc/meminfo")
 # of a GPU: the CUDA context, and what lies unused between allocations
 _CONTEXT, _FRAGMENTS = 600 << 20, 0.02
@@ -47,17 +52,43 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def main_memory() -> int | None:
-    """Bytes that this process may still take; None where the system does not say."""
+    """Bytes that this process may still take; None where the system does not say.
+
+    A virtual machine may begin with a part of its memory and get the rest as it is used:
+    REATTENTION_HOST_MEMORY says how many GiB it will have.
+
+    Raises:
+        ConfigError: the variable is no number of GiB.
+    """
     known = [left for left in (_available(), *map(_left, *_groups())) if left is not None]
     return min(known) if known else None
 
 
 def _available() -> int | None:
+    stated = _stated()
     try:
         lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        left, all_of_it = (
+            int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal")
+        )
     except (OSError, KeyError, ValueError):
         return None
+    return left + max(0, stated - all_of_it)  # and what is yet to come
+
+
+def _stated() -> int:
+    """Bytes that the machine is said to have; 0 where nobody says."""
+    words = os.environ.get(HOST_VARIABLE, "").strip()
+    try:
+        stated = float(words or 0)
+    except ValueError:
+        stated = math.nan
+    if not 0 <= stated < math.inf:
+        raise ConfigError(
+            f"{HOST_VARIABLE} is {words!r:.80}; give the GiB of main memory that this machine has "
+            "or grows to, for example 128."
+        )
+    return int(stated * GIB)
 
 
 def _groups() -> tuple[list[Path], list[tuple[str, str, str]]]:

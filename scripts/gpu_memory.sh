@@ -9,7 +9,10 @@
 # analysis: all lengths, methods and tiers, as far as MINUTES (10) for each shape go. report: tables,
 # bars and rates of all records, into docs/efficiency.md.
 # MODEL and TEXT: of the step text (`reattention-eval prepare model`, `prepare needle`). COMMIT: of a
-# copy without Git history. Records are results/gpu/*.json; each run is kept as soon as it exists.
+# copy without Git history. Records are results/gpu/*.json; each run is kept as soon as it exists. By
+# plan's rates on an H200 e5 takes 5 minutes, e6 20 (E6=2M: 6). Where the machine shows less memory
+# than it grows to: REATTENTION_HOST_MEMORY (docs/variables.md). report changes a file of the package:
+# after the last measurement, on a checkout with Git history.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 export PYTHONPATH="$PWD:$PWD/kernels${PYTHONPATH:+:$PYTHONPATH}"
@@ -37,9 +40,18 @@ run_long() {
 run_int8() {
   e2e LLaMA3.1-70B --weights int8 --methods "reattention full" --lengths 32K,128K --repeats 1
 }
-run_e5() { e2e LLaMA3.1-8B --only reattention@1M@auto "${as_80_gb[@]}"; }
-run_e6() { e2e Qwen2-1.5B --only "reattention@${E6:-4M}@values_on_host" "${as_80_gb[@]}"; }
+# a virtual machine may get its memory as it is used: before it is pinned, GiB
+memory() { "$python" scripts/fill_memory.py "$1"; }
+run_e5() {
+  memory 84
+  e2e LLaMA3.1-8B --only reattention@1M@auto "${as_80_gb[@]}"
+}
+run_e6() {
+  memory 64
+  e2e Qwen2-1.5B --only "reattention@${E6:-4M}@values_on_host" "${as_80_gb[@]}"
+}
 run_analysis() {
+  memory 84
   bench analysis LLaMA3.1-8B --minutes "${MINUTES:-10}" "${commit[@]}"
   bench analysis Qwen2-1.5B --until 4M --minutes "${MINUTES:-10}" "${commit[@]}"
 }

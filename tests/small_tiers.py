@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reattention_eval.cache import host_values, tiers
+from reattention_eval.cache import capacity, host_values, tiers
 
 
 def make_tiers_small(
@@ -15,3 +15,8 @@ def make_tiers_small(
     monkeypatch.setattr(tiers, "LEAST_WINDOW", window)
     monkeypatch.setattr(tiers, "BLOCK_BYTES", block)
     monkeypatch.setattr(host_values, "LEAVE_TOKENS", leave)
+
+
+def leave_room_for_keys(monkeypatch: Any, away: int) -> None:
+    """On devices, of all layers but `away`: what "auto" does with a prompt that is too long."""
+    monkeypatch.setattr(capacity, "_fits", lambda *asked: len(asked[-1]) >= away)

@@ -22,7 +22,7 @@ from reattention_eval.efficiency import Placement, peak_memory, plan_memory, rea
 from reattention_eval.efficiency.auto_plan import plan_auto
 from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
 from reattention_eval.efficiency.e2e.forms import Form, at_hand, check_forms, parse_form
-from reattention_eval.efficiency.e2e.models import check_name, device_name
+from reattention_eval.efficiency.e2e.models import check_name, device_name, model_name
 from reattention_eval.efficiency.e2e.record import read
 from reattention_eval.efficiency.e2e.results import name_of
 from reattention_eval.efficiency.e2e.room import least_bytes, why_not
@@ -207,7 +207,7 @@ def _measured(wishes: Wishes, gpu: Gpu) -> dict[tuple[str, int], str]:
             continue
         if (record.data["device"], record.data.get("gpu_memory")) != asked:
             continue
-        if record.data["model"] != wishes.model and not wishes.out:
+        if record.data["model"] != model_name(wishes.model) and not wishes.out:
             continue
         for cell in record.data["cells"]:
             if cell["runs"]:

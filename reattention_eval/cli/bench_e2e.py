@@ -160,11 +160,7 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
         ballast = held_back(device, int(wishes.gpu_memory * GIB))
     fitting = fitting_forms([form for form, _ in cells])
     model = bench_model(wishes.model, device, wishes.dtype, fitting, wishes.weights)
-    about = about_model(wishes.model, model, wishes.weights)
-    if wishes.gpu_memory is not None:
-        about["gpu_memory"] = int(wishes.gpu_memory * GIB)
-    if wishes.text is not None:
-        about["prompt"] = text_name(wishes.text)
+    about = about_run(wishes, model)
     record = E2ERecord.begin(wishes.file(about), about)
     number = record.environment(environment(device, wishes.commit))
     if why := record.data["environments"][number].get("untraceable"):
@@ -186,6 +182,16 @@ def run(wishes: Wishes, grid: Cells, effort: Effort) -> bool:
     _say(markdown(record))
     _say(f"written: {record.path}")
     return True
+
+
+def about_run(wishes: Wishes, model: Any) -> dict[str, Any]:
+    """What a record says of `run`'s model, card and prompt."""
+    about = about_model(wishes.model, model, wishes.weights)
+    if wishes.gpu_memory is not None:
+        about["gpu_memory"] = int(wishes.gpu_memory * GIB)
+    if wishes.text is not None:
+        about["prompt"] = text_name(wishes.text)
+    return about
 
 
 def run_parts(wishes: Wishes, form: str, tokens: int) -> bool:

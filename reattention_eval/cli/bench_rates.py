@@ -56,7 +56,7 @@ def make_rates(records: Sequence[Path], into: Path | None, bars: Path | None = N
 
 def _fitted(cells: Sequence[Measured]) -> list[Measured]:
     """Those that rates are made of."""
-    return [cell for cell in cells if cell.latest and cell.tier == DEVICE]
+    return [cell for cell in cells if cell.makes_rates]
 
 
 def _others(cell: Measured, cells: Sequence[Measured]) -> Rates:

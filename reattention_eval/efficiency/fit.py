@@ -42,6 +42,7 @@ class Measured:
 
     Attributes:
         latest: whether a table of the record shows it.
+        text: of what text the prompt is; None of random tokens.
         step_seconds: None where no token was decoded.
         peak_bytes: on the card; planned_bytes: that the plan expects.
         tier: where the cache was, with what was moved for it (None on the device).
@@ -62,6 +63,13 @@ class Measured:
     tier: str = DEVICE
     moved: tuple[Transfers, Transfers] | None = None
     planned_bytes: int | None = None
+    text: str | None = None
+
+    @property
+    def makes_rates(self) -> bool:
+        """Whether rates are made of it: none are of transfers, and a text's prompt would stand
+        beside the random one of the same shape and length under another model's name."""
+        return self.latest and self.tier == DEVICE and self.text is None
 
     @property
     def place(self) -> tuple[str, int]:
@@ -79,8 +87,11 @@ class Measured:
 
 
 def measured(record: E2ERecord) -> list[Measured]:
-    """What of a record can be timed: methods that `can_be_timed`, on one GPU."""
+    """What of a record can be timed: methods that `can_be_timed`, on one GPU. Nothing of quantised
+    weights: rates are of products in the dtype, and `plan` gives no seconds for others."""
     shape = ModelShape(**record.data["shape"])
+    if shape.weight_bits is not None:
+        return []
     size = BYTES[record.data["dtype"]]
     shown = [id(cell) for column in columns(record) for cell in column.cells.values()]
     found = []
@@ -110,6 +121,7 @@ def measured(record: E2ERecord) -> list[Measured]:
                 tier=tier,
                 moved=_moved(shape, method, tokens, size, tier, forward),
                 planned_bytes=_planned(record, shape, method, cell),
+                text=record.data.get("prompt"),
             )
         )
     return found

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_tiers import make_tiers_small
+from small_tiers import leave_room_for_keys, make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
@@ -74,6 +74,16 @@ def test_the_same_bits(method, shape, cache, tmp_path):
         assert 0.05 < stats.value_hits < 1
 
 
+@pytest.mark.parametrize("away", [1, 2, 4])
+def test_the_same_bits_with_the_keys_of_some_layers(away, tmp_path, monkeypatch):
+    model = model_of(SHAPES[0], layers=5)
+    want, *_ = conversation(model, METHODS[0], "device", tmp_path)
+    leave_room_for_keys(monkeypatch, away)
+    found, stats, graphs = conversation(model, METHODS[0], "auto", tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
+    assert stats.cache_host_bytes and stats.bytes_from_host and not graphs
+
+
 def make_late(monkeypatch, slow):
     """What goes on one of the streams begins long behind what is launched after it."""
     beside = Traffic.beside
@@ -105,7 +115,8 @@ def test_the_same_bits_where_a_stream_is_late(settings, slow, tmp_path, monkeypa
     method = replace(METHODS[0], allow_beyond_window=True)
     want, *_ = conversation(model, method, "device", tmp_path)
     make_late(monkeypatch, slow)
-    for cache in ("values_on_host", "host"):
+    leave_room_for_keys(monkeypatch, 2)
+    for cache in ("values_on_host", "host", "auto"):
         found, *_ = conversation(model, method, cache, tmp_path)
         assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True)), cache
 

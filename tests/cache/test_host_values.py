@@ -11,7 +11,7 @@ import json
 import pytest
 import torch
 from repeats import repeat_without_gpu
-from small_tiers import make_tiers_small
+from small_tiers import leave_room_for_keys, make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
@@ -210,6 +210,17 @@ def test_auto_keeps_all_where_it_fits(tokens):
             found += [session.prefill(ids), session.extend(turn), session.generate(ids[:, :40], 5)]
             assert session.stats.cache_host_bytes == 0
     assert all(torch.equal(one, other) for one, other in zip(found[:3], found[3:], strict=True))
+
+
+@pytest.mark.parametrize("away", [1, 3, 5])
+def test_auto_has_the_same_bits_with_the_keys_of_some_layers(away, tmp_path, monkeypatch):
+    model = tiny_model(layers=5)
+    want, *_ = conversation(model, METHODS[0], "device", tmp_path)
+    leave_room_for_keys(monkeypatch, away)
+    found, stats, reused, session = conversation(model, METHODS[0], "auto", tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
+    assert reused == 96 and stats.bytes_from_host > 0
+    assert sum(layer.keys_on_host for layer in session._hook.layers) == away
 
 
 def test_repeated_steps_have_the_same_bits(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from late_streams import Stream, make_streams_late, run_all
 from repeats import repeat_without_gpu
-from small_tiers import make_tiers_small
+from small_tiers import leave_room_for_keys, make_tiers_small
 from tiny_models import longrope, random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
@@ -29,7 +29,7 @@ def _small(monkeypatch):
 
 
 def conversation(cache, **settings):
-    model = tiny_model(heads=3, kv_heads=1, layers=3, **settings)
+    model = tiny_model(heads=3, kv_heads=1, layers=5, **settings)
     ids, turn = random_prompt(200), random_prompt(60, seed=4)
     with attach(model, METHOD, cache=cache) as session:
         # room is made for more than 64 blocks of 8 tokens, while the prompt's last ones leave
@@ -44,9 +44,11 @@ def conversation(cache, **settings):
 @pytest.mark.parametrize(
     "settings", [{}, dict(window=40, rope_scaling=longrope(40))], ids=["by-kernels", "no-kernel"]
 )
-@pytest.mark.parametrize("cache", ["values_on_host", "host"])
+@pytest.mark.parametrize("cache", ["values_on_host", "host", "auto-1", "auto-2", "auto-3"])
 def test_the_same_bits(cache, settings, monkeypatch):
     want = conversation("device", **settings)
+    cache, _, away = cache.partition("-")
+    leave_room_for_keys(monkeypatch, int(away or 0))
     make_streams_late(monkeypatch)
     found = conversation(cache, **settings)
     assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))

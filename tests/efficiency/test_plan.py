@@ -190,6 +190,29 @@ def test_the_forward_is_the_one_that_a_session_takes(rows: int, monkeypatch) -> 
     assert found[0] == 32 < found[1] < found[3]
 
 
+def test_a_machine_whose_memory_grows_has_what_is_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 GiB are there, 3 of them in use, and it will have 128."""
+    monkeypatch.setattr(machine_memory, "_CGROUP_FILES", tmp_path)
+    monkeypatch.setattr(machine_memory, "_MEMINFO", tmp_path / "meminfo")
+    kib = 1 << 20  # of a GiB
+    (tmp_path / "meminfo").write_text(
+        f"MemTotal: {30 * kib} kB\nMemFree: 7 kB\nMemAvailable: {27 * kib} kB\n"
+    )
+    for stated, left in (("", 27), ("128", 125), ("31.5", 28.5), ("16", 27)):
+        monkeypatch.setenv("REATTENTION_HOST_MEMORY", stated)
+        assert main_memory() == left * machine_memory.GIB
+    (tmp_path / "memory.max").write_text(str(50 * machine_memory.GIB))
+    (tmp_path / "memory.current").write_text(str(10 * machine_memory.GIB))
+    monkeypatch.setenv("REATTENTION_HOST_MEMORY", "128")
+    assert main_memory() == 40 * machine_memory.GIB  # a limit is one all the same
+    for wrong in ("much", "-1", "nan", "inf"):
+        monkeypatch.setenv("REATTENTION_HOST_MEMORY", wrong)
+        with pytest.raises(ConfigError, match=f"REATTENTION_HOST_MEMORY is '{wrong}'; give the"):
+            main_memory()
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_limits_of_every_control_group_around_the_process_count(tmp_path, monkeypatch, version):
     """A SLURM job's limit lies above the step that the process is in."""

@@ -82,6 +82,9 @@ class Bench:
         for tokens in dict.fromkeys(tokens for _, tokens in cells):
             forms = [form for form, at in cells if at == tokens]
             open_cells = [(form, self._cell(form, tokens)) for form in forms]
+            for _, cell in open_cells:
+                if cell.pop("host_full", False):  # by others, who may be gone
+                    del cell["out_of_memory"]
             open_cells = [(form, cell) for form, cell in open_cells if self._wanting(cell)]
             for form, cell in list(open_cells):
                 warm = form.name, min(self.effort.warm_up, tokens)
@@ -140,10 +143,11 @@ class Bench:
 
     def _no_room(self, form: Form, cell: dict[str, Any]) -> bool:
         """Whether memory is too small for it by arithmetic, which is then its result."""
-        why = why_not(self._least(form, cell["tokens"]), self._memory(), self._host_memory(form))
+        needs, memory = self._least(form, cell["tokens"]), self._memory()
+        why = why_not(needs, memory, self._host_memory(form))
         if why is None:
             return False
-        cell["out_of_memory"] = why
+        cell |= {"out_of_memory": why, "host_full": why_not(needs, memory, None) is None}
         self.record.save()
         self.say(f"{form.name} at {cell['tokens']:,}: {said(cell)}")
         return True
@@ -159,7 +163,8 @@ class Bench:
             cell["out_of_memory"] = str(error).split(". ")[0]
             torch.cuda.empty_cache()
         except (HostMemoryError, DeviceMemoryError) as error:
-            cell["out_of_memory"] = str(error)
+            full = isinstance(error, HostMemoryError)
+            cell |= {"out_of_memory": str(error), "host_full": full}
         except RuntimeError as error:
             if "No available kernel" not in str(error):
                 raise
@@ -205,7 +210,8 @@ class Bench:
 
     def _decode(self, session: Session, logits: Tensor, steps: int) -> dict[str, Any]:
         times: list[float] = []
-        chosen, held = [], []
+        chosen: list[int] = []  # on the host: the device is left as it is
+        held = []
         for step in range(WARM_STEPS + steps):
             start = self._now()
             if step == WARM_STEPS:
@@ -214,7 +220,7 @@ class Bench:
             logits = session.decode(token)
             if step >= WARM_STEPS:
                 times.append(self._now() - start)
-                chosen.append(token)
+                chosen.append(int(token))
                 if len(times) % THOUSAND == 0:
                     held.append(self._allocated())
         joules = self.joules(began, self._now())
@@ -228,7 +234,7 @@ class Bench:
             ]
         return {
             **found, "tpot_seconds": median(times), "decode_tokens": steps, "cuda_graphs": graphs,
-            "answer": _digest(torch.cat(chosen).tolist()),
+            "answer": _digest([chosen]),
             "token_joules": None if joules is None else joules / steps,
         }  # fmt: skip
 

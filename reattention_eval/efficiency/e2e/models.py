@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reattention_eval.checkpoints import internlm2, load_model
-from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS
+from reattention_eval.checkpoints.embedded_models import EMBEDDED_MODELS, find_embedded_model
 from reattention_eval.checkpoints.load import pick_dtype
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.checkpoints.paper_models import PaperModel, find_paper_model
@@ -139,12 +139,24 @@ def random_model(
     return model.eval()  # type: ignore[no-any-return]
 
 
+def model_name(name: str) -> str:
+    """As records and documents call it, whichever name a command was given.
+
+    Raises:
+        ConfigError: as `paper_model`.
+    """
+    if is_embedded(name):
+        return find_embedded_model(name).label
+    if is_checkpoint(name):
+        return Path(name).expanduser().resolve().name
+    return paper_model(name).abbr
+
+
 def about_model(name: str, model: PreTrainedModel, weights: str | None = None) -> dict[str, Any]:
     """What a record says of model and device; those of two differing ones are not mixed."""
-    loaded = is_checkpoint(name)
-    made = "of the checkpoint" if loaded else f"random, seed {SEED}"
+    made = "of the checkpoint" if is_checkpoint(name) else f"random, seed {SEED}"
     return {
-        "model": Path(name).expanduser().resolve().name if loaded else paper_model(name).abbr,
+        "model": model_name(name),
         "weights": ", ".join(filter(None, [made, weights])),
         "dtype": str(model.dtype).removeprefix("torch."),
         "shape": _shape(model.config.to_dict(), weights).as_dict(),

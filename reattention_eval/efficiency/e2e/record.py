@@ -69,7 +69,8 @@ class E2ERecord:
 
     `environments` are listed once each; a cell is a form at a length in one of them with its cache
     in one tier (that says `cache`; where it does not, on the device), with `runs` (a dict for each
-    repeat), or `out_of_memory`, or `failed`.
+    repeat), or `out_of_memory` (with `host_full` where it was the host's, which a later call tries
+    again), or `failed`.
     """
 
     def __init__(self, path: Path | None, data: dict[str, Any]) -> None:
