@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 GIB = 2**30
-LEFT = 2 * GIB  # free to the others at any time
+STEP = GIB // 4
+LEFT = 3 * STEP  # free to the others at any time
 PATIENCE = 15.0  # seconds without growth
 
 
@@ -24,7 +25,7 @@ def memory(name: str) -> int:
     return int(lines[name].split()[0]) * 1024
 
 
-def fill(wanted: int, step: int = GIB) -> bool:
+def fill(wanted: int, step: int = STEP) -> bool:
     """Whether `wanted` bytes were free, with what was taken for it."""
     held: list[bytearray] = []
     waited = 0.0

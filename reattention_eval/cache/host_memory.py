@@ -37,11 +37,12 @@ class HostMemory:
 
     Attributes:
         taken: bytes taken of the system so far.
+        pins: whether what is taken is pinned, where a GPU reads it.
     """
 
     def __init__(self) -> None:
         self.taken = 0
-        self._pins = True
+        self.pins = True
         self._free: dict[tuple[object, ...], list[Tensor]] = {}
 
     @property
@@ -67,11 +68,11 @@ class HostMemory:
         require_host_memory(nbytes)
         self.taken += nbytes
         with torch.inference_mode(False):  # written in and outside inference mode alike
-            if device.type == "cuda" and self._pins:
+            if device.type == "cuda" and self.pins:
                 try:
                     return torch.empty(*shape, dtype=dtype, device="cpu", pin_memory=True)
                 except RuntimeError as error:
-                    self._pins = False
+                    self.pins = False
                     warnings.warn(_pageable(device, str(error)), RuntimeWarning, stacklevel=2)
             return torch.empty(*shape, dtype=dtype, device="cpu")
 

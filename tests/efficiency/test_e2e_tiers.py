@@ -27,6 +27,7 @@ from reattention_eval.efficiency.e2e.record import E2ERecord, environment, read
 from reattention_eval.efficiency.e2e.results import columns, figure_of
 from reattention_eval.efficiency.e2e.room import least_bytes, why_not
 from reattention_eval.efficiency.e2e.table import markdown
+from reattention_eval.efficiency.e2e.words import said
 from reattention_eval.efficiency.rates import Rates, rates_of
 from reattention_eval.efficiency.shape import read_shape, shape_of
 from reattention_eval.efficiency.work import prompt_work
@@ -148,6 +149,13 @@ def test_host_memory_is_taken_once(model: Any) -> None:
     assert held[0] == 0 < held[1] < held[2] == one._host.taken == one._host.free_bytes
     assert [again["host_taken_bytes"] for _, again in runs] == [0, 0, 0]
     assert sum(run["host_taken_bytes"] for run, _ in runs) > 0  # beside the warm-up's
+    for run in (run for pair in runs for run in pair):
+        assert (run["host_taken_seconds"] > 0) == (run["host_taken_bytes"] > 0)
+        assert run.get("host_pinned", True)
+    first = runs[1][0]
+    words = said({"runs": [{**first, "host_taken_bytes": 3 << 30}]})
+    assert "3.00 GiB of it taken meanwhile" in words and "not pinned" not in words
+    assert "not pinned" in said({"runs": [{**first, "host_pinned": False}]})
     assert columns(one.record)  # the same bits in memory that was another's
 
 
@@ -166,9 +174,9 @@ def test_what_has_no_room_is_said(model: Any, monkeypatch: pytest.MonkeyPatch) -
     one = bench(model)
     monkeypatch.setattr(measure, "main_memory", lambda: 1000)
     one.measure([(cell, 250) for cell in parse_form(SMALL).in_tiers(["host", "device"])])
-    said = [cell.get("out_of_memory", "ran") for cell in one.record.data["cells"]]
-    assert "of host memory" in said[0]
-    assert said[1] == "ran"
+    found = [cell.get("out_of_memory", "ran") for cell in one.record.data["cells"]]
+    assert "of host memory" in found[0]
+    assert found[1] == "ran"
 
 
 def test_a_host_that_is_full_is_a_result(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

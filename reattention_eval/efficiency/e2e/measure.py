@@ -29,11 +29,12 @@ from reattention_eval.efficiency.e2e.meters import host_peak, restart_host_peak
 from reattention_eval.efficiency.e2e.prompts import prompt
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.room import least_bytes, why_not
+from reattention_eval.efficiency.e2e.words import said
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.engine import Session
 from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.errors import DeviceMemoryError, HostMemoryError
-from reattention_eval.machine_memory import GIB, main_memory
+from reattention_eval.machine_memory import main_memory
 from reattention_eval.weight_parts import held_bytes
 
 THOUSAND = 1000  # tokens of a long answer whose speed and memory are kept
@@ -182,7 +183,7 @@ class Bench:
         began = time.perf_counter()
         ids = self._ids(tokens).to(self.device)
         decode = 0 if form.whole else decode
-        taken = self._host.taken
+        taken, seconds = self._host.taken, self._host.seconds
         with form.session(self.model) as session:
             self._host.serve(session)
             if self.device.type == "cuda":
@@ -201,7 +202,9 @@ class Bench:
             found["host_peak_bytes"] = host_peak() if counts else None
             if isinstance(session, HookedSession):
                 found |= on_host(session)
-        found["host_taken_bytes"] = self._host.taken - taken  # pinned by this run
+        # pinned by this run, and how long the host was at it
+        found["host_taken_bytes"] = self._host.taken - taken
+        found["host_taken_seconds"] = self._host.seconds - seconds
         found |= self._peak(stats.cache_bytes)
         found["layer_steps_selected"] = stats.layer_steps_selected
         found["mean_view"] = stats.mean_view
@@ -277,33 +280,13 @@ def _digest(numbers: list[list[int]]) -> str:
 def on_host(session: HookedSession) -> dict[str, Any]:
     """What of a run went to host memory; nothing where nothing did."""
     stats = session.stats
-    if not stats.cache_host_bytes:
+    if not stats.cache_host_bytes or session._hook.tier is None:
         return {}
     return {
         "host_bytes": stats.cache_host_bytes,
         "bytes_to_host": stats.bytes_to_host,
         "bytes_from_host": stats.bytes_from_host,
         "value_hits": stats.value_hits,
+        "host_pinned": session._hook.tier.memory.pins,
         "layers_with_keys_on_host": sum(layer.keys_on_host for layer in session._hook.layers),
     }
-
-
-def said(cell: dict[str, Any], warm: bool = False) -> str:
-    """A cell's last run, or why there is none."""
-    for why in ("out_of_memory", "failed"):
-        if cell.get(why):
-            return f"{why.replace('_', ' ')}: {cell[why]}"
-    if warm or not cell["runs"]:
-        return "done"
-    run = cell["runs"][-1]
-    parts = [f"TTFT {run['ttft_seconds']:.3f} s"]
-    if "tpot_seconds" in run:
-        parts.append(f"{1000 * run['tpot_seconds']:.2f} ms a token")
-    if "peak_bytes" in run:
-        parts.append(
-            f"peak {run['peak_bytes'] / GIB:.2f} GiB, {run['above_bytes'] / GIB:.2f} above weights "
-            "and cache"
-        )
-    if "host_bytes" in run:
-        parts.append(f"{run['host_bytes'] / GIB:.2f} GiB of the cache in host memory")
-    return ", ".join(parts)
