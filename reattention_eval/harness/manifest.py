@@ -19,6 +19,7 @@ from reattention_eval.harness.fingerprint import plain, rows_fingerprint
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.json_text import read_object
+from reattention_eval.methods import Method
 from reattention_eval.report.schema import VERSION, migrated
 
 _PACKAGES = (
@@ -45,9 +46,8 @@ def model_part(model: PromptRunner) -> dict[str, Any]:
     }
 
 
-def method_part(model: PromptRunner) -> dict[str, Any]:
+def method_part(method: Method) -> dict[str, Any]:
     """The method with every setting, its family, budget in tokens and where it comes from."""
-    method = model.method
     return {
         "name": method.name,
         "family": method.family,
@@ -73,7 +73,7 @@ def write_dataset_manifest(
         {
             "version": VERSION,
             "model": model_part(model),
-            "method": method_part(model),
+            "method": method_part(model.method),
             "dataset": own,
             "environment": [*earlier, environment_part()],
         },

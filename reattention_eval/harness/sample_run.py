@@ -163,7 +163,7 @@ class SampleRun:
         return {
             "version": VERSION,
             "model": model_part(self.runner),
-            "method": method_part(self.runner),
+            "method": method_part(self.runner.method),
             "dataset": {
                 "abbr": dataset,
                 "n": len(samples),

@@ -9,6 +9,7 @@ from typing import Any
 from reattention_eval.errors import ReAttentionError
 from reattention_eval.harness.compose.jobs import Job
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
+from reattention_eval.harness.manifest import method_part
 from reattention_eval.methods import build_method
 
 Parts = dict[str, dict[str, Any]]
@@ -40,11 +41,6 @@ def _models(entries: Iterable[Mapping[str, Any]]) -> Parts:
         cut = {"max_prompt_tokens": entry.get("max_prompt_tokens")}
         found[str(entry["abbr"])] = {
             "model": {"name": entry["name"], "settings": cut},
-            "method": {
-                "name": method.name,
-                "family": method.family,
-                "budget": method.budget,
-                "settings": method.settings(),
-            },
+            "method": method_part(method),
         }
     return found
