@@ -129,11 +129,7 @@ def _at_its_end() -> bool:
         return not stdin.isatty() and bool(
             select([stdin], [], [], 0)[0] and not stdin.buffer.peek(1)
         )
-    except (
-        AttributeError,
-        OSError,
-        ValueError,
-    ):  # there is none, or nothing that can be waited for
+    except (AttributeError, OSError, ValueError):  # none is there, or none that can be waited for
         return False
 
 

@@ -1,4 +1,4 @@
-"""Short names for models and methods, made from the manifests alone."""
+"""Short names for models and methods, by their manifests, or by what is known of those to come."""
 
 from __future__ import annotations
 

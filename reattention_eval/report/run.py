@@ -85,15 +85,14 @@ def read_run(work_dir: Path, expected: Iterable[tuple[str, str]] | None = None) 
     Raises:
         DataError: a file is damaged, or holds what no table can be made of.
     """
-    pairs = list(expected) if expected is not None else cell_names(work_dir)
-    cells = [_read_cell(work_dir, model, dataset) for model, dataset in pairs]
-    return _told(cells, _noted(work_dir))
+    noted = _noted(work_dir)
+    pairs = list(expected) if expected is not None else _names(work_dir, noted)
+    return _told([_read_cell(work_dir, model, dataset) for model, dataset in pairs], noted)
 
 
-def _told(cells: Iterable[Cell], noted: _Noted) -> list[Cell]:
+def _told(cells: list[Cell], noted: _Noted) -> list[Cell]:
     """Those without a manifest with what others of the same model say, and what was noted."""
-    cells = list(cells)
-    parts = {**noted.models}
+    parts = dict(noted.models)
     for cell in cells:
         if cell.manifest:
             parts[cell.model] = {key: cell.manifest.get(key, {}) for key in ("model", "method")}
@@ -112,13 +111,16 @@ def cell_names(work_dir: Path) -> list[tuple[str, str]]:
     Raises:
         DataError: the list of what it was begun for is damaged.
     """
-    noted = _noted(work_dir).cells
-    known = set(noted)
+    return _names(work_dir, _noted(work_dir))
+
+
+def _names(work_dir: Path, noted: _Noted) -> list[tuple[str, str]]:
+    names, known = list(noted.cells), set(noted.cells)
     for model, dataset in _found(work_dir):
         whole = re.sub("_[0-9]+$", "", dataset)  # a partitioner leaves DATASET_0, DATASET_1, ...
         if known.isdisjoint({(model, dataset), (model, whole)}):
-            noted.append((model, dataset))
-    return noted
+            names.append((model, dataset))
+    return names
 
 
 @dataclass(frozen=True)

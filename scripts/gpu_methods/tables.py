@@ -33,7 +33,7 @@ from reattention_eval.report.expected import note_expected  # noqa: E402
 
 LANES = ("main", "eviction", "far")
 KINDS = ("predictions", "records", "results")
-# what part 8 of the ablation compares: other rules of choosing as many keys
+# groups that one picture sets side by side: other rules of choosing as many keys
 RULES = ("last_tokens", "per_kv_head", "votes", "span_grid", "vote_memory", "layer_slope")
 Names = tuple[str, str]
 
