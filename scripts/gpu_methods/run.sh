@@ -6,8 +6,9 @@
 #   python scripts/gpu_methods/tables.py MODEL WORK_DIR results/methods/NAME results/ablation
 #
 # On each GPU processes share a run: LANES="main:8 eviction:2 far:1" says how many take the plans of
-# main.py, eviction.py and far.py, one dataset after another. A later call goes on where this one
-# stopped; WORK_DIR may begin as what a results/*/records.tar.xz holds. GPUS: how many, all if unset.
+# main.py, eviction.py and far.py, one dataset after another. GPUS: their numbers ("0 1"), all if
+# unset. A later call goes on where this one stopped; WORK_DIR may begin as what a
+# results/*/records.tar.xz holds.
 # Methods through kvpress want transformers 4.57: EVICTION_SITE is a folder for PYTHONPATH that has
 # it and kvpress. Logs are in WORK_DIR/logs; prompts are kept in PROMPTS, WORK_DIR/prompts if unset.
 # Status 1 where a process left something undone: time was over, or a method failed (its log says).
@@ -16,13 +17,13 @@ model=${1:?give the model: a folder or an embedded name} work=${2:?give the fold
 root=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$work/logs" && work=$(cd "$work" && pwd) || exit 2
 prompts=${PROMPTS:-$work/prompts}
-gpus=${GPUS:-$(nvidia-smi --list-gpus | wc -l)}
+gpus=${GPUS:-$(nvidia-smi --query-gpu=index --format=csv,noheader)}
 export REATTENTION_MINUTES=${MINUTES:-} PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 cd "$root" || exit 2
 export PYTHONPATH="$root:$root/kernels${PYTHONPATH:+:$PYTHONPATH}"
 
 pids=()
-for ((gpu = 0; gpu < gpus; gpu++)); do
+for gpu in $gpus; do
   for lane in ${LANES:-main:8 eviction:2 far:1}; do
     name=${lane%:*} path=$PYTHONPATH
     [[ $name == eviction && ${EVICTION_SITE:-} ]] && path=$EVICTION_SITE:$path
