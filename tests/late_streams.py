@@ -205,7 +205,10 @@ def bring(
         n = None if number is None else number()
         source = SplitValues(recent(), first, written, blocks, table())
         there = [block.data_ptr() for block in blocks]
-        at = wanted()[:, : None if n is None else int(n)].long() + offset
+        at = wanted().long() + offset
+        if n is not None:  # of each view its own
+            real = torch.arange(at.shape[-1]) < n.view(-1, *[1] * (at.ndim - 1))
+            at = at[real.expand_as(at)]
         far = (at >= first) & (at < int(written) - (source.recent.shape[1] - first))
         for i in (at[far] // self.blocks.size).unique().tolist():
             if int(source.addresses[i]) != there[i]:

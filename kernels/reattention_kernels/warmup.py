@@ -264,7 +264,8 @@ def _attend(shape: KernelShape, t: int, on_device: bool, halves: bool | None = N
 
 
 def _fetch(shape: KernelShape, window: int, block: int, repeated: bool) -> None:
-    """Values that a view needs; `repeated`: by a graph, else beside other work, chunk by chunk."""
+    """Values that views need; `repeated`: of one by a graph, else of a forward's chunks, beside
+    other work."""
     from reattention_kernels.values.naive import HeldValues, SplitValues
     from reattention_kernels.values.triton import fetch_values_triton
 
@@ -283,12 +284,18 @@ def _fetch(shape: KernelShape, window: int, block: int, repeated: bool) -> None:
     values, positions = like.new_empty(*halves, width, *token), ints.new_empty(*halves, width)
     turn = length if isinstance(length, Tensor) else None
     held = HeldValues(positions, values, positions, ints.new_empty(2 * window), longs, turn)
-    programs = None if repeated else 48  # any number: those beside other work take no part in PDL
+    if repeated:
+        given = source, ints.new_empty(1, width), values, ints.new_empty(1), shape.global_size
+        fetch_values_triton(*given, held)
+        return
+    programs = 48  # any number: those beside other work take no part in PDL
     counts = ints.new_empty(2)
-    # of a later chunk: its address is no multiple of 16
-    for count in (counts[:1],) if repeated else (counts[:1], counts[1:]):
+    for count in (counts[:1], counts[1:]):  # the last one's address may be no multiple of 16
         given = source, ints.new_empty(1, width), values, count, shape.global_size
         fetch_values_triton(*given, held, programs)
+    others, values = ints.new_empty(2, 1, width), like.new_empty(2, width, *token)
+    given = source, others, values, counts, shape.global_size
+    fetch_values_triton(*given, held._replace(new_positions=None), programs)
 
 
 def _attend_whole(shape: KernelShape, on_device: bool) -> None:

@@ -18,7 +18,7 @@ from reattention_eval.cache import FetchedValues, RowCache
 from reattention_eval.errors import ConfigError
 
 GATHERED_BYTES = 256 << 20  # of views answered in one call, keys and values
-FETCHING_CALLS = 4  # at least, of a group whose values are fetched
+FETCHING_CALLS = 2  # at least, of a group whose values are fetched
 
 
 class ViewAnswers:

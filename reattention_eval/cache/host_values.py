@@ -247,28 +247,23 @@ class HostValues:
             known = last.repeated(device_length)
             at.bring(self._held, spans, halves, count, global_size, known, device_length)
             return FetchedValues(ViewValues(window, self.first, halves.transpose(1, 2), True))
-        if chunks > 1:
-            values = held.new_empty(chunks, *halves.shape[1:])
-            positions = spans.new_empty(chunks, width)
-        traffic = self._traffic
-        if beside and traffic.fetching is not None and chunks > 1:
-            # nobody holds it behind this call, and the current stream may take its memory then
-            positions.record_stream(traffic.fetching)
+        traffic, programs = self._traffic, PROGRAMS if beside else None
+        values = held.new_empty(chunks, *halves.shape[1:]) if chunks > 1 else None
         with traffic.beside(traffic.fetching) if beside else nullcontext():
             before = last.latest()
-            if chunks == 1:
-                positions, values = (x[None] for x in last.turn())
-            for c in range(chunks):
-                some, known = slice(c, c + 1), last.known(before, positions[c])
-                at.bring(
-                    self._held, spans[some], values[c], count[some], global_size, known,
-                    programs=PROGRAMS if beside else None,
-                )  # fmt: skip
-                before = positions[c], values[c]
-            if chunks > 1:
-                for new, kept in zip(last.turn(), before, strict=True):
-                    new.copy_(kept)
+            if values is not None:  # in one call, so none of them finds what another one brings
+                known = last.known(before, None)
+                some = spans[:-1, None], values[:-1], count[:-1]
+                at.bring(self._held, *some, global_size, known, programs=programs)
+            positions, kept = last.turn()
+            known = last.known(before, positions)
+            at.bring(
+                self._held, spans[-1:], kept, count[-1:], global_size, known, programs=programs
+            )
+            if values is not None:
+                values[-1].copy_(kept)
             ready = traffic.fetching.record_event() if beside and traffic.fetching else None
+        values = kept[None] if values is None else values
         return FetchedValues(ViewValues(window, self.first, values.transpose(1, 2)), ready)
 
 

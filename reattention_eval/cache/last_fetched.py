@@ -56,8 +56,9 @@ class LastFetched:
         positions, _ = self._halves()
         return self.known(self._halves(), positions)._replace(turn=device_length)
 
-    def known(self, before: tuple[Tensor, Tensor], positions: Tensor) -> HeldValues:
-        """For a view behind one of such positions and values, whose own positions go there."""
+    def known(self, before: tuple[Tensor, Tensor], positions: Tensor | None) -> HeldValues:
+        """For a view behind one of such positions and values, whose own positions go there; None:
+        nowhere."""
         assert self._slots is not None
         return HeldValues(*before, positions, self._slots, self._counts)
 

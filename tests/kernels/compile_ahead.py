@@ -100,12 +100,13 @@ def calls_of_tiers(kv_heads: int, window: int, block: int) -> None:
                     torch.empty(*shape, kv_heads, 128, **meta),
                 )
                 source = SplitValues(held, 32, length if repeated else n, blocks, longs)
-                for c in range(chunks):
-                    some = slice(c, c + 1)
-                    new = (positions, values) if repeated else (positions[c], values[c])
-                    last = HeldValues(*new, new[0], slots, longs, length if repeated else None)
-                    given = source, found[some], new[1], count[some], 32, last
-                    fetch_values_triton(*given, None if repeated else 48)
+                new = (positions, values) if repeated else (positions[-1], values[-1])
+                last = HeldValues(*new, new[0], slots, longs, length if repeated else None)
+                if chunks > 1:
+                    given = source, found[:-1, None], values[:-1], count[:-1], 32
+                    fetch_values_triton(*given, last._replace(new_positions=None), 48)
+                given = source, found[-1:], new[1], count[-1:], 32, last
+                fetch_values_triton(*given, None if repeated else 48)
                 query = torch.empty(chunks * t, heads, 128, **meta)
                 query = query.view(chunks, t, heads, 128).transpose(1, 2)
                 key = torch.empty(1, kv_heads, n + 4137, 128, **meta).expand(chunks, -1, -1, -1)

@@ -54,8 +54,8 @@ def test_tiers_sizes_of_layers_and_memories_of_votes_are_compiled_ahead(tmp_path
     names = found["ahead"]
     # three sizes; the votes of a token and of those before it have weights
     assert (names.count("finish_kernel"), names.count("mark_kernel")) == (3, 6)
-    # launched, by a count at a multiple of 16 bytes and at none, and in a graph
-    assert names.count("fetch_values_kernel") == 3
+    # a chunk's, by a count at a multiple of 16 bytes and at none; those before it; in a graph
+    assert names.count("fetch_values_kernel") == 4
     # of values that are all on the device, and of those that are not
     assert names.count("decode_view_kernel") == names.count("gather_view_kernel") == 2
 

@@ -108,6 +108,47 @@ def test_what_the_last_call_brought_is_not_read_again(form, repeated):
     assert counts.tolist() == [38, 9, 26]
 
 
+@by_form
+@pytest.mark.parametrize("programs", [None, 2, 7])
+def test_several_views_at_once(form, programs):
+    """Each finds what the last call brought, and leaves nothing: of odd numbers, one of them 0."""
+    value, source = split(150, *SHAPES[0])
+    width, old = 21, torch.arange(40, 57)
+    old_positions = torch.full((width,), -1, dtype=torch.int32)
+    old_positions[:17] = old.int()
+    old_values = torch.full((width, 2, 32), torch.nan)
+    old_values[:17] = value[:, old].transpose(0, 1)
+    slots, counts = torch.zeros(150, dtype=torch.int32), torch.zeros(3).long()
+    slots[old] = torch.arange(17, dtype=torch.int32)
+    for p in old.tolist():
+        source.blocks[p // BLOCK][p % BLOCK] = torch.nan
+    chosen = [torch.arange(45, 66), torch.arange(0), torch.tensor([2, 3, 50, 100, 112, 149])]
+    spans = torch.full((3, 1, width), -1, dtype=torch.int32)
+    for i, some in enumerate(chosen):
+        spans[i, 0, : len(some)] = some - 2
+    count, before = torch.tensor([21, 0, 6], dtype=torch.int32), slots.clone()
+    out = value.new_full((3, width, 2, 32), torch.nan)
+    held = HeldValues(old_positions, old_values, None, slots, counts)
+    form(source, spans, out, count, 2, held, programs)
+    for some, found in zip(chosen, out, strict=True):
+        assert same_bits(found[: len(some)].transpose(0, 1), value[:, some])
+        assert found[len(some) :].isnan().all()
+    # recent are 113 on and the first three
+    assert counts.tolist() == [27, 12 + 1, 9 + 3] and torch.equal(slots, before)
+
+
+@by_form
+def test_several_views_of_heads_their_own(form):
+    value, source = split(113, *SHAPES[1])
+    draw = torch.Generator().manual_seed(5)
+    at = torch.stack([torch.randperm(113, generator=draw)[:9] for _ in range(6)]).view(2, 3, 9)
+    out = value.new_full((2, 9, 3, 10), torch.nan)
+    form(source, at, out)
+    for positions, found in zip(at, out, strict=True):
+        want = value.gather(1, positions[..., None].expand(-1, -1, 10))
+        assert same_bits(found.transpose(0, 1), want)
+
+
 VIEWS = [
     # batch, heads, KV heads, queries, cache, head_dim, global, local, widest selection
     (2, 4, 2, 1, 300, 64, 4, 64, 96), (2, 6, 2, 33, 200, 32, 8, 40, 50),

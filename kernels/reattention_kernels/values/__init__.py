@@ -33,12 +33,14 @@ def fetch_values(
 
     Args:
         source: where the values are; on a GPU, blocks that it can read: in pinned memory.
-        positions: integers [1, W] for all heads, or [Hkv, W] for each its own.
-        out: [W, Hkv, D], contiguous; rows behind `count` are left as they are. With `held.turn`
-            both halves, [2, W, Hkv, D].
-        count: int32 [1], how many positions there are; all where not given.
+        positions: integers [1, W] for all heads, or [Hkv, W] for each its own; of several views at
+            once [C, 1, W] or [C, Hkv, W].
+        out: [W, Hkv, D] or [C, W, Hkv, D], contiguous; rows behind `count` are left as they are.
+            With `held.turn` both halves, [2, W, Hkv, D].
+        count: int32 [1] or [C], how many positions there are; all where not given.
         offset: added to each position.
-        held: what the last call brought, with one row of positions: it is copied from there.
+        held: what the last call brought, with one row of positions: it is copied from there. For
+            several views, whose order is no matter, without `new_positions`.
         programs: at most so many work at a time, so that other work goes on beside it.
     """
     if use_triton(out):

@@ -29,7 +29,8 @@ class SplitValues(NamedTuple):
 class HeldValues(NamedTuple):
     """Positions and values that the last call brought, and where this one leaves its own.
 
-    old_positions: int32 [W], -1 for none; old_values: [W, Hkv, D]; new_positions: int32 [W].
+    old_positions: int32 [W], -1 for none; old_values: [W, Hkv, D]; new_positions: int32 [W], None
+        where this call leaves nothing.
     slots: int32 [tokens], where each position was brought to last; any numbers where never.
     counts: int64 [3], to which are added: positions asked for, held, and read from host memory.
     turn: int32 [1] of the device, for calls that a CUDA graph repeats. Then positions and values
@@ -38,7 +39,7 @@ class HeldValues(NamedTuple):
 
     old_positions: Tensor
     old_values: Tensor
-    new_positions: Tensor
+    new_positions: Tensor | None
     slots: Tensor
     counts: Tensor
     turn: Tensor | None = None
@@ -58,6 +59,11 @@ def fetch_values_naive(
     held: HeldValues | None = None,
 ) -> None:
     """Same contract as `reattention_kernels.values.fetch_values`."""
+    if positions.ndim == 3:
+        for i, some in enumerate(positions):
+            of_view = None if count is None else count[i : i + 1]
+            fetch_values_naive(source, some, out[i], of_view, offset, held)
+        return
     if held is not None:
         _fetch_new(source, positions[0], out, count, offset, held)
         return
@@ -78,6 +84,7 @@ def _fetch_new(
 ) -> None:
     old_positions, old_values, new_positions, slots, counts, turn = held
     if turn is not None:
+        assert new_positions is not None
         new = int(turn) % 2
         out, new_positions = out[new], new_positions[new]
         old_positions, old_values = old_positions[1 - new], old_values[1 - new]
@@ -91,9 +98,10 @@ def _fetch_new(
     found = old_values[slot]
     found[~known], far = _read(source, wanted[~known], slice(None))
     out[:n] = found
-    new_positions.fill_(-1)
-    new_positions[:n] = wanted.int()
-    slots[wanted] = torch.arange(n, dtype=torch.int32, device=slots.device)
+    if new_positions is not None:
+        new_positions.fill_(-1)
+        new_positions[:n] = wanted.int()
+        slots[wanted] = torch.arange(n, dtype=torch.int32, device=slots.device)
     counts += torch.tensor([n, int(known.sum()), int(far.sum())], device=counts.device)
 
 

@@ -13,7 +13,7 @@ from reattention_kernels.values.naive import HeldValues, SplitValues
 TILE = 4096  # elements that a program has under way at a time
 
 
-@triton.jit(do_not_specialize=["width", "offset", "written", "first"])
+@triton.jit(do_not_specialize=["width", "offset", "written", "first", "stride_pv"])
 def fetch_values_kernel(
     positions_ptr,
     count_ptr,
@@ -31,6 +31,7 @@ def fetch_values_kernel(
     written,
     first,
     room,
+    stride_pv,
     stride_pg,
     stride_rh,
     stride_rn,
@@ -43,12 +44,14 @@ def fetch_values_kernel(
     HELD: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Grid (programs, groups of heads). A token's values are ROW elements, a group's PART."""
+    """Grid (programs, groups of heads, views). A token has ROW elements, a group's are PART."""
     await_previous(DEPENDENT)
-    group = tl.program_id(1)
+    group, view = tl.program_id(1), tl.program_id(2)
+    positions_ptr += view * stride_pv
+    out_ptr += view.to(tl.int64) * width * ROW
     count = width
     if count_ptr is not None:
-        count = tl.load(count_ptr)
+        count = tl.load(count_ptr + view)
     oldest = number(written) - (room - first)
     new_row = 0
     old_row = 0
@@ -85,8 +88,9 @@ def fetch_values_kernel(
         value = tl.where(near[:, None], recent, value)
         if HELD:
             value = tl.where(known[:, None], old, value)
-            tl.store(new_positions_ptr + new_row + i, tl.where(real, p, -1), mask=i < width)
-            tl.store(slots_ptr + p, i, mask=real)
+            if new_positions_ptr is not None:
+                tl.store(new_positions_ptr + new_row + i, tl.where(real, p, -1), mask=i < width)
+                tl.store(slots_ptr + p, i, mask=real)
             if start < count:
                 tl.atomic_add(counts_ptr, tl.sum(real.to(tl.int64)), sem="relaxed")
                 tl.atomic_add(counts_ptr + 1, tl.sum(known.to(tl.int64)), sem="relaxed")
@@ -105,7 +109,8 @@ def fetch_values_triton(
     programs: int | None = None,
 ) -> None:
     """Same contract as `reattention_kernels.values.fetch_values`."""
-    groups, width = positions.shape
+    views = len(positions) if positions.ndim == 3 else 1
+    groups, width = positions.shape[-2:]
     if not width:
         return
     recent, first, written, blocks, addresses = source
@@ -114,16 +119,16 @@ def fetch_values_triton(
     padded = triton.next_power_of_2(part)
     tokens = max(1, TILE // padded)
     grid = triton.cdiv(width, tokens)
-    grid = grid if programs is None else min(grid, programs)
+    grid = grid if programs is None else min(grid, max(1, programs // views))
     block = blocks[0].shape[0] if blocks else 1
     old_positions, old_values, new_positions, slots, counts, turn = held or [None] * 6
     # a kernel of another stream is not one that this one may start beside
     layout = dependent(out) if programs is None else {"DEPENDENT": False}
-    fetch_values_kernel[(grid, groups)](
+    fetch_values_kernel[(grid, groups, views)](
         positions, count, recent, addresses, out,
         old_positions, old_values, new_positions, slots, counts, turn,
         width, offset, written, first, recent.shape[1],
-        positions.stride(0), *recent.stride()[:2],
+        positions.stride(0) if views > 1 else 0, positions.stride(-2), *recent.stride()[:2],
         ROW=row, PART=part, PART_P=padded, D=dim, TOKENS=tokens, BLOCK=block,
         HELD=held is not None, **layout,
     )  # fmt: skip
