@@ -18,7 +18,10 @@ from reattention_eval.cache import FetchedValues, RowCache
 from reattention_eval.errors import ConfigError
 
 GATHERED_BYTES = 256 << 20  # of views answered in one call, keys and values
-FETCHING_CALLS = 2  # at least, of a group whose values are fetched
+FETCHING_CALLS = 2  # at least, of a group whose values are fetched while it chooses
+# scores of a group's queries, from which on choosing takes the device longer than launching takes
+# the host: with fewer, two calls launch for longer than the values of one take
+FETCHED_MEANWHILE = 1 << 34
 
 
 class ViewAnswers:
@@ -67,7 +70,8 @@ class ViewAnswers:
         heads, _, dim = one.key.shape
         view_bytes = 2 * heads * dim * one.key.element_size() * policy.budget
         calls = -(-len(group.ends) // max(1, GATHERED_BYTES // view_bytes))
-        if cache.group_tokens is not None:  # while one call's values come, another one chooses
+        scores = len(query) * query.shape[1] * group.ends[-1]
+        if cache.group_tokens is not None and scores >= FETCHED_MEANWHILE:
             calls = max(calls, min(FETCHING_CALLS, len(group.ends)))
         chunks = -(-len(group.ends) // calls)
         rope = self._parts.layers[layer].rope

@@ -18,7 +18,7 @@ from reattention_eval.cache.values import FetchedValues, RowValues
 from reattention_kernels.view import ViewValues
 
 LEAVE_TOKENS = 256  # decoded ones wait on the device until they are so many
-PROGRAMS = 48  # of a transfer beside other work: enough to fill the bus
+PROGRAMS = 132  # of a transfer beside other work: with 48 the bus is not full
 
 
 class HostValues:

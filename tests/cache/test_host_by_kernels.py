@@ -48,7 +48,7 @@ def brought(monkeypatch):
     monkeypatch.setattr(host_row, "fetch_values", fetch)
     monkeypatch.setattr(repeated_steps, "FLASH_DTYPES", (torch.float32,))
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 64)
-    monkeypatch.setattr(view_answers, "FETCHING_CALLS", 2)
+    monkeypatch.setattr(view_answers, "FETCHED_MEANWHILE", 0)
     make_tiers_small(monkeypatch, group=32, leave=2)
     return counted
 

@@ -24,7 +24,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(fused_view_attention, "FLASH_DTYPES", (torch.float64,))
     monkeypatch.setattr(fused_view_attention, "use_triton", lambda tensor: True)
     monkeypatch.setattr(ForwardSize, "choose", lambda self, rows: 64)
-    monkeypatch.setattr(view_answers, "FETCHING_CALLS", 2)
+    monkeypatch.setattr(view_answers, "FETCHED_MEANWHILE", 0)
     make_tiers_small(monkeypatch, group=32)
 
 
