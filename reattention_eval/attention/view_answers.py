@@ -118,7 +118,8 @@ class ViewAnswers:
         values: FetchedValues,
     ) -> None:
         """Chunks query [C, H, T, D] to their views, counted."""
-        self._parts.fused.attend(rope, view, held, query, scale, place, out, values)
+        answer = self._parts.fused.attend(rope, view, held, query, scale, place, out, values)
+        assert answer is not None  # or `out` would hold what was there before
         for i in range(len(query)):
             self._parts.counter.add(place + i, 1, 1, view.global_size + view.local_size)
 

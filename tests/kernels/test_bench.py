@@ -139,3 +139,33 @@ def test_other_forms_are_said_as_multiples_of_our_step():
     times = {"step": 0.5, "SDPA flash": 1.5, "matmul": 2.0}
     assert said(times, "SDPA flash") == "SDPA flash 1.500 ms (3.00x)"
     assert said(times, "matmul") == "matmul 2.000 ms"
+
+
+def test_what_runs_is_what_the_commit_has(tmp_path, monkeypatch):
+    """The commit that is stated counts, also where the history here is another one's."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    (folder / "one.py").write_text("1\n")
+    monkeypatch.setattr(record, "REPO", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(ValueError, match="no Git history"):
+        record.source(None, folder)
+    assert record.source("cafe", folder) == ("cafe", record.tree_hash(folder))
+
+    git(tmp_path, "init", "--quiet")
+    commits = []
+    for content in ("1\n", "2\n"):
+        (folder / "one.py").write_text(content)
+        git(tmp_path, "add", "--all")
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        git(tmp_path, *who, "commit", "--quiet", "--message", content)
+        commits.append(git(tmp_path, "rev-parse", "HEAD"))
+    tree = git(tmp_path, "rev-parse", "HEAD:kernels")
+    for stated in (None, "HEAD", commits[1][:9]):
+        assert record.source(stated, folder) == (commits[1], tree)
+    with pytest.raises(ValueError, match=f"differs from {commits[0]}"):
+        record.source(commits[0], folder)
+    (folder / "one.py").write_text("3\n")
+    with pytest.raises(ValueError, match="differs from the last commit"):
+        record.source(None, folder)
+    assert record.source("cafe", folder) == ("cafe", record.tree_hash(folder))

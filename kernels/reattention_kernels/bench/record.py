@@ -47,11 +47,13 @@ def git(*words: str) -> str | None:
 def source(stated: str | None, folder: Path = PACKAGE) -> tuple[str, str]:
     """(commit, hash of a folder of the repository) of what runs here.
 
+    stated: the commit that this is a copy of, where its history is not here (or is another's).
+
     Raises:
-        ValueError: the folder is not clean, or a copy without Git names no commit.
+        ValueError: the folder is not what the commit has, or a copy without Git names no commit.
     """
     tree = tree_hash(folder)
-    commit = git("rev-parse", "HEAD")
+    commit = git("rev-parse", "--verify", "--quiet", f"{stated or 'HEAD'}^{{commit}}")
     if commit is None:
         if not stated:
             raise ValueError(
@@ -59,10 +61,10 @@ def source(stated: str | None, folder: Path = PACKAGE) -> tuple[str, str]:
                 "(the hash of its files is recorded with it, and --check compares the two)."
             )
         return stated, tree
-    if git("rev-parse", f"HEAD:{folder.relative_to(REPO).as_posix()}") != tree:
+    if git("rev-parse", f"{commit}:{folder.relative_to(REPO).as_posix()}") != tree:
         raise ValueError(
-            f"{folder.name} differs from the last commit, so a record could not be traced; "
-            "commit it, or run the kernels' bench with --no-record."
+            f"{folder.name} differs from {stated or 'the last commit'}, so a record could not be "
+            "traced; commit it, or run the kernels' bench with --no-record."
         )
     return commit, tree
 
