@@ -255,7 +255,11 @@ def _time_notes(gpu: Gpu, plans: list[list[Forecast]]) -> list[str]:
         said += f" on {gpu.rates.scaled_from}; ~ scaled to this card by both data sheets"
     notes = [f"{said}."]
     if any(one.tier != DEVICE for one in timed):
-        notes.append("~ of tiers on the host: transfers by the data sheet's link, none saved.")
+        link = "the data sheet's link"
+        if gpu.rates.moved:
+            link = f"a link of {1e-9 / gpu.rates.moved:.0f} GB/s"
+            link += ", so scaled" if gpu.rates.scaled_from else ", as measured"
+        notes.append(f"~ of tiers on the host: transfers by {link}, none saved.")
     return notes
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reattention_eval.cache.tiers import DEVICE
+from reattention_eval.cache.tiers import AUTO, DEVICE, HOST
 from reattention_eval.efficiency.cards import card_by_name
 from reattention_eval.efficiency.e2e.estimate import WARM_STEPS
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import columns, figure_of
 from reattention_eval.efficiency.plan import BYTES, Placement, peak_memory, tiers_of
-from reattention_eval.efficiency.rates import Rates, with_transfers
+from reattention_eval.efficiency.rates import Rates
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import (
     PromptWork,
@@ -77,13 +77,14 @@ class Measured:
 
     def predicted(self, rates: Rates) -> tuple[float, float]:
         """Seconds to the first token, and of one more."""
-        found = rates.prompt_seconds(self.prompt), rates.step_seconds(self.step)
         card = card_by_name(self.card)
         if self.moved is None or card is None:
-            return found
-        moved = zip(found, self.moved, strict=True)
-        first, one = (with_transfers(seconds, some, card.link) for seconds, some in moved)
-        return first, one
+            return rates.prompt_seconds(self.prompt), rates.step_seconds(self.step)
+        of_prompt, of_step = self.moved
+        return (
+            rates.prompt_seconds_in(self.prompt, of_prompt, card),
+            rates.step_seconds_in(self.step, of_step, card),
+        )
 
 
 def measured(record: E2ERecord) -> list[Measured]:
@@ -100,7 +101,10 @@ def measured(record: E2ERecord) -> list[Measured]:
         if seconds is None or peak is None or cell["whole"]:
             continue
         tier, method = cell.get("cache", DEVICE), method_of(cell)
-        if method is None or not can_be_timed(method) or tier not in tiers_of(method):
+        if method is None or not can_be_timed(method) or tier not in (*tiers_of(method), AUTO):
+            continue
+        away = max(run.get("layers_with_keys_on_host", 0) for run in cell["runs"])
+        if tier == AUTO and not away:  # in another tier, and counted there
             continue
         tokens, forward = cell["tokens"], max(run["forward_tokens"] for run in cell["runs"])
         environment = record.data["environments"][cell["environment"]]
@@ -119,8 +123,8 @@ def measured(record: E2ERecord) -> list[Measured]:
                 peak_bytes=int(peak),
                 cell=cell,
                 tier=tier,
-                moved=_moved(shape, method, tokens, size, tier, forward),
-                planned_bytes=_planned(record, shape, method, cell),
+                moved=_moved(shape, method, tokens, size, tier, forward, away),
+                planned_bytes=None if tier == AUTO else _planned(record, shape, method, cell),
                 text=record.data.get("prompt"),
             )
         )
@@ -128,13 +132,15 @@ def measured(record: E2ERecord) -> list[Measured]:
 
 
 def _moved(
-    shape: ModelShape, method: Method, tokens: int, size: int, tier: str, forward: int
+    shape: ModelShape, method: Method, tokens: int, size: int, tier: str, forward: int, away: int
 ) -> tuple[Transfers, Transfers] | None:
+    """away: layers whose keys are in host memory, of AUTO."""
     if tier == DEVICE or not isinstance(method, ReAttention):
         return None
+    tier, share = (HOST, away / shape.layers) if tier == AUTO else (tier, 1.0)
     return (
-        prompt_transfers(shape, method, tokens, size, tier, forward),
-        step_transfers(shape, method, tokens, size, tier),
+        prompt_transfers(shape, method, tokens, size, tier, forward, share),
+        step_transfers(shape, method, tokens, size, tier, share),
     )
 
 
@@ -179,6 +185,26 @@ def fit(cells: Sequence[Measured]) -> Rates:
     )
 
 
+def with_host_steps(rates: Rates, cells: Sequence[Measured]) -> Rates:
+    """And what steps tell whose keys are in host memory, on whatever text.
+
+    A byte takes what it took in the step that moved most a second; of a step that takes more than
+    twice as long the rest is launching.
+    """
+    steps = [
+        (cell.step_seconds, sum(astuple(cell.moved[1])), cell.step.layers)
+        for cell in cells
+        if cell.moved and cell.moved[1].meanwhile and cell.step_seconds
+    ]
+    if not steps:
+        return rates
+    byte = min(seconds / nbytes for seconds, nbytes, _ in steps)
+    launched = [
+        seconds / layers for seconds, nbytes, layers in steps if seconds > 2 * byte * nbytes
+    ]
+    return replace(rates, moved=_rounded(byte), launched=_rounded(min(launched, default=0.0)))
+
+
 def deviation(predicted: float, found: float) -> float:
     """Of a prediction from what was measured, relative."""
     return predicted / found - 1
@@ -202,4 +228,8 @@ def _solved(work: Sequence[tuple[float, ...]], seconds: Sequence[float]) -> tupl
             rates[used] = part / scale[used]
             break
         del used[int(part.argmin())]
-    return tuple(float(f"{rate:.4g}") for rate in rates)
+    return tuple(map(_rounded, rates))
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.4g}")

@@ -18,7 +18,7 @@ from reattention_eval.efficiency.plan import (
     prompt_forward,
     tiers_of,
 )
-from reattention_eval.efficiency.rates import Rates, rates_of, with_transfers
+from reattention_eval.efficiency.rates import Rates, rates_of
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import (
     can_be_timed,
@@ -189,16 +189,18 @@ def _seconds(
         return None, None
     assert isinstance(method, (FullAttention, ReAttention))
     size = placement.itemsize
-    first = gpu.rates.prompt_seconds(prompt_work(shape, method, tokens, forward))
-    one = gpu.rates.step_seconds(step_work(shape, method, tokens, size))
+    of_prompt = prompt_work(shape, method, tokens, forward)
+    of_step = step_work(shape, method, tokens, size)
     if tier == DEVICE:
-        return first, one
+        return gpu.rates.prompt_seconds(of_prompt), gpu.rates.step_seconds(of_step)
     if gpu.card is None:
         return None, None
     assert isinstance(method, ReAttention)
-    of_prompt = prompt_transfers(shape, method, tokens, size, tier, forward, share)
-    of_step = step_transfers(shape, method, tokens, size, tier, share)
+    moved = (
+        prompt_transfers(shape, method, tokens, size, tier, forward, share),
+        step_transfers(shape, method, tokens, size, tier, share),
+    )
     return (
-        with_transfers(first, of_prompt, gpu.card.link),
-        with_transfers(one, of_step, gpu.card.link),
+        gpu.rates.prompt_seconds_in(of_prompt, moved[0], gpu.card),
+        gpu.rates.step_seconds_in(of_step, moved[1], gpu.card),
     )

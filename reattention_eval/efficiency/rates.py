@@ -28,12 +28,16 @@ class Rates:
         step: for each part of `StepWork`: a byte read, a layer, a layer that selects.
         measured: the records' models, commits and lengths.
         scaled_from: the card that was measured in this one's place.
+        moved: a byte from host memory; None: the data sheet's.
+        launched: a layer of a step that is launched, since its keys are in host memory, at least.
     """
 
     prompt: tuple[float, ...]
     step: tuple[float, ...]
     measured: str
     scaled_from: str | None = None
+    moved: float | None = None
+    launched: float = 0.0
 
     def prompt_seconds(self, work: PromptWork) -> float:
         """Time to the first token."""
@@ -42,6 +46,20 @@ class Rates:
     def step_seconds(self, work: StepWork) -> float:
         """Time of one more token, as a CUDA graph."""
         return _sum(self.step, work.parts)
+
+    def prompt_seconds_in(self, work: PromptWork, moved: Transfers, card: Card) -> float:
+        """As `prompt_seconds`, with a cache that is partly in host memory."""
+        return self._beside(self.prompt_seconds(work), moved, card)
+
+    def step_seconds_in(self, work: StepWork, moved: Transfers, card: Card) -> float:
+        """As `step_seconds`, likewise; a step that brings keys over is no graph."""
+        seconds = self.step_seconds(work)
+        if moved.meanwhile:
+            seconds = max(seconds, self.launched * work.layers)
+        return self._beside(seconds, moved, card)
+
+    def _beside(self, seconds: float, moved: Transfers, card: Card) -> float:
+        return with_transfers(seconds, moved, 1 / self.moved if self.moved else card.link)
 
     def scaled(self, own: Card, other: Card) -> Rates:
         """For a card that was not measured, by the data sheets of both; `own` was."""
@@ -53,6 +71,7 @@ class Rates:
             prompt=(*by_flops, rescored * slower, launched),
             step=(self.step[0] * reads, *self.step[1:]),
             scaled_from=own.name,
+            moved=self.moved and self.moved * own.link / other.link,
         )
 
 
@@ -82,7 +101,7 @@ def write_rates(rates: Mapping[str, Rates], path: Path = FILE) -> None:
 def _held() -> dict[str, Rates]:
     data: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return {
-        name: Rates(tuple(held["prompt"]), tuple(held["step"]), held["measured"])
+        name: Rates(**{**held, "prompt": tuple(held["prompt"]), "step": tuple(held["step"])})
         for name, held in data.items()
     }
 

@@ -21,12 +21,21 @@ from reattention_eval.efficiency import (
 from reattention_eval.efficiency import forecast as forecast_module
 from reattention_eval.efficiency.cards import CARDS, card_by_key, card_by_name
 from reattention_eval.efficiency.e2e.record import read
-from reattention_eval.efficiency.fit import Measured, deviation, fit, measured, method_of
+from reattention_eval.efficiency.fit import (
+    Measured,
+    deviation,
+    fit,
+    measured,
+    method_of,
+    with_host_steps,
+)
 from reattention_eval.efficiency.forecast import Gpu, forecast
 from reattention_eval.efficiency.rates import FILE, Rates, rates_of
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import (
     PromptWork,
+    StepWork,
+    Transfers,
     can_be_timed,
     prompt_work,
     step_work,
@@ -97,14 +106,63 @@ def test_peaks_are_within_the_bar_of_every_run() -> None:
 
 def test_the_rates_in_the_package_are_those_of_the_records(cells: list[Measured]) -> None:
     """Else: reattention-eval bench rates results/gpu/e2e-*.json"""
+    in_tiers = [cell for path in RECORDS for cell in measured(read(path))]
     for card in {cell.card for cell in cells}:
-        made = fit([cell for cell in cells if cell.card == card and cell.makes_rates])
+        own = [cell for cell in in_tiers if cell.card == card]
+        made = with_host_steps(fit([cell for cell in own if cell.makes_rates]), own)
         held = rates_of(card)
         assert held is not None and held.scaled_from is None
         assert held.prompt == pytest.approx(made.prompt, rel=2e-3)
         assert held.step == pytest.approx(made.step, rel=2e-3)
         assert held.measured == made.measured
+        assert (held.moved, held.launched) == pytest.approx((made.moved, made.launched), rel=2e-3)
     assert set(json.loads(FILE.read_text())) == {cell.card for cell in cells}
+
+
+def test_steps_whose_keys_come_from_the_host_are_told_by_the_link_and_by_launching(
+    cells: list[Measured],
+) -> None:
+    """Of a step that moves much the link is known, of one that moves little what launching takes;
+    without such steps the data sheet counts, and graphs."""
+    card = CARDS["h200"]
+    plain = fit([cell for cell in cells if cell.makes_rates])
+    like = next(cell for cell in cells if cell.card == card.name)
+    work = StepWork(1e9, 30, 30)
+
+    def step(seconds: float, keys: float) -> Measured:
+        moved = Transfers(0, 0), Transfers(keys, 1e8)
+        return replace(like, tier="host", step=work, step_seconds=seconds, moved=moved)
+
+    known = with_host_steps(plain, [step(0.5, 19.9e9), step(0.06, 0.9e9), like])
+    assert (known.moved, known.launched) == (0.5 / 20e9, 0.002)
+    much, little, none = Transfers(19.9e9, 1e8), Transfers(1e6, 0), Transfers(0, 1e8)
+    assert known.step_seconds_in(work, much, card) == pytest.approx(0.5)
+    assert known.step_seconds_in(work, little, card) == pytest.approx(0.06)
+    graph = plain.step_seconds(work)
+    assert known.step_seconds_in(work, none, card) == pytest.approx(graph + 0.0025)
+    assert plain.step_seconds_in(work, little, card) == graph < 0.06
+    assert plain.step_seconds_in(work, much, card) == pytest.approx(20e9 / card.link)
+    slower = known.scaled(card, CARDS["a100-80g"])
+    assert slower.moved == pytest.approx(2 * 0.5 / 20e9) and slower.launched == 0.002
+    assert with_host_steps(plain, [like]) == plain
+
+
+def test_a_cache_that_auto_put_in_two_places_is_a_cell(cells: list[Measured]) -> None:
+    """With the keys of as many layers as were away; of one that fitted nothing is told twice."""
+    path = next(path for path in RECORDS if "llama3.1-8b" in path.name and "79.1g" in path.name)
+    record = read(path)
+    (cell,) = measured(record)
+    assert cell.tier == "auto" and not cell.makes_rates and cell.moved is not None
+    token = 7 * 8 * 128 * 2  # seven layers' keys
+    assert cell.moved[1].meanwhile == pytest.approx(cell.tokens * token)
+    rates = rates_of(cell.card)
+    assert rates is not None and cell.step_seconds is not None
+    first, one = cell.predicted(rates)
+    assert abs(deviation(first, cell.prompt_seconds)) < BAR
+    assert abs(deviation(one, cell.step_seconds)) < BAR
+    for run in record.data["cells"][0]["runs"]:
+        run["layers_with_keys_on_host"] = 0
+    assert measured(record) == []
 
 
 @pytest.mark.parametrize("method", [SMALL, FullAttention(chunk_size=5)], ids=lambda m: m.name)

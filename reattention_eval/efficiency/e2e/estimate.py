@@ -12,7 +12,7 @@ from reattention_eval.cache.tiers import HOST
 from reattention_eval.efficiency.cards import Card, card_by_name
 from reattention_eval.efficiency.e2e.forms import Form
 from reattention_eval.efficiency.plan import BYTES
-from reattention_eval.efficiency.rates import Rates, rates_of, with_transfers
+from reattention_eval.efficiency.rates import Rates, rates_of
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import (
     prompt_transfers,
@@ -72,15 +72,16 @@ class Estimate:
         prompt = prompt_work(self.shape, method, tokens)
         if isinstance(method, StreamingLLM):
             prompt = replace(prompt, scores=0, rescored=0)
-        first = self.rates.prompt_seconds(prompt)
-        one = self.rates.step_seconds(step_work(self.shape, method, tokens, self.itemsize))
+        step = step_work(self.shape, method, tokens, self.itemsize)
+        first, one = self.rates.prompt_seconds(prompt), self.rates.step_seconds(step)
         if form.cache not in (DEVICE, AUTO) and self.card is not None:
             # methods without a budget have as many values brought over as keys
             tier = form.cache if method.budget else HOST
             moving = method if isinstance(method, ReAttention) else ReAttention()
             asked = self.shape, moving, tokens, self.itemsize, tier
-            first = with_transfers(first, prompt_transfers(*asked, MOST_TOKENS), self.card.link)
-            one = with_transfers(one, step_transfers(*asked), self.card.link)
+            moved = prompt_transfers(*asked, MOST_TOKENS), step_transfers(*asked)
+            first = self.rates.prompt_seconds_in(prompt, moved[0], self.card)
+            one = self.rates.step_seconds_in(step, moved[1], self.card)
         return first + (0 if form.whole else decode * one) + AROUND
 
     def warm_seconds(self, form: Form, tokens: int, effort: Effort) -> float | None:
