@@ -45,7 +45,7 @@ _any_length = [
     dict(type="streaming_llm", budget_tokens=16416),
     dict(type="infllm", budget_tokens=16416),
 ]
-_all_keys = [dict(type="dynamic_ntk"), dict(type="dca"), dict(type="self_extend")]
+_all_keys = [dict(type="dynamic_ntk"), dict(type="dca")]
 million = [
     dict(_needles, lengths=[2**19], methods=_any_length),
     dict(_needles, repeats=1, lengths=[2**20], methods=_any_length),

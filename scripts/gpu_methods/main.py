@@ -12,7 +12,7 @@ from configs.methods.ablation import ablations as _groups
 _needles, _ruler = _table.inside
 _far_needles, _far_ruler = _table.beyond
 _needles_as_is, _, _ruler_as_is = _table.as_is
-_varied_needles, _varied_ruler, _varied_far_ruler = _ablation.plans
+_varied_needles, _varied_ruler = _ablation.plans
 _K = 2**10
 
 
@@ -33,7 +33,8 @@ def _of(*names):
 
 
 _8K_any_length = [*_budget(8192, "reattention", "streaming_llm", "infllm"), _alone(8192)]
-_8K = [*_8K_any_length, *_budget(8192, "quest", "oracle_topk", "lm_infinite")]
+_quest = _budget(8192, "quest")
+_8K = [*_8K_any_length, *_quest, *_budget(8192, "oracle_topk", "lm_infinite")]
 _16K = [*_budget(16416, "reattention", "streaming_llm"), _alone(16416)]
 _infllm = _budget(16416, "infllm")
 _full = [dict(type="full")]
@@ -45,20 +46,19 @@ _all_varied = _of(*_groups)
 
 plans = [
     dict(_varied_ruler, methods=_rules),
-    dict(_varied_needles, lengths=[32 * _K, 128 * _K], methods=_sizes),
+    dict(_varied_needles, methods=_sizes),
     dict(_far_needles, lengths=[64 * _K, 128 * _K], methods=_8K_any_length),
     dict(_needles, lengths=[16 * _K], methods=[*_full, *_8K, *_slow, *_all_keys]),
     dict(_far_ruler, methods=[*_16K, *_full]),
     dict(_ruler_as_is, methods=[*_full, *_all_keys]),
-    dict(_ruler, lengths=[16 * _K], methods=[*_full, *_8K, *_all_keys]),
+    dict(_ruler, lengths=[16 * _K], methods=[*_full, *_8K_any_length, *_quest, *_all_keys]),
     *[dict(plan, methods=[*_full, *_16K, *_8K]) for plan in _table.documents],
     dict(_needles_as_is, lengths=[128 * _K], methods=_slow),
     dict(_far_needles, lengths=[256 * _K], methods=[_alone(16416), *_infllm]),
     dict(_needles, lengths=[32 * _K], methods=_budget(16416, "quest", "infllm", "lm_infinite")),
     dict(_varied_ruler, methods=_all_varied),
     dict(_ruler, lengths=[32 * _K], methods=[*_budget(8192, "oracle_topk"), *_slow]),
-    dict(_ruler_as_is, methods=[*_slow, *_infllm]),
+    dict(_ruler_as_is, methods=[dict(type="dca"), *_infllm]),
     dict(_varied_needles, methods=_all_varied),
-    dict(_varied_far_ruler, methods=_rules),
     dict(_needles_as_is, methods=[*_full, dict(type="dynamic_ntk")]),
 ]

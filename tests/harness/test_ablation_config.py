@@ -72,8 +72,8 @@ def test_all_groups_or_one_as_opencompass_reads_them(
     assert config.work_dir == "outputs/ablation"
     assert len(config.models) == 1 - TWICE + sum(len(values) - 1 for _, values in VARIED.values())
     assert {(d.task, d.length) for d in config.datasets} == {
-        *[("many_depths", n) for n in (2**15, 2**16, 2**17)],
-        *[(task, n) for task in ("niah_multikey_1", "vt") for n in (2**15, 2**16)],
+        *[("many_depths", n) for n in (2**15, 2**17)],
+        *[(task, 2**15) for task in ("niah_multikey_1", "vt")],
     }
     monkeypatch.setenv("REATTENTION_ONLY_ABLATIONS", "last_tokens")
     monkeypatch.setenv("REATTENTION_ONLY_TASKS", "vt")
@@ -88,7 +88,7 @@ def test_all_groups_or_one_as_opencompass_reads_them(
         for model, own in zip(task["models"], task["datasets"], strict=True)
         for dataset in own
     ]
-    assert len(cells) == len(set(cells)) == 8 * 2
+    assert len(cells) == len(set(cells)) == 8
 
 
 def test_groups_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

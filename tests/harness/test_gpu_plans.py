@@ -73,7 +73,7 @@ def test_processes_of_lanes_share_a_run_and_tables_are_of_a_part_of_it(
         lane_file.write_text(SHORT.format(text=str(haystack)))
     work = tmp_path / "work"
     run = root / "scripts" / "gpu_methods" / "run.sh"
-    wishes = {"PYTHON": sys.executable, "GPUS": "1", "LANES": "main:2 eviction:1", "MINUTES": "5"}
+    wishes = {"PYTHON": sys.executable, "GPUS": "0", "LANES": "main:2 eviction:1", "MINUTES": "5"}
     done = subprocess.run(
         [str(run), str(model["path"]), str(work)], env={**os.environ, **wishes}, check=False
     )
