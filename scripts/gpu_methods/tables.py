@@ -61,7 +61,7 @@ def main() -> int:
         cells = jobs(model, members, varied.plans)
         rules |= cells if group in RULES else {}
         if any(was_run(asked.work_dir, cell) for cell in cells):
-            made(asked.work_dir, cells, asked.ablation / group)
+            made(asked.work_dir, cells, asked.ablation / group, by_family=True)
     with tempfile.TemporaryDirectory() as folder:
         made(asked.work_dir, rules, Path(folder), by_family=True)
         shutil.copyfile(Path(folder) / "at_length.png", asked.ablation / "rules.png")
