@@ -1,6 +1,6 @@
 """The hook on transformers, RoPE of a view, attention over a view."""
 
-from reattention_eval.attention.banded_view import Band, BandedView
+from reattention_eval.attention.banded_view import Band, BandedView, last_tokens, shared_band
 from reattention_eval.attention.chosen_keys import PositionsView, ScoredView
 from reattention_eval.attention.hook import Hook
 from reattention_eval.attention.model_parts import short_prompt, watched
@@ -30,6 +30,8 @@ __all__ = [
     "ViewsTogether",
     "check_model",
     "last_part",
+    "last_tokens",
+    "shared_band",
     "short_prompt",
     "watched",
 ]

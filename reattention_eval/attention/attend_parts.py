@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -9,16 +11,38 @@ ALIGNMENT = 16  # elements from one row of a mask to the next, as the fused kern
 NOTHING = -1e30  # the logarithm of no keys: finite, so that two of them have a difference
 
 
+class BandMask:
+    """Which keys each query of a part sees: bool [T, n]. What follows from it is made once, also
+    where many layers attend by it."""
+
+    def __init__(self, seen: Tensor) -> None:
+        self.seen = seen
+        self._bias: Tensor | None = None
+
+    @cached_property
+    def some(self) -> Tensor:
+        """Queries that see a key: bool [T]."""
+        return self.seen.any(-1)
+
+    def bias(self, like: Tensor) -> Tensor:
+        """Of like's dtype, [T, n]: added to scores."""
+        if self._bias is None or self._bias.dtype != like.dtype:
+            t, n = self.seen.shape
+            room = -(-n // ALIGNMENT) * ALIGNMENT
+            self._bias = like.new_zeros(t, room)[:, :n].masked_fill_(~self.seen, -torch.inf)
+        return self._bias
+
+
 class JoinedParts:
     """The answer of queries [H, T, D] over all parts added so far, one softmax over them all."""
 
     def __init__(self, query: Tensor) -> None:
-        exact = torch.promote_types(query.dtype, torch.float32)
-        self._out = torch.zeros(query.shape, dtype=exact, device=query.device)
-        self._log = torch.full(query.shape[:2], NOTHING, dtype=exact, device=query.device)
+        self._exact = torch.promote_types(query.dtype, torch.float32)
+        self._shape = query.shape
+        self._parts: tuple[Tensor, Tensor] | None = None  # the answer and its logarithms
 
-    def add(self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor) -> None:
-        """query [H, T, D], key and value [Hkv, n, D], mask bool [T, n] (True: seen).
+    def add(self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: BandMask) -> None:
+        """query [H, T, D], key and value [Hkv, n, D], mask of [T, n].
 
         The queries may be others in every part. Memory: the mask, 16 bit or more of each of its
         entries, and nothing as large as all scores where a fused kernel serves.
@@ -26,33 +50,31 @@ class JoinedParts:
         (h, t, d), kv_heads = query.shape, key.shape[0]
         q = query.reshape(kv_heads, h // kv_heads, t, d)
         out, log = _attend(q, key, value, scale, mask)
-        seen = mask.any(-1)  # [T]
-        out = out.reshape(h, t, d).to(self._out.dtype)
-        out = torch.where(seen[:, None], out, 0.0)
-        log = torch.where(seen, log.reshape(h, t).to(self._log.dtype), NOTHING)
-        both = torch.logaddexp(self._log, log)
-        shares = ((part - both).exp()[..., None] for part in (self._log, log))
-        self._out = self._out * next(shares) + out * next(shares)
-        self._log = both
+        out = torch.where(mask.some[:, None], out.reshape(h, t, d).to(self._exact), 0.0)
+        log = torch.where(mask.some, log.reshape(h, t).to(self._exact), NOTHING)
+        if self._parts is not None:
+            before, log_before = self._parts
+            # where neither saw anything both are 0
+            out = torch.lerp(before, out, (log - log_before).sigmoid()[..., None])
+            log = torch.logaddexp(log_before, log)
+        self._parts = out, log
 
     def answer(self) -> Tensor:
         """[H, T, D], in float32 or finer; 0 where a query saw nothing."""
-        return self._out
+        assert self._parts is not None
+        return self._parts[0]
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: BandMask
 ) -> tuple[Tensor, Tensor]:
     """query [Hkv, G, T, D], the others as above -> [Hkv, G, T, D] and the logs [Hkv, G, T], both of
     any value where a query sees nothing."""
-    t, n = mask.shape
-    group = query.shape[1]
+    group, t = query.shape[1:3]
     if query.is_cuda and (query.dtype == torch.float64 or query.shape[-1] % 8):
         return _attend_plainly(query, key, value, scale, mask)
     k, v = (x[:, None].expand(-1, group, -1, -1) for x in (key, value))
-    room = -(-n // ALIGNMENT) * ALIGNMENT
-    bias = query.new_zeros(t, room)[:, :n].masked_fill_(~mask, -torch.inf)
-    bias = bias.expand(*query.shape[:2], t, n)
+    bias = mask.bias(query).expand(*query.shape[:2], t, key.shape[1])
     aten = torch.ops.aten
     if query.is_cuda:
         out, log = aten._scaled_dot_product_efficient_attention(
@@ -68,10 +90,10 @@ def _attend(
 
 
 def _attend_plainly(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: BandMask
 ) -> tuple[Tensor, Tensor]:
     """Where no fused kernel gives the logarithms: all scores of a part, in float32 or finer."""
     exact = torch.promote_types(query.dtype, torch.float32)
     q, k, v = (x.to(exact) for x in (query, key[:, None], value[:, None]))
-    scores = (q @ k.transpose(2, 3) * scale).masked_fill(~mask, NOTHING)
+    scores = (q @ k.transpose(2, 3) * scale).masked_fill(~mask.seen, NOTHING)
     return scores.softmax(-1) @ v, scores.logsumexp(-1)

@@ -161,13 +161,26 @@ class ViewRope:
         All places lie below `extent`; the frequencies are those of max(extent, length) tokens, or
         of max(reach, length) where no key is `reach` or more places before a query.
         """
-        cos, sin = (x[0] for x in self._table(extent, max(reach or extent, length), key))
-        query = self._one(query, cos[query_places][None], sin[query_places][None])
+        of_keys, of_queries = (
+            self.tables_at(at, key, extent, length, reach) for at in (places, query_places)
+        )
+        query = self.rotate_by(query, of_queries)
         if places.ndim == 1:
-            return query, self._one(key, cos[places][None], sin[places][None])
+            return query, self.rotate_by(key, of_keys)
         by_head = key[:, None]  # each KV head as a batch entry of its own: [Hkv, 1, n, D]
-        rotated, _ = self._rotate(by_head, by_head[:, :0], cos[places], sin[places])
+        rotated, _ = self._rotate(by_head, by_head[:, :0], *(table[0] for table in of_keys))
         return query, rotated[:, 0]
+
+    def tables_at(
+        self, places: Tensor, like: Tensor, extent: int, length: int = 0, reach: int | None = None
+    ) -> Tables:
+        """Tables for `rotate_by` at `places`, [n] or [Hkv, n]; else as for `rotate_places`."""
+        cos, sin = (x[0] for x in self._table(extent, max(reach or extent, length), like))
+        return cos[places][None], sin[places][None]
+
+    def rotate_by(self, x: Tensor, tables: Tables) -> Tensor:
+        """x [H, n, D] by tables [1, n, rotary_dim]."""
+        return self._one(x, *tables)
 
     def rotate_at(
         self, query: Tensor, key: Tensor, start: int, length: int = 0

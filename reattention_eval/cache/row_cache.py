@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
+from reattention_eval.cache.alike import Alike
 from reattention_eval.cache.row_state import Factory, Kept, State
 from reattention_eval.cache.values import FetchedValues, RowValues
 from reattention_kernels.view import view_rows, view_values
 
+Made = TypeVar("Made")
 JoinHeads = Callable[[Tensor, int], Tensor]  # (this process's heads, their dim) -> all heads
 
 
@@ -25,6 +28,7 @@ class RowCache:
     values: as `value`; or what brings them from where they are. To ask for `value` is to bring all.
     join_heads: set where other processes hold the rest of the layer's heads.
     depth: the layer's place among those that a method answers, from 0, and how many these are.
+    alike: what layers ask alike, where they are answered one behind the other.
     device_length: int32 [1], only so many of the tokens exist; set in a step whose length only the
     device knows, which a CUDA graph repeats while the cache grows. int32 [C] for C chunks that are
     answered together: so many exist for each of them.
@@ -37,6 +41,7 @@ class RowCache:
     layer: int = 0
     states: Callable[[Factory[Any]], Any] | None = None
     depth: tuple[int, int] = (0, 1)
+    alike: Alike | None = None
 
     @cached_property
     def value(self) -> Tensor:
@@ -65,6 +70,16 @@ class RowCache:
             made.catch_up(self.key)
             return made.state  # type: ignore[return-value]
         return self.states(factory)  # type: ignore[no-any-return]
+
+    def for_all_layers(self, what: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for as long as layers ask for it one behind the other.
+
+        what: all that it depends on, but the device and the mode of inference. It is not written
+        into.
+        """
+        if self.alike is None:
+            return make()
+        return self.alike((what, self.key.device, torch.is_inference_mode_enabled()), make)
 
     def all_heads(self, x: Tensor, dim: int) -> Tensor:
         """What was computed for the heads held here -> the same for all heads, in their order."""

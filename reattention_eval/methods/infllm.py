@@ -145,25 +145,30 @@ class InfLLM(ViewMethod, KeepsIndex):
     def view(self, row: RowCache, query: Tensor) -> BandedView:
         import torch
 
-        from reattention_eval.attention import Band, BandedView
+        from reattention_eval.attention import BandedView, last_tokens, shared_band
 
-        n, t, local, first = row.length, query.shape[1], self.local_size, self.global_size
+        n, t, local, size = row.length, query.shape[1], self.local_size, self.block_size
         blocks = self._chosen_blocks(row, query)  # [b]
-        size, there = self.block_size, self._memory.blocks(n - t)
+        begins = self.global_size + self._memory.blocks(n - t) * size  # what is no block yet
 
         def count(start: int, stop: int) -> Tensor:
             return torch.arange(start, max(start, stop), device=query.device)
 
-        of_blocks = first + (blocks[:, None] * size + count(0, size)).flatten()
-        rest = count(first + there * size, n - local)
-        distant = torch.cat((count(0, min(first, n - local)), of_blocks, rest))
-        at, before = count(n - t, n), max(0, n - t - local + 1)
-        recent, inside = count(before, n), at - local + 1  # where each query's window begins
-        bands = (
-            Band(recent, recent - before, at - before, inside, at + 1),
-            Band(distant, 0 * distant, torch.full_like(at, local), 0 * at, inside),
-        )
-        return BandedView(bands, local + self.chunk_size, len(distant) + local, local + 1)
+        at = count(n - t, n)
+        near = last_tokens(row, at, local)
+        first, rest = count(0, min(self.global_size, n - local)), count(begins, n - local)
+        of_blocks = (blocks * size + self.global_size)[:, None] + count(0, size)
+        distant = torch.cat((first, of_blocks.flatten(), rest))
+
+        def places() -> tuple[Tensor, Tensor]:
+            return torch.zeros_like(distant), torch.full_like(at, local)
+
+        # the window of the first query begins there: what is before it, all queries see
+        bound = n - t - local + 1
+        there = len(first), min(len(first), bound), len(blocks) * size, len(rest), bound - begins
+        far = shared_band(row, (self, t, *there), distant, torch.zeros_like(at), near.first, places)
+        extent = local + self.chunk_size
+        return BandedView((near, far), extent, len(distant) + local, local + 1)
 
     def _chosen_blocks(self, row: RowCache, query: Tensor) -> Tensor:
         """int64 [b], ascending."""

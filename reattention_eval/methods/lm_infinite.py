@@ -75,20 +75,25 @@ class LMInfinite(ViewMethod):
     def view(self, row: RowCache, query: Tensor) -> BandedView:
         import torch
 
-        from reattention_eval.attention import Band, BandedView
+        from reattention_eval.attention import Band, BandedView, last_tokens, shared_band
 
         n, t = row.length, query.shape[1]
-        near, limit, first = self.window_size, self.distance_limit, self.global_size
-        at, before = torch.arange(n - t, n, device=query.device), max(0, n - t - near + 1)
-        recent = torch.arange(before, n, device=query.device)
+        limit, first = self.distance_limit, self.global_size
+        at = torch.arange(n - t, n, device=query.device)
+        near = last_tokens(row, at, self.window_size)
+        bands = [near]
         known = torch.arange(min(first, n), device=query.device)
-        nearer, further = at - near + 1, at - limit + 1  # where the window and the limit begin
-        bands = [Band(recent, recent - before, at - before, nearer, at + 1)]
+        further = at - limit + 1  # where the limit begins
         if first and n - t - (first - 1) < limit:  # some are outside the window, within the limit
-            bands.append(Band(known, known, at, further, nearer))
+            bands.append(Band(known, known, at, further, near.first))
         if first and n > limit:
-            there = torch.full_like(at, limit)
-            bands.append(Band(known, 0 * known, there, 0 * at, further))
+
+            def places() -> tuple[Tensor, Tensor]:
+                return torch.zeros_like(known), torch.full_like(at, limit)
+
+            what = self, t, len(known), min(first, n - t - limit + 1)
+            zeros = torch.zeros_like(at)
+            bands.append(shared_band(row, what, known, zeros, further, places))
         extent = limit + first + self.chunk_size
         return BandedView(tuple(bands), extent, min(n, self.budget), limit + 1)
 

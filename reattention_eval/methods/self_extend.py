@@ -60,17 +60,14 @@ class SelfExtend(ViewMethod):
     def view(self, row: RowCache, query: Tensor) -> BandedView:
         import torch
 
-        from reattention_eval.attention import Band, BandedView
+        from reattention_eval.attention import Band, BandedView, last_tokens
 
         n, t, near, group = row.length, query.shape[1], self.window_size, self.group_size
-        at, before = torch.arange(n - t, n, device=query.device), max(0, n - t - near + 1)
-        recent = torch.arange(before, n, device=query.device)
+        at = torch.arange(n - t, n, device=query.device)
+        last = last_tokens(row, at, near)
         distant = torch.arange(n - near, device=query.device)
-        bound = at - near + 1
-        bands = (
-            Band(recent, recent - before, at - before, bound, at + 1),
-            Band(distant, distant // group, at // group + self._shift, 0 * bound, bound),
-        )
+        of_groups = distant // group, at // group + self._shift
+        bands = last, Band(distant, *of_groups, torch.zeros_like(at), last.first)
         reach = (n - 1) // group + self._shift + 1
         return BandedView(bands, max(near + self.chunk_size - 1, reach), n, reach)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reattention_eval.attention import attend_parts, banded_view
-from reattention_eval.attention.attend_parts import JoinedParts
+from reattention_eval.attention.attend_parts import BandMask, JoinedParts
 from reattention_eval.attention.rope import IdentityRotary, ViewRope, rotate_half_split
 from reattention_eval.cache import RowCache
 from reattention_eval.methods import DualChunkAttention, SelfExtend
@@ -30,7 +30,7 @@ def test_parts_are_one_softmax(heads, kv_heads, dim, dtype, plainly, monkeypatch
     mask[1, :30], mask[2, 30:], mask[3] = False, False, False
     joined = JoinedParts(query)
     for part in (slice(0, 30), slice(30, 31), slice(31, 61)):
-        joined.add(query, key[:, part], value[:, part], 0.5, mask[:, part])
+        joined.add(query, key[:, part], value[:, part], 0.5, BandMask(mask[:, part]))
     q, k, v = (
         query.double(),
         *(x.double().repeat_interleave(heads // kv_heads, 0) for x in (key, value)),

@@ -11,6 +11,7 @@ from tiny_models import random_prompt, tiny_model
 from torch import nn
 
 from reattention_eval import attach
+from reattention_eval.attention.attend_parts import BandMask
 from reattention_eval.attention.banded_view import Band, BandedView, attend_banded
 from reattention_eval.attention.rope import ViewRope, rotate_half_split
 from reattention_eval.cache import RowCache
@@ -224,6 +225,7 @@ def test_a_banded_view_that_is_none_is_refused():
         (changed(view, stop=near.stop - 1), "every query see itself"),
         (changed(view, 1, stop=far.stop + 1), "a key in two bands"),
         (replace(view, keys=19), "says 19 keys, and its last query sees 20"),
+        (changed(view, mask=BandMask(~near.mask.seen)), "mask is not what its first and stop"),
     ]:
         with pytest.raises(ConfigError, match=rf"it: the view of layer 0 .*{message}"):
             wrong.check("it", row, query)
