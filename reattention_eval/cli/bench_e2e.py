@@ -252,7 +252,7 @@ def run_cold(wishes: Wishes, form: str, tokens: int) -> None:
 
 
 def show(paths: Sequence[Path], into: Path | None, bars: Path | None) -> None:
-    """Tables, lines of CSV and plots of records beside them.
+    """Tables and lines of CSV beside records; plots of several lengths, or of a long answer.
 
     Raises:
         DataError: no such record, or forms that should agree do not.
@@ -266,7 +266,8 @@ def show(paths: Sequence[Path], into: Path | None, bars: Path | None) -> None:
         try:
             from reattention_eval.efficiency.e2e.plot import draw
 
-            draw(record, path.with_suffix(".png"))
+            if draw(record, path.with_suffix(".png")) is None:
+                path.with_suffix(".png").unlink(missing_ok=True)  # of fewer runs, or an older form
         except ImportError as error:
             err.print(f"no plot: {error}", markup=False)
     if into:

@@ -15,7 +15,7 @@ from tiny_models import tiny_model
 from reattention_eval import ReAttention
 from reattention_eval.cache import tiers
 from reattention_eval.efficiency.cards import card_by_name
-from reattention_eval.efficiency.e2e import measure
+from reattention_eval.efficiency.e2e import measure, plot
 from reattention_eval.efficiency.e2e.bars import bars_of
 from reattention_eval.efficiency.e2e.estimate import Effort, Estimate
 from reattention_eval.efficiency.e2e.forms import Form, parse_form
@@ -88,7 +88,11 @@ def test_tiers_stand_side_by_side(model: Any, tmp_path: Path) -> None:
     assert float(lines[0]["prompt_rate"]) == pytest.approx(
         250 / float(lines[0]["ttft_seconds"]), rel=1e-3
     )
-    assert draw(read(path), tmp_path / "e2e.png").stat().st_size > 10_000
+    assert draw(read(path), tmp_path / "e2e.png") is None  # one length is no line
+    longer = read(path)
+    longer.data["cells"].append({**longer.data["cells"][0], "tokens": 500})
+    picture = draw(longer, tmp_path / "e2e.png")
+    assert picture is not None and picture.stat().st_size > 10_000
     # one bit of a tier's answer is enough
     cell = read(path)
     cell.data["cells"][2]["runs"][0]["answer"] = "0"
@@ -111,6 +115,14 @@ def test_a_long_answer_is_kept_by_thousands(model: Any, monkeypatch: pytest.Monk
         part["seconds"] = seconds
     (row,) = [line for line in markdown(one.record).splitlines() if "| 60 | 3,000 |" in line]
     assert row.endswith("| 50.0 | 50.0 | 0.800 | 2.0 |")
+    drawn: list[Any] = []
+    monkeypatch.setattr(plot, "save_picture", lambda figure, path, dpi: drawn.append(figure))
+    assert draw(one.record, Path("answer.png"))
+    speeds, memory = (axis.get_lines()[0] for axis in drawn[0].axes)
+    assert list(speeds.get_xdata()) == list(memory.get_xdata()) == [1000, 2000, 3000]
+    assert list(speeds.get_ydata()) == [50, 40, 50]
+    assert list(memory.get_ydata()) == [size / 1024 for size in (9, 11, 10)]
+    assert all(axis.get_ylim()[0] == 0 for axis in drawn[0].axes)
 
 
 def test_a_long_answer_leaves_nothing_on_the_device(model: Any) -> None:
