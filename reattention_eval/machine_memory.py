@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ from reattention_eval.errors import ConfigError
 if TYPE_CHECKING:  # commands that need no torch start without it
     import torch
 
-GIB = 2**30  # bytes
+GIB, MIB = 2**30, 2**20  # bytes
+SPARE_BYTES = 512 << 20  # of main memory, left to everything else
 HOST_VARIABLE = "REATTENTION_HOST_MEMORY"
 _MEMINFO = Path("/proc/meminfo")
+_STATM = Path("/proc/self/statm")  # pages; the first number is of the address space
 # of a GPU: the CUDA context, and what lies unused between allocations
 _CONTEXT, _FRAGMENTS = 600 << 20, 0.02
 _CGROUPS, _CGROUP_FILES = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
@@ -40,11 +43,13 @@ def usable(total: int) -> int:
 
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that tensors may still take of a device: on a GPU what the driver has left, and what
-    PyTorch holds and nobody uses. None where that is not known."""
+    PyTorch holds and nobody uses; of main memory all but a little, since a process that takes the
+    last of it is killed. None where that is not known."""
     import torch
 
     if device.type == "cpu":
-        return main_memory()
+        left = main_memory()
+        return None if left is None else max(0, left - SPARE_BYTES)
     if device.type != "cuda":
         return None
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -60,7 +65,8 @@ def main_memory() -> int | None:
     Raises:
         ConfigError: the variable is no number of GiB.
     """
-    known = [left for left in (_available(), *map(_left, *_groups())) if left is not None]
+    every = _available(), _addresses(), *map(_left, *_groups())
+    known = [left for left in every if left is not None]
     return min(known) if known else None
 
 
@@ -74,6 +80,18 @@ def _available() -> int | None:
     except (OSError, KeyError, ValueError):
         return None
     return left + max(0, stated - all_of_it)  # and what is yet to come
+
+
+def _addresses() -> int | None:
+    """What `ulimit -v` leaves, as some batch systems set it."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        used = int(_STATM.read_text().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return None
+    return max(0, limit - used)
 
 
 def _stated() -> int:

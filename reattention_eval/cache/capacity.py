@@ -8,7 +8,7 @@ import torch
 
 from reattention_eval.cache.device_room import require_room
 from reattention_eval.cache.host_keys import SLOTS
-from reattention_eval.cache.host_memory import require_host_memory
+from reattention_eval.cache.host_memory import require_host_room
 from reattention_eval.cache.host_tier import HostTier
 from reattention_eval.cache.layer import LayerCache
 from reattention_eval.cache.rounding import rounded_capacity
@@ -27,16 +27,16 @@ def place(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int
     Raises:
         HostMemoryError: too little host memory; nothing has been taken of it.
     """
-    capacity = rounded_capacity(capacity)  # as layers round it
+    room = rounded_capacity(capacity)  # as layers round it
     own = [layer for layer in layers if layer.on_tier]
     chosen = own if tier.name == HOST else []
     if tier.name == AUTO:
-        tier.keep(capacity)
-        if not _fits(tier, layers, rows, capacity, ()):
+        tier.keep(room)
+        if not _fits(tier, layers, rows, room, ()):
             tier.keep(0)
             chosen = next(
                 (some for some in map(_spread(own), range(len(own)))
-                 if _fits(tier, layers, rows, capacity, some)), own,
+                 if _fits(tier, layers, rows, room, some)), own,
             )  # fmt: skip
     for layer in own:
         layer.place_keys(layer in chosen)
@@ -60,11 +60,16 @@ def place_more(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity
 
 def require_host(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
     """Raise HostMemoryError where `rows` rows of `capacity` tokens need more host memory than is
-    left, beside what the layers hold."""
+    left, beside what the layers hold. What a CPU has of its own, the device here, is of the same
+    memory."""
     needed = sum(layer.host_bytes_of(rows, capacity) for layer in layers)
-    more = needed - sum(layer.host_bytes for layer in layers) - tier.memory.free_bytes
-    if more > 0:
-        require_host_memory(more * tier.processes)
+    held = sum(layer.host_bytes for layer in layers) + tier.memory.free_bytes
+    if needed <= held:
+        return
+    own = [layer for layer in layers if layer.device is not None and layer.device.type == "cpu"]
+    of_device, there = _on_device(own, rows, capacity), sum(layer.nbytes for layer in own)
+    needed, held = needed + of_device, held + min(of_device, there)
+    require_host_room(needed * tier.processes, held * tier.processes, rows, capacity, tier.name)
 
 
 def require_device(layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
@@ -72,9 +77,14 @@ def require_device(layers: Sequence[LayerCache], rows: int, capacity: int) -> No
     left, beside what the layers hold. Layers that have seen no keys yet ask by themselves then."""
     for device in {layer.device for layer in layers if layer.device is not None}:
         own = [layer for layer in layers if layer.device == device]
-        needed = sum(layer.device_bytes_of(rows, capacity) for layer in own)
-        needed += _at_hand(own, rows, rounded_capacity(capacity))
+        needed = _on_device(own, rows, capacity)
         require_room(device, needed, rows, capacity, sum(layer.nbytes for layer in own))
+
+
+def _on_device(layers: Sequence[LayerCache], rows: int, capacity: int) -> int:
+    """Bytes of their device."""
+    own = sum(layer.device_bytes_of(rows, capacity) for layer in layers)
+    return own + _at_hand(layers, rows, rounded_capacity(capacity))
 
 
 def _at_hand(layers: Iterable[LayerCache], rows: int, capacity: int) -> int:

@@ -12,23 +12,37 @@ from torch import Tensor
 
 from reattention_eval.cache.tiers import block_tokens
 from reattention_eval.errors import HostMemoryError
-from reattention_eval.machine_memory import GIB, main_memory
+from reattention_eval.machine_memory import GIB, MIB, SPARE_BYTES, main_memory
 
-SPARE_BYTES = 512 << 20  # of host memory, left to everything else
 _PROBE_BYTES = 32 << 20
 
 
 def require_host_memory(nbytes: int) -> None:
-    """Raise HostMemoryError where the host has not so many bytes left (limits of a container or a
-    job count)."""
+    """Raise HostMemoryError where the host has not so many bytes left for what is read next (limits
+    of a container or a job count)."""
     left = main_memory()
     if left is not None and nbytes > left - SPARE_BYTES:
-        raise HostMemoryError(
-            f"the cache needs {nbytes / GIB:.1f} GiB of host memory and {left / GIB:.1f} GiB are "
-            f"left here, of which {SPARE_BYTES / GIB:.1f} stay free: shorten the prompt, lower "
-            "max_new_tokens, give the job more memory, or keep the cache on the device "
-            '(cache="device").'
-        )
+        what = f"the cache needs {nbytes / MIB:,.0f} MiB"
+        raise _too_little(what, left, " for the tokens that come next")
+
+
+def require_host_room(needed: int, held: int, rows: int, tokens: int, tier: str) -> None:
+    """The same of all that `rows` rows of `tokens` tokens need; of it `held` bytes are there."""
+    left = main_memory()
+    if left is not None and needed - held > left - SPARE_BYTES:
+        most = max(0, left - SPARE_BYTES) + held
+        asked = f"{rows} x {tokens:,} tokens (prompt and max_new_tokens)"
+        enough = f", enough for about {tokens * most // needed:,} tokens"
+        what, where = f"{asked} need {needed / GIB:,.1f} GiB", f' with cache="{tier}"'
+        raise _too_little(what, left + held, where, enough)
+
+
+def _too_little(what: str, left: int, where: str = "", enough: str = "") -> HostMemoryError:
+    return HostMemoryError(
+        f"{what} of host memory{where}, and {left / GIB:,.1f} GiB are left here, of which "
+        f"{SPARE_BYTES / GIB:.1f} stay free{enough}: shorten the prompt, lower max_new_tokens, "
+        'give the job more memory, or keep the cache on the device (cache="device").'
+    )
 
 
 class HostMemory:

@@ -84,6 +84,10 @@ class MemoryPlan:
     def total(self) -> int:
         return self.weights + self.cache + self.workspace
 
+    def taken(self, placement: Placement) -> int:
+        """Of a GPU's memory, or of the one that a machine without GPUs has."""
+        return self.total + (0 if placement.on_gpu else self.host)
+
 
 def tiers_of(method: Method) -> tuple[str, ...]:
     """Where a method's cache may lie: what is attended to at once has to be on the device."""
@@ -163,7 +167,7 @@ def largest_length(
 
     def fits(tokens: int) -> bool:
         plan = plan_memory(shape, method, tokens, placement, rows, tier)
-        return plan.total <= memory and (host is None or plan.host <= host)
+        return plan.taken(placement) <= memory and (host is None or plan.host <= host)
 
     if not fits(1):
         return 0

@@ -161,7 +161,8 @@ class AttachedModel:
             self.session.reset()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if isinstance(error, (torch.OutOfMemoryError, DeviceMemoryError)):
+            full = isinstance(error, (torch.OutOfMemoryError, DeviceMemoryError))
+            if full and not _is_of_a_cpu(error, self.model):
                 raise ConfigError(out_of_memory(self._entry(rows), tokens)) from error
             raise
 
@@ -177,6 +178,11 @@ class AttachedModel:
             "quantization": self.quantization,
             "cache": self.cache,
         }
+
+
+def _is_of_a_cpu(error: BaseException, model: PreTrainedModel) -> bool:
+    """Whether it says of a machine without GPUs what there is, and what fits."""
+    return isinstance(error, DeviceMemoryError) and model.device.type == "cpu"
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

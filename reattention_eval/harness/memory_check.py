@@ -64,24 +64,27 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
     if memory is None or shape is None:
         return
     rows = int(model.get("batch_size") or 1)
-    tier = _tier(model, method)
+    tier = _tier(model, method, where)
     plan = plan_memory(shape, method, tokens, where, rows, tier)
-    if plan.total <= memory:
+    needed = plan.taken(where)
+    if needed <= memory:
         return
     longest = largest_length(shape, method, where, memory, rows, tier)
     device = "each GPU" if where.on_gpu else "this machine"
     instead = _instead(shape, method, tokens, where, memory, rows, tier)
+    more = "more GPUs (REATTENTION_GPUS)" if where.on_gpu else "it more memory"
+    larger = "more or larger GPUs (REATTENTION_GPUS)" if where.on_gpu else "it more memory"
     cure = (
         f"the longest that fits is {longest:,} tokens: ask for less (REATTENTION_ONLY_LENGTHS), "
-        f"{instead}or give more GPUs (REATTENTION_GPUS)"
+        f"{instead}or give {more}"
         if longest
-        else "not even the weights fit: give more or larger GPUs (REATTENTION_GPUS)"
+        else f"not even the weights fit: give {larger}"
     )
     raise ConfigError(
         f"{model.get('abbr', model['path'])}: a prompt of {tokens:,} tokens needs "
-        f"{plan.total / GIB:.1f} GiB on {device} (weights {plan.weights / GIB:.1f}, cache "
-        f"{plan.cache / GIB:.1f}, workspace {plan.workspace / GIB:.1f}) and "
-        f"{memory / GIB:.1f} are free; {cure}."
+        f"{needed / GIB:.1f} GiB on {device} (weights {plan.weights / GIB:.1f}, cache "
+        f"{(needed - plan.weights - plan.workspace) / GIB:.1f}, workspace "
+        f"{plan.workspace / GIB:.1f}) and {memory / GIB:.1f} are free; {cure}."
     )
 
 
@@ -100,7 +103,7 @@ def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
     if shape is None:
         return f"{sentence}; {cure}."
     method, rows = build_method(plain(model["method"])), int(model.get("batch_size") or 1)
-    tier = _tier(model, method)
+    tier = _tier(model, method, where)
     longest = largest_length(shape, method, where, room, rows, tier)
     instead = _instead(shape, method, tokens, where, room, rows, tier)
     return (
@@ -145,10 +148,12 @@ def _shape(model: Mapping[str, Any]) -> ModelShape | None:
     return None if bits is None else replace(shape, weight_bits=bits)
 
 
-def _tier(model: Mapping[str, Any], method: Method) -> str:
-    """Where the cache may lie at last; host memory is checked prompt by prompt."""
+def _tier(model: Mapping[str, Any], method: Method, where: Placement) -> str:
+    """Where the cache may lie at last; host memory beside a GPU is checked prompt by prompt."""
     tiers = tiers_of(method)
     wanted = str(model.get("cache") or tiers[0])
+    if wanted == AUTO and not where.on_gpu:
+        return tiers[0]  # one memory, of which the other tiers take more
     return wanted if wanted in tiers else tiers[-1]
 
 

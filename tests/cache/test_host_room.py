@@ -9,7 +9,7 @@ from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach, machine_memory
-from reattention_eval.cache import host_memory, tiers
+from reattention_eval.cache import host_memory, rounded_capacity, tiers
 from reattention_eval.errors import ConfigError, HostMemoryError
 from reattention_eval.methods import build_method
 
@@ -42,7 +42,7 @@ def test_too_little_host_memory_is_said_before_anything_is_read(monkeypatch):
     with attach(tiny_model(), METHOD, cache="values_on_host") as session:
         before = session.prefill(random_prompt(60))
         monkeypatch.setattr(host_memory, "main_memory", lambda: host_memory.SPARE_BYTES + 5000)
-        with pytest.raises(ConfigError, match=r"GiB of host memory and .* GiB are left"):
+        with pytest.raises(ConfigError, match=r"GiB of host memory .*and .* GiB are left"):
             session.prefill(random_prompt(5000))
         assert torch.equal(session.prefill(random_prompt(60)), before)  # needs no more
 
@@ -85,7 +85,7 @@ def test_memory_that_others_took_meanwhile_ends_the_prompt_alone(cache, monkeypa
 
     with attach(model, METHOD, cache=cache) as session:
         before = session.prefill(random_prompt(60))
-        with pytest.raises(HostMemoryError, match="GiB are left here"):
+        with pytest.raises(HostMemoryError, match=r"needs \d+ MiB of .* next, and .* left here"):
             session.prefill(random_prompt(300), progress=others)
         left[0] = 1 << 40
         assert torch.equal(session.prefill(random_prompt(60)), before)
@@ -152,3 +152,22 @@ def test_what_a_plan_says_of_a_tier_is_what_is_held():
 def test_what_cannot_be_is_said(cache, method, words):
     with pytest.raises(ConfigError, match=words), attach(tiny_model(), method, cache=cache):
         pass
+
+
+@pytest.mark.parametrize("cache", ["values_on_host", "host"])
+def test_a_cpu_has_one_memory_for_both_places(cache, monkeypatch):
+    """Either part has room there, and both have not: said before anything is read."""
+    tokens = 5000
+    with attach(tiny_model(), METHOD, cache=cache) as session:
+        before = session.prefill(random_prompt(60))
+        shape = tiers.CacheShape(2, 2, 16, 8)
+        parts = tiers.tier_bytes(shape, rounded_capacity(tokens), cache, METHOD.budget, 1, 2, 16)
+        left = host_memory.SPARE_BYTES + max(parts) + min(parts) // 2
+        for module in (host_memory, machine_memory):
+            monkeypatch.setattr(module, "main_memory", lambda: left)
+        asked = f'1 x 5,000 tokens .* GiB of host memory with cache="{cache}", and .* enough for'
+        with pytest.raises(HostMemoryError, match=asked):
+            session.prefill(random_prompt(tokens), progress=lambda read: pytest.fail("it began"))
+        assert torch.equal(session.prefill(random_prompt(60)), before)
+        left += min(parts) // 2 + (1 << 20)
+        session.prefill(random_prompt(60), max_new_tokens=tokens - 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,24 @@ def test_limits_of_every_control_group_around_the_process_count(tmp_path, monkey
     (job / names[1]).write_text("6000000")
     (job / "memory.stat").unlink()
     assert main_memory() == 0
+
+
+def test_a_limit_of_the_address_space_counts(monkeypatch, tmp_path) -> None:
+    """`ulimit -v`, of which the process has taken 300 pages."""
+    limits = {resource.RLIMIT_AS: (1000 * resource.getpagesize(), -1)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    monkeypatch.setattr(machine_memory, "_STATM", tmp_path / "statm")
+    (tmp_path / "statm").write_text("300 100 20 1 0 80 0\n")
+    assert main_memory() == 700 * resource.getpagesize()
+    limits[resource.RLIMIT_AS] = (200 * resource.getpagesize(), -1)
+    assert main_memory() == 0
+    limits[resource.RLIMIT_AS] = (resource.RLIM_INFINITY, -1)
+    assert main_memory() > 2**26
+
+
+def test_a_cpu_keeps_a_little_for_everything_else(monkeypatch) -> None:
+    """A process that takes the last of it is killed, and a whole run with it."""
+    cpu, spare = torch.device("cpu"), machine_memory.SPARE_BYTES
+    for left, free in ((spare + 5, 5), (7, 0), (None, None)):
+        monkeypatch.setattr(machine_memory, "main_memory", lambda left=left: left)
+        assert machine_memory.free_bytes(cpu) == free

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from reattention_eval.cache import tiers
+from reattention_eval.cache import device_room, tiers
 from reattention_eval.efficiency import (
     Placement,
     largest_length,
@@ -17,7 +17,7 @@ from reattention_eval.efficiency import (
     read_shape,
     usable,
 )
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import ConfigError, DeviceMemoryError
 from reattention_eval.harness import PromptRunner, memory_check
 from reattention_eval.harness.memory_check import check_memory, longest_prompt
 from reattention_eval.harness.samples import Sample
@@ -156,6 +156,37 @@ def test_on_a_cpu_no_tier_is_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigError, match="on this machine") as caught:
             check_memory({**MODEL, "cache": cache}, [dataset(1 << 20)])
         assert "cache=" not in str(caught.value)
+
+
+def test_on_a_cpu_both_places_are_of_one_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 GiB of keys and values beside 15 of weights, and what stays on a device is there twice."""
+    monkeypatch.setattr(memory_check, "accelerator_memory", list)
+    monkeypatch.setattr(memory_check, "main_memory", lambda: 32 * GIB)
+    asked = [dataset(131072 - 16)]
+    for cache in ("device", "auto"):
+        check_memory({**MODEL, "cache": cache}, asked)
+    shape, method = read_shape(str(MODEL["path"])), build_method("reattention")
+    cpu = Placement(on_gpu=False)
+    for cache in ("values_on_host", "host"):
+        with pytest.raises(ConfigError, match=r"on this machine .*or give it more") as caught:
+            check_memory({**MODEL, "cache": cache}, asked)
+        longest = largest_length(shape, method, cpu, 32 * GIB, tier=cache)
+        assert f"the longest that fits is {longest:,} tokens" in str(caught.value)
+        plan = plan_memory(shape, method, longest, cpu, tier=cache)
+        assert plan.total + plan.host <= 32 * GIB < plan.total + plan.host + 2 * GIB
+
+
+def test_a_cpu_without_room_is_not_called_a_gpu(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = PromptRunner(str(checkpoint), dtype="float32")
+    runner.run([Sample("the dog")], 4)
+    monkeypatch.setattr(device_room, "free_bytes", lambda device: 1000)
+    with pytest.raises(DeviceMemoryError, match=r"on cpu, where .* enough for about"):
+        runner.run([Sample("the dog and the fox " * 50)], 4)
+    monkeypatch.undo()
+    assert runner.run([Sample("the dog")], 4)
+    runner.close()
 
 
 def test_on_a_cpu_the_task_asks_before_it_loads(
