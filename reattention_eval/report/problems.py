@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reattention_eval.report.apart import prompts_of
-from reattention_eval.report.labels import model_name
-from reattention_eval.report.measures import no_numbers
+from reattention_eval.report.labels import method_name, model_name
+from reattention_eval.report.measures import no_numbers, sample_count
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
 
@@ -75,14 +75,30 @@ def _of_cell(cell: Cell) -> list[str]:
             for name in no_numbers(cell)
         ]
         problems += _unrecorded(cell, where)
+    problems += _untold(cell, where)
     problems += _silent(cell, where)
     return problems
+
+
+def _is_ours(cell: Cell) -> bool:
+    """Other models' samples leave neither records nor a manifest."""
+    return bool(cell.records) or method_name(cell) is not None
+
+
+def _untold(cell: Cell, where: str) -> list[str]:
+    """Samples of which nothing says what was asked: they may stand among others' by mistake."""
+    if cell.manifest or not (cell.records or cell.has_predictions) or not _is_ours(cell):
+        return []
+    return [
+        f"{where}: there is no manifest, so nothing says what was asked and what answered; "
+        "delete the predictions and run again with `-r`, which takes over what the records hold."
+    ]
 
 
 def _unrecorded(cell: Cell, where: str) -> list[str]:
     """Predictions of which it cannot be told any more how they were made."""
     lost = _size(cell) - len(cell.records)
-    if lost <= 0:
+    if lost <= 0 or not _is_ours(cell):
         return []
     return [
         f"{where}: {lost} of {_size(cell)} predictions have no readable record, so nothing says "
@@ -106,4 +122,6 @@ def _silent(cell: Cell, where: str) -> list[str]:
 
 def _size(cell: Cell) -> int:
     known = cell.manifest.get("dataset", {}).get("n")
-    return len(cell.records) if known is None else int(known)
+    if known is not None:
+        return int(known)
+    return max(len(cell.records), cell.n_predictions, sample_count(cell))

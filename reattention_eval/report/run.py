@@ -184,13 +184,17 @@ def _by_number(name: str) -> list[str | int]:
 def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
     records: dict[int, dict[str, Any]] = {}
     manifest: dict[str, Any] = {}
+    offset = 0
     # a partitioner that splits a dataset leaves DATASET_0, DATASET_1, ...
     for name in (dataset, *_parts(work_dir / "records" / model, dataset)):
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
-        offset = len(records)
         records.update({offset + i: record for i, record in part.items()})
         path = work_dir / "records" / model / f"{name}.manifest.json"
-        manifest = _with_part(manifest, migrated(_load(path, _wrong_manifest(path)), path))
+        own = _load(path, _wrong_manifest(path), "Delete it and the predictions of its name,")
+        own = migrated(own, path)
+        manifest = _with_part(manifest, own)
+        # a part may lack the records of its last samples
+        offset += own.get("dataset", {}).get("n") or max(part, default=-1) + 1
     predictions = work_dir / "predictions" / model
     predicted = any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0"))
     return Cell(
@@ -237,10 +241,13 @@ def _parts(folder: Path, dataset: str) -> list[str]:
 
 
 def _load(
-    path: Path, wrong: Callable[[dict[str, Any]], str | None] = lambda _: None
+    path: Path,
+    wrong: Callable[[dict[str, Any]], str | None] = lambda _: None,
+    first: str = "Delete it",
 ) -> dict[str, Any]:
-    """A file's object, {} where there is none; `wrong` names what it must not hold."""
-    again = "Delete it and run opencompass again with `-r` to make it anew."
+    """A file's object, {} where there is none; `wrong` names what it must not hold, `first` what
+    must go before a run makes it again."""
+    again = f"{first} and run opencompass again with `-r` to make it anew."
     try:
         if not path.is_file():
             return {}

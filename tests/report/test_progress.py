@@ -258,3 +258,14 @@ def test_the_line_of_the_demo(half: Path) -> None:
     line = progress_line(half)
     assert line.startswith("tiny-full on longbench-qasper-31500-abcdef01: 2 of 3 prompts, 2,00")
     assert clock(time.time()) == time.strftime("%H:%M")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "\0" * 99, '{"dataset": 3}', None])
+def test_samples_are_counted_beside_a_damaged_manifest(half: Path, damage: str | None) -> None:
+    manifest = next(half.glob("records/tiny-full/*.manifest.json"))
+    manifest.unlink()
+    if damage is not None:
+        manifest.write_text(damage)
+    (task,) = run_progress(half)
+    assert (task.state, task.pace.done, task.pace.total) == ("stopped", 2, None)
+    assert task.pace.tokens_per_second
