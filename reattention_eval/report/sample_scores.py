@@ -26,7 +26,7 @@ _NOT_SCORES = frozenset((*FACTS, "index", "length", "n_tokens", "n_cut", "refere
 _MAIN = ("score", "opencompass_score")
 # scores are rounded by some evaluators; a figure further off is no mean of its samples
 _ROUNDED = 0.006
-_MOST_NLL = 700.0  # of which there is an exponential
+MOST_NLL = 700.0  # of which there is an exponential
 
 Details = Sequence[Mapping[str, Any]]
 
@@ -74,7 +74,7 @@ def figure_interval(cell: Cell, metric: str) -> Interval | None:
     """Of a cell's figure, from its samples."""
     if metric == "perplexity":  # the exponential of a mean
         within = figure_interval(cell, "answer_nll")
-        if within is None or within.high > _MOST_NLL:
+        if within is None or within.high > MOST_NLL:
             return None
         return Interval(math.exp(within.low), math.exp(within.high), within.kind)
     values = sample_values(cell, metric)
