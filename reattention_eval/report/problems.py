@@ -9,6 +9,7 @@ from reattention_eval.report.labels import method_name, model_name
 from reattention_eval.report.measures import no_numbers, sample_count
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
+from reattention_eval.report.sample_scores import RESCORE, scored_otherwise
 
 
 def find_problems(cells: Sequence[Cell]) -> list[str]:
@@ -75,6 +76,7 @@ def _of_cell(cell: Cell) -> list[str]:
             for name in no_numbers(cell)
         ]
         problems += _unrecorded(cell, where)
+    problems += _scored_before(cell, where)
     problems += _untold(cell, where)
     problems += _silent(cell, where)
     return problems
@@ -91,7 +93,18 @@ def _untold(cell: Cell, where: str) -> list[str]:
         return []
     return [
         f"{where}: there is no manifest, so nothing says what was asked and what answered; "
-        "delete the predictions and run again with `-r`, which takes over what the records hold."
+        "delete predictions and result and run again with `-r`, which takes over what records hold."
+    ]
+
+
+def _scored_before(cell: Cell, where: str) -> list[str]:
+    """A result outlives the predictions that it was made of: OpenCompass scores none twice."""
+    others = scored_otherwise(cell)
+    if not others:
+        return []
+    return [
+        f"{where}: {len(others)} of {_size(cell)} samples were scored by other answers than their "
+        f"records hold (sample {others[0]}), {RESCORE}"
     ]
 
 
@@ -102,7 +115,7 @@ def _unrecorded(cell: Cell, where: str) -> list[str]:
         return []
     return [
         f"{where}: {lost} of {_size(cell)} predictions have no readable record, so nothing says "
-        "whether the method selected there; delete the predictions and run again with `-r`."
+        "whether the method selected there; delete predictions and result and run again with `-r`."
     ]
 
 

@@ -190,7 +190,7 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
         records.update({offset + i: record for i, record in part.items()})
         path = work_dir / "records" / model / f"{name}.manifest.json"
-        own = _load(path, _wrong_manifest(path), "Delete it and the predictions of its name,")
+        own = _load(path, _wrong_manifest(path), "Delete it, predictions and result of its name,")
         own = migrated(own, path)
         manifest = _with_part(manifest, own)
         # a part may lack the records of its last samples

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from needle_run import Run, expected, write
+from written_run import FULL, OURS, write_cell
 
-from reattention_eval.errors import DataError
+from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.report import build_report
+from reattention_eval.report.compare import compare_runs
 from reattention_eval.report.frame import make_frame
 from reattention_eval.report.measures import absent_words
 from reattention_eval.report.problems import find_problems
@@ -165,6 +167,21 @@ def test_records_that_are_fewer_than_a_result_counts_are_said_without_a_manifest
     problems = find_problems(read_run(run.folder))
     assert "1 of 3 predictions have no readable record" in problems[0]
     assert "there is no manifest" in problems[1]
+
+
+def test_a_result_of_earlier_predictions_is_said(tmp_path: Path) -> None:
+    """As it is left where predictions were deleted and made again: nothing scores them again."""
+    model, dataset = write_cell(tmp_path, FULL, ["Paris", "Rome", "Paris"])
+    write_cell(tmp_path, OURS, ["Paris", "Rome", "Paris"])
+    assert find_problems(read_run(tmp_path)) == []
+    records = tmp_path / "records" / model / f"{dataset}.jsonl"
+    records.write_text(records.read_text().replace('"prediction": "Rome"', '"prediction": "Paris"'))
+    (problem,) = find_problems(read_run(tmp_path))
+    assert f"{model} on {dataset}: 1 of 3 samples were scored by other answers" in problem
+    with pytest.raises(
+        ConfigError, match="A was scored by another answer to sample 1 than it gave"
+    ):
+        compare_runs(tmp_path, tmp_path, "full", "reattention")
 
 
 def test_damaged_files_are_named(whole: Run) -> None:
