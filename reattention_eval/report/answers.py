@@ -48,8 +48,9 @@ def _dataset(
         first = cells[0]
         detail = first.details[i]
         prompt = _prompt(read[first.model], detail)
-        tokens = detail.get("n_tokens", 0)
-        yield f"Sample {i}, {tokens if is_count(tokens) else 0:,} tokens. The prompt ends:\n"
+        tokens = detail.get("n_tokens")
+        size = f", {tokens:,} tokens" if is_count(tokens) else ""
+        yield f"Sample {i}{size}. The prompt ends:\n"
         yield _quoted(prompt[-QUESTION:])
         yield f"Right: {_inline(detail.get('reference'))}\n"
         yield "| method | score | answer |\n| --- | ---: | --- |"

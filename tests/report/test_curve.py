@@ -117,4 +117,5 @@ def test_answers_of_a_damaged_file_are_shown_as_far_as_they_go(whole: Run, entry
     page = whole.folder / "answers.md"
     done = CliRunner().invoke(app, ["answers", str(whole.folder), "--out", str(page)])
     assert done.exit_code == 0, done.output
+    assert "Sample 0. The prompt" in page.read_text()
     assert "Right: 7" in page.read_text() and "| 100.0 | 8 |" in page.read_text()
