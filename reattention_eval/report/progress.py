@@ -17,7 +17,7 @@ from reattention_eval.processes import lives
 from reattention_eval.report.fields import wrong_manifest
 from reattention_eval.report.pace import Pace
 from reattention_eval.report.records import read_records
-from reattention_eval.report.run import cell_names
+from reattention_eval.report.run import cell_names, part_names
 from reattention_eval.report.running_score import scorer_of
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.task_logs import why_none
@@ -40,18 +40,31 @@ class TaskProgress:
 
 
 def run_progress(work_dir: Path) -> list[TaskProgress]:
-    """Every cell that the run was begun for, or of which any file exists.
+    """Every cell that the run was begun for, or of which any file exists; of one that a partitioner
+    split each part that was begun.
 
     Raises:
         DataError: a file of a newer version, or a damaged list of cells.
     """
     jobs = _JobStates()
-    return [_of_cell(work_dir, model, dataset, jobs) for model, dataset in cell_names(work_dir)]
+    return [
+        _of_cell(work_dir, model, name, jobs)
+        for model, dataset in cell_names(work_dir)
+        for name in _written(work_dir, model, dataset)
+    ]
 
 
 def is_running(work_dir: Path, model: str, dataset: str) -> bool:
     """Whether a process writes this cell's records, as far as is seen."""
-    return _of_cell(work_dir, model, dataset, _JobStates()).state == RUNNING
+    jobs, names = _JobStates(), _written(work_dir, model, dataset)
+    return any(_of_cell(work_dir, model, name, jobs).state == RUNNING for name in names)
+
+
+def _written(work_dir: Path, model: str, dataset: str) -> list[str]:
+    """Under which names its records are written."""
+    folder = work_dir / "records" / model
+    whole = (folder / f"{dataset}.jsonl").is_file()
+    return [dataset] if whole else part_names(folder, dataset) or [dataset]
 
 
 def progress_line(work_dir: Path) -> str:

@@ -115,10 +115,12 @@ def cell_names(work_dir: Path) -> list[tuple[str, str]]:
 
 
 def _names(work_dir: Path, noted: _Noted) -> list[tuple[str, str]]:
-    names, known = list(noted.cells), set(noted.cells)
-    for model, dataset in _found(work_dir):
-        whole = re.sub("_[0-9]+$", "", dataset)  # a partitioner leaves DATASET_0, DATASET_1, ...
-        if known.isdisjoint({(model, dataset), (model, whole)}):
+    names, found = list(noted.cells), _found(work_dir)
+    known, wholes = set(noted.cells), {*noted.cells, *found}
+    for model, dataset in found:
+        part = re.search("_[0-9]+$", dataset)  # a partitioner leaves DATASET_0, DATASET_1, ...
+        of_whole = part is not None and (model, dataset[: part.start()]) in wholes
+        if (model, dataset) not in known and not of_whole:
             names.append((model, dataset))
     return names
 
@@ -186,7 +188,7 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
     manifest: dict[str, Any] = {}
     offset = 0
     # a partitioner that splits a dataset leaves DATASET_0, DATASET_1, ...
-    for name in (dataset, *_parts(work_dir / "records" / model, dataset)):
+    for name in (dataset, *part_names(work_dir / "records" / model, dataset)):
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
         records.update({offset + i: record for i, record in part.items()})
         path = work_dir / "records" / model / f"{name}.manifest.json"
@@ -234,7 +236,8 @@ def _count_predictions(folder: Path, dataset: str) -> int:
     return sum(len(_load(path)) for path in (folder / f"{dataset}.json", *parts))
 
 
-def _parts(folder: Path, dataset: str) -> list[str]:
+def part_names(folder: Path, dataset: str) -> list[str]:
+    """The parts of a dataset that a partitioner split, of which records are in `folder`."""
     names = (p.name.removesuffix(".jsonl") for p in folder.glob(f"{dataset}_*.jsonl"))
     numbered = [n for n in names if n.removeprefix(f"{dataset}_").isdigit()]
     return sorted(numbered, key=lambda n: int(n.rsplit("_", 1)[1]))

@@ -113,6 +113,8 @@ def test_a_dataset_split_by_the_partitioner_is_one_cell(run: Run) -> None:
     cell = read_run(run.folder, [(model, dataset)])[0]
     assert [cell.records[i]["n_tokens"] for i in range(4)] == [4096, 4096, 4096, 9]
     assert find_problems([cell]) == []
+    # with a result of the whole its parts are no cells beside it
+    assert [(c.model, c.dataset) for c in read_run(run.folder)] == [(model, dataset)]
 
 
 def test_a_part_that_lost_its_last_record_moves_no_other(run: Run) -> None:
