@@ -8,6 +8,7 @@ from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.json_text import read_object
+from reattention_eval.report.fields import is_count
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.run import Cell, latest_work_dir, read_run
 from reattention_eval.report.shown import visible
@@ -47,7 +48,9 @@ def _dataset(
         first = cells[0]
         detail = first.details[i]
         prompt = _prompt(read[first.model], detail)
-        yield f"Sample {i}, {detail.get('n_tokens', 0):,} tokens. The prompt ends:\n"
+        tokens = detail.get("n_tokens")
+        size = f", {tokens:,} tokens" if is_count(tokens) else ""
+        yield f"Sample {i}{size}. The prompt ends:\n"
         yield _quoted(prompt[-QUESTION:])
         yield f"Right: {_inline(detail.get('reference'))}\n"
         yield "| method | score | answer |\n| --- | ---: | --- |"
@@ -73,6 +76,8 @@ def _predictions(work_dir: Path, cell: Cell) -> dict[str, Any]:
 def _prompt(predictions: dict[str, Any], detail: dict[str, Any]) -> str:
     """The prompt of a scored sample: scorers may order samples otherwise than predictions."""
     for entry in predictions.values():
+        if not isinstance(entry, dict):  # of a damaged file
+            continue
         same = entry.get("gold") == detail.get("reference")
         if same and entry.get("prediction") == detail.get("prediction"):
             return str(entry.get("origin_prompt", ""))
@@ -86,5 +91,6 @@ def _quoted(text: str) -> str:
 
 def _inline(value: Any) -> str:
     """One line of a table."""
-    text = value if isinstance(value, str) else ", ".join(map(str, value or []))
+    several = value if isinstance(value, list) else [] if value is None else [value]
+    text = ", ".join(map(str, several))
     return markdown_text(visible(" ".join(text[: 2 * ANSWER].split()), ANSWER)) or "(nothing)"

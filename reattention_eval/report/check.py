@@ -151,6 +151,8 @@ def _fitting(cell: Cell) -> Iterator[str]:
     """Whether the files of a cell say the same."""
     n = cell.manifest.get("dataset", {}).get("n")
     if n is None:
+        if cell.records and not cell.manifest:
+            yield "records without a manifest: nothing says what was asked."
         return
     if beyond := [index for index in cell.records if index >= n]:
         yield f"{len(beyond)} records are of samples beyond the {n} that there are."

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -14,13 +14,16 @@ from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.pictures import logarithmic, save_picture
+from reattention_eval.report.apart import apart
+from reattention_eval.report.fields import is_count
 from reattention_eval.report.heatmap import trained_window
-from reattention_eval.report.intervals import Interval, wilson
+from reattention_eval.report.intervals import Interval
+from reattention_eval.report.joined import read_runs
 from reattention_eval.report.labels import method_labels, model_name
-from reattention_eval.report.measures import cell_length
+from reattention_eval.report.measures import cell_length, metrics, sample_count
 from reattention_eval.report.needles import form, form_title
-from reattention_eval.report.run import Cell, latest_work_dir, read_run
-from reattention_eval.report.sample_scores import figure_interval
+from reattention_eval.report.run import Cell, latest_work_dir
+from reattention_eval.report.sample_scores import MOST_NLL, figure_interval
 from reattention_eval.report.selected import read_selected, write_selected
 
 COLUMNS = ("panel", "model", "method", "length", "value", "low", "high", "n")
@@ -51,6 +54,7 @@ class Point:
     n: int
     low: float = math.nan
     high: float = math.nan
+    source: str = ""  # the model's abbreviation
 
 
 def draw_curve(work_dirs: Sequence[Path], folder: Path) -> list[Path]:
@@ -64,8 +68,7 @@ def draw_curve(work_dirs: Sequence[Path], folder: Path) -> list[Path]:
         DataError: no run, a damaged file, or none with figures at a length.
         ImportError: matplotlib is absent (`pip install "reattention-eval[report]"`).
     """
-    runs = [latest_work_dir(work_dir) for work_dir in work_dirs]
-    cells = [cell for run in runs for cell in read_run(run) if cell.result]
+    cells = [cell for cell in read_runs(work_dirs) if cell.result]
     points = curve_points(cells)
     if not points:
         raise DataError(
@@ -77,14 +80,16 @@ def draw_curve(work_dirs: Sequence[Path], folder: Path) -> list[Path]:
     table.write_text(points_csv(points), encoding="utf-8")
     picture = folder / "curve.png"
     _draw(points, trained_window(cells), picture)
-    samples = [sample for run in runs for sample in read_selected(run)]
+    samples = [s for work_dir in work_dirs for s in read_selected(latest_work_dir(work_dir))]
     return [table, picture, *write_selected(samples, folder)]
 
 
 def curve_points(cells: Sequence[Cell]) -> list[Point]:
-    """Every panel's points, method by method, by length."""
-    labels = method_labels(cells)
-    found = [*_needles(cells, labels), *_ruler(cells, labels), *_perplexity(cells, labels)]
+    """Every panel's points, method by method, by length; figures and intervals are the tables'.
+
+    What was asked otherwise at one length is another line, whose name says what differs.
+    """
+    found = [*_needles(cells), *_ruler(cells), *_perplexity(cells)]
     order = {name: i for i, name in enumerate(dict.fromkeys(p.panel for p in found))}
     return sorted(found, key=lambda p: (order[p.panel], p.model, p.method, p.length))
 
@@ -100,63 +105,74 @@ def points_csv(points: Sequence[Point]) -> str:
     return out.getvalue()
 
 
-def _needles(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
-    for cell in cells:
-        length, hits = cell_length(cell), _numbers(cell, "accuracy")
-        if not form(cell) or not length or not hits:
-            continue
-        name = form_title(form(cell)).capitalize()
-        low, high = wilson(round(sum(hits) / 100), len(hits))
-        own = model_name(cell), labels[cell.model], length
-        share = sum(hits) / len(hits)
-        yield Point(f"{name}: found, %", *own, share, len(hits), 100 * low, 100 * high)
-        if nll := _numbers(cell, "answer_nll"):
-            ends = _ends(figure_interval(cell, "answer_nll"))
-            mean = sum(nll) / len(nll)
-            yield Point(f"{name}: answer NLL per token", *own, mean, len(nll), *ends)
+def _needles(cells: Sequence[Cell]) -> Iterator[Point]:
+    labels = method_labels(cells)
+    own = [cell for cell in cells if form(cell)]
+    for name in dict.fromkeys(map(form, own)):
+        of_form = [cell for cell in own if form(cell) == name]
+        words = form_title(name).capitalize()
+        # parallel needles have their share under the name of the official score alone
+        share = "accuracy" if any("accuracy" in metrics(cell) for cell in of_form) else "score"
+        for metric, panel in ((share, "found, %"), ("answer_nll", "answer NLL per token")):
+            yield from _figures(f"{words}: {panel}", of_form, metric, labels)
 
 
-def _ruler(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
+def _ruler(cells: Sequence[Cell]) -> Iterator[Point]:
     """A panel a task, so that all points of a line are about the same thing: of the tasks, those
     that reach the most lengths past the window (without one, any), or two of them at least."""
-    window, by_task = trained_window(cells) or 0, defaultdict[str, list[tuple[int, Cell]]](list)
+    labels = method_labels(cells)
+    window, by_task = trained_window(cells) or 0, defaultdict[str, list[Cell]](list)
     for cell in cells:
-        length = cell_length(cell)
-        if _facts(cell).get("benchmark") == "ruler" and length and "score" in cell.result:
-            by_task[str(_facts(cell).get("task"))].append((length, cell))
-    reach = {task: len({n for n, _ in own if n > window}) for task, own in by_task.items()}
+        if _facts(cell).get("benchmark") == "ruler" and "score" in metrics(cell):
+            by_task[str(_facts(cell).get("task"))].append(cell)
+    reach = {
+        task: len({n for n in map(cell_length, own) if n and n > window})
+        for task, own in by_task.items()
+    }
     enough = min(2, max(reach.values(), default=0))
     kinds = {task: next((k for k in _RULER if task.startswith(k)), task) for task in by_task}
     order = [*_RULER, *kinds.values()]
     for task in sorted(by_task, key=lambda task: (order.index(kinds[task]), task)):
-        if reach[task] < enough:
-            continue
-        panel = f"RULER, {task} ({_RULER.get(kinds[task], 'task')}): score"
-        for length, cell in by_task[task]:
-            ends = _ends(figure_interval(cell, "score"))
-            where = model_name(cell), labels[cell.model], length
-            yield Point(panel, *where, float(cell.result["score"]), len(cell.details), *ends)
+        if reach[task] >= enough:
+            panel = f"RULER, {task} ({_RULER.get(kinds[task], 'task')}): score"
+            yield from _figures(panel, by_task[task], "score", labels)
 
 
-def _perplexity(cells: Sequence[Cell], labels: dict[str, str]) -> Iterator[Point]:
+def _figures(
+    panel: str, cells: Sequence[Cell], metric: str, labels: Mapping[str, str]
+) -> Iterator[Point]:
+    own = [cell for cell in cells if cell_length(cell) and metric in metrics(cell)]
+    for method, line in _lines_of(own, labels):
+        for cell in line:
+            length, ends = cell_length(cell) or 0, _ends(figure_interval(cell, metric))
+            about = panel, model_name(cell), method, length, metrics(cell)[metric]
+            yield Point(*about, sample_count(cell), *ends, source=cell.model)
+
+
+def _perplexity(cells: Sequence[Cell]) -> Iterator[Point]:
     """Means over the places of each doubling of the length; a place read twice counts once."""
-    found: dict[str, dict[int, float]] = defaultdict(dict)
-    first: dict[str, Cell] = {}
-    for cell in cells:
-        if _facts(cell).get("benchmark") != "perplexity":
-            continue
-        first.setdefault(cell.model, cell)
-        for detail in cell.details:
-            if detail.get("answer_nll") is not None and detail.get("position"):
-                found[cell.model][int(detail["position"])] = float(detail["answer_nll"])
-    for model, places in found.items():
+    labels = method_labels(cells)
+    own = [cell for cell in cells if _facts(cell).get("benchmark") == "perplexity"]
+    for method, line in _lines_of(own, labels):
+        places: dict[int, float] = {}
+        for detail in (detail for cell in line for detail in cell.details):
+            position, nll = detail.get("position"), detail.get("answer_nll")
+            if is_count(position) and position and nll is not None:
+                places[position] = float(nll)
         doublings: dict[int, list[float]] = defaultdict(list)
         for position, nll in places.items():
             doublings[1 << (position - 1).bit_length()].append(nll)
-        name = model_name(first[model])
-        for length, found_there in doublings.items():
-            value, n = math.exp(sum(found_there) / len(found_there)), len(found_there)
-            yield Point("Perplexity by position in a book", name, labels[model], length, value, n)
+        for length, found in doublings.items():
+            if (mean := sum(found) / len(found)) <= MOST_NLL:  # NaN is not
+                about = "Perplexity by position in a book", model_name(line[0]), method, length
+                yield Point(*about, math.exp(mean), len(found), source=line[0].model)
+
+
+def _lines_of(cells: Sequence[Cell], labels: Mapping[str, str]) -> Iterator[tuple[str, list[Cell]]]:
+    """The cells of one panel, line by line, with what tables call the method."""
+    for model in dict.fromkeys(cell.model for cell in cells):
+        for words, alike in apart([cell for cell in cells if cell.model == model], cell_length):
+            yield f"{labels[model]} ({words})" if words else labels[model], alike
 
 
 def _ends(interval: Interval | None) -> tuple[float, float]:
@@ -166,10 +182,6 @@ def _ends(interval: Interval | None) -> tuple[float, float]:
 def _facts(cell: Cell) -> dict[str, Any]:
     facts: dict[str, Any] = cell.manifest.get("dataset", {})
     return facts
-
-
-def _numbers(cell: Cell, key: str) -> list[float]:
-    return [float(d[key]) for d in cell.details if isinstance(d.get(key), (int, float))]
 
 
 def _draw(points: Sequence[Point], window: int | None, path: Path) -> None:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.machine_memory import GIB
@@ -17,7 +16,7 @@ from reattention_eval.report.at_length import draw_at_length
 from reattention_eval.report.curve import curve_points, draw_grid
 from reattention_eval.report.frame import Frame
 from reattention_eval.report.heatmap import trained_window
-from reattention_eval.report.labels import method_labels, method_name, model_name
+from reattention_eval.report.labels import method_name, model_name
 from reattention_eval.report.measures import effort
 from reattention_eval.report.run import Cell
 from reattention_eval.report.shown import Shown
@@ -110,10 +109,9 @@ def draw_families(cells: Sequence[Cell], folder: Path) -> list[Path]:
     points = curve_points(cells)
     if not points:
         return []
-    labels = method_labels(cells)
-    families: dict[Any, str] = {(model_name(c), labels[c.model]): family(c) for c in cells}
+    families = {cell.model: family(cell) for cell in cells}
     order = [*FAMILIES, *sorted(set(families.values()) - {*FAMILIES})]
-    of = lambda p: families[p.model, p.method]  # noqa: E731
+    of = lambda p: families[p.source]  # noqa: E731
     draw_grid(points, of, order, trained_window(cells), folder / "families.png")
     beside = draw_at_length(points, of, order, folder / "at_length.png")
     return [folder / "families.png", *filter(None, [beside])]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reattention_eval.report.apart import prompts_of
-from reattention_eval.report.labels import model_name
-from reattention_eval.report.measures import no_numbers
+from reattention_eval.report.labels import method_name, model_name
+from reattention_eval.report.measures import no_numbers, sample_count
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
+from reattention_eval.report.sample_scores import RESCORE, scored_otherwise
 
 
 def find_problems(cells: Sequence[Cell]) -> list[str]:
@@ -75,18 +76,46 @@ def _of_cell(cell: Cell) -> list[str]:
             for name in no_numbers(cell)
         ]
         problems += _unrecorded(cell, where)
+    problems += _scored_before(cell, where)
+    problems += _untold(cell, where)
     problems += _silent(cell, where)
     return problems
+
+
+def _is_ours(cell: Cell) -> bool:
+    """Other models' samples leave neither records nor a manifest."""
+    return bool(cell.records) or method_name(cell) is not None
+
+
+def _untold(cell: Cell, where: str) -> list[str]:
+    """Samples of which nothing says what was asked: they may stand among others' by mistake."""
+    if cell.manifest or not (cell.records or cell.has_predictions) or not _is_ours(cell):
+        return []
+    return [
+        f"{where}: there is no manifest, so nothing says what was asked and what answered; "
+        "delete predictions and result and run again with `-r`, which takes over what records hold."
+    ]
+
+
+def _scored_before(cell: Cell, where: str) -> list[str]:
+    """A result outlives the predictions that it was made of: OpenCompass scores none twice."""
+    others = scored_otherwise(cell)
+    if not others:
+        return []
+    return [
+        f"{where}: {len(others)} of {_size(cell)} samples were scored by other answers than their "
+        f"records hold (sample {others[0]}), {RESCORE}"
+    ]
 
 
 def _unrecorded(cell: Cell, where: str) -> list[str]:
     """Predictions of which it cannot be told any more how they were made."""
     lost = _size(cell) - len(cell.records)
-    if lost <= 0:
+    if lost <= 0 or not _is_ours(cell):
         return []
     return [
         f"{where}: {lost} of {_size(cell)} predictions have no readable record, so nothing says "
-        "whether the method selected there; delete the predictions and run again with `-r`."
+        "whether the method selected there; delete predictions and result and run again with `-r`."
     ]
 
 
@@ -106,4 +135,6 @@ def _silent(cell: Cell, where: str) -> list[str]:
 
 def _size(cell: Cell) -> int:
     known = cell.manifest.get("dataset", {}).get("n")
-    return len(cell.records) if known is None else int(known)
+    if known is not None:
+        return int(known)
+    return max(len(cell.records), cell.n_predictions, sample_count(cell))

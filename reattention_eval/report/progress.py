@@ -17,7 +17,7 @@ from reattention_eval.processes import lives
 from reattention_eval.report.fields import wrong_manifest
 from reattention_eval.report.pace import Pace
 from reattention_eval.report.records import read_records
-from reattention_eval.report.run import cell_names
+from reattention_eval.report.run import cell_names, part_names
 from reattention_eval.report.running_score import scorer_of
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.task_logs import why_none
@@ -40,18 +40,31 @@ class TaskProgress:
 
 
 def run_progress(work_dir: Path) -> list[TaskProgress]:
-    """Every cell that the run was begun for, or of which any file exists.
+    """Every cell that the run was begun for, or of which any file exists; of one that a partitioner
+    split each part that was begun.
 
     Raises:
         DataError: a file of a newer version, or a damaged list of cells.
     """
     jobs = _JobStates()
-    return [_of_cell(work_dir, model, dataset, jobs) for model, dataset in cell_names(work_dir)]
+    return [
+        _of_cell(work_dir, model, name, jobs)
+        for model, dataset in cell_names(work_dir)
+        for name in _written(work_dir, model, dataset)
+    ]
 
 
 def is_running(work_dir: Path, model: str, dataset: str) -> bool:
     """Whether a process writes this cell's records, as far as is seen."""
-    return _of_cell(work_dir, model, dataset, _JobStates()).state == RUNNING
+    jobs, names = _JobStates(), _written(work_dir, model, dataset)
+    return any(_of_cell(work_dir, model, name, jobs).state == RUNNING for name in names)
+
+
+def _written(work_dir: Path, model: str, dataset: str) -> list[str]:
+    """Under which names its records are written."""
+    folder = work_dir / "records" / model
+    whole = (folder / f"{dataset}.jsonl").is_file()
+    return [dataset] if whole else part_names(folder, dataset) or [dataset]
 
 
 def progress_line(work_dir: Path) -> str:
@@ -62,7 +75,7 @@ def progress_line(work_dir: Path) -> str:
         dataset = newest.name.removesuffix(".manifest.json")
         pace = _pace(newest.with_name(f"{dataset}.jsonl"), newest)
     except (ValueError, OSError, DataError):
-        return ""  # none, or one that is being written; the report says what is wrong with it
+        return ""  # none, or one that cannot be read
     return f"{newest.parent.name} on {dataset}: {pace.words()}"
 
 
@@ -71,8 +84,8 @@ def _of_cell(work_dir: Path, model: str, dataset: str, jobs: _JobStates) -> Task
     manifest = records.with_name(f"{dataset}.manifest.json")
     try:
         pace = _pace(records, manifest)
-    except (ValueError, OSError):
-        pace = Pace(None)  # its manifest is being written
+    except OSError:
+        pace = Pace(None)
     if (work_dir / "predictions" / model / f"{dataset}.json").is_file():
         return TaskProgress(model, dataset, DONE, pace)
     mark = _mark(records)
@@ -87,20 +100,29 @@ def _of_cell(work_dir: Path, model: str, dataset: str, jobs: _JobStates) -> Task
 
 
 def _pace(records: Path, manifest: Path) -> Pace:
-    """Raises ValueError or OSError where there is no manifest, or a damaged one."""
-    if not manifest.is_file():
-        pace = Pace(None)
-    else:
-        told = read_object(manifest)
-        refuse_newer(told, manifest)
-        if wrong := wrong_manifest(told):
-            raise ValueError(wrong)
-        about = migrated(told, manifest).get("dataset", {})
-        gpu = str(told.get("model", {}).get("device")).startswith("cuda")
-        pace = Pace(about.get("n"), scorer_of(about), gpu)
+    """What is done is counted also where no manifest, or a damaged one, says of how many.
+
+    Raises:
+        DataError: a file of a newer version.
+        OSError: one cannot be read.
+    """
+    told = _readable(manifest)
+    about = migrated(told, manifest).get("dataset", {})
+    gpu = str(told.get("model", {}).get("device")).startswith("cuda")
+    pace = Pace(about.get("n"), scorer_of(about), gpu)
     found = read_records(records)
     pace.add(found[index] for index in sorted(found))
     return pace
+
+
+def _readable(manifest: Path) -> dict[str, Any]:
+    """{} where there is none, or a damaged one: the report says what is wrong with it."""
+    try:
+        told = read_object(manifest) if manifest.is_file() else {}
+    except ValueError:
+        return {}
+    refuse_newer(told, manifest)
+    return {} if wrong_manifest(told) else told
 
 
 def _mark(records: Path) -> dict[str, Any] | None:

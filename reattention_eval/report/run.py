@@ -115,10 +115,12 @@ def cell_names(work_dir: Path) -> list[tuple[str, str]]:
 
 
 def _names(work_dir: Path, noted: _Noted) -> list[tuple[str, str]]:
-    names, known = list(noted.cells), set(noted.cells)
-    for model, dataset in _found(work_dir):
-        whole = re.sub("_[0-9]+$", "", dataset)  # a partitioner leaves DATASET_0, DATASET_1, ...
-        if known.isdisjoint({(model, dataset), (model, whole)}):
+    names, found = list(noted.cells), _found(work_dir)
+    known, wholes = set(noted.cells), {*noted.cells, *found}
+    for model, dataset in found:
+        part = re.search("_[0-9]+$", dataset)  # a partitioner leaves DATASET_0, DATASET_1, ...
+        of_whole = part is not None and (model, dataset[: part.start()]) in wholes
+        if (model, dataset) not in known and not of_whole:
             names.append((model, dataset))
     return names
 
@@ -184,13 +186,17 @@ def _by_number(name: str) -> list[str | int]:
 def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
     records: dict[int, dict[str, Any]] = {}
     manifest: dict[str, Any] = {}
+    offset = 0
     # a partitioner that splits a dataset leaves DATASET_0, DATASET_1, ...
-    for name in (dataset, *_parts(work_dir / "records" / model, dataset)):
+    for name in (dataset, *part_names(work_dir / "records" / model, dataset)):
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
-        offset = len(records)
         records.update({offset + i: record for i, record in part.items()})
         path = work_dir / "records" / model / f"{name}.manifest.json"
-        manifest = _with_part(manifest, migrated(_load(path, _wrong_manifest(path)), path))
+        own = _load(path, _wrong_manifest(path), "Delete it, predictions and result of its name,")
+        own = migrated(own, path)
+        manifest = _with_part(manifest, own)
+        # a part may lack the records of its last samples
+        offset += own.get("dataset", {}).get("n") or max(part, default=-1) + 1
     predictions = work_dir / "predictions" / model
     predicted = any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0"))
     return Cell(
@@ -230,17 +236,21 @@ def _count_predictions(folder: Path, dataset: str) -> int:
     return sum(len(_load(path)) for path in (folder / f"{dataset}.json", *parts))
 
 
-def _parts(folder: Path, dataset: str) -> list[str]:
+def part_names(folder: Path, dataset: str) -> list[str]:
+    """The parts of a dataset that a partitioner split, of which records are in `folder`."""
     names = (p.name.removesuffix(".jsonl") for p in folder.glob(f"{dataset}_*.jsonl"))
     numbered = [n for n in names if n.removeprefix(f"{dataset}_").isdigit()]
     return sorted(numbered, key=lambda n: int(n.rsplit("_", 1)[1]))
 
 
 def _load(
-    path: Path, wrong: Callable[[dict[str, Any]], str | None] = lambda _: None
+    path: Path,
+    wrong: Callable[[dict[str, Any]], str | None] = lambda _: None,
+    first: str = "Delete it",
 ) -> dict[str, Any]:
-    """A file's object, {} where there is none; `wrong` names what it must not hold."""
-    again = "Delete it and run opencompass again with `-r` to make it anew."
+    """A file's object, {} where there is none; `wrong` names what it must not hold, `first` what
+    must go before a run makes it again."""
+    again = f"{first} and run opencompass again with `-r` to make it anew."
     try:
         if not path.is_file():
             return {}

@@ -15,6 +15,11 @@ NLL = "answer_nll"
 _JOINED = {("leval", "sci_fi")}
 
 
+def is_joined(dataset: Mapping[str, Any]) -> bool:
+    """Whether a sample of this dataset (a manifest's part) is two prompts, scored as one answer."""
+    return (str(dataset.get("benchmark")), str(dataset.get("task"))) in _JOINED
+
+
 def scorer_of(dataset: Mapping[str, Any]) -> Scorer | None:
     """How a record of this dataset (a manifest's part) scores by itself; None where that is not
     known: another's dataset, or libraries that are not here."""
@@ -22,7 +27,7 @@ def scorer_of(dataset: Mapping[str, Any]) -> Scorer | None:
 
     named = str(dataset.get("benchmark")), str(dataset.get("task"))
     # a path would be imported, and a file that came from elsewhere may name any
-    if named in _JOINED or named[0] not in list_benchmarks():
+    if is_joined(dataset) or named[0] not in list_benchmarks():
         return None
     try:
         rule = find_benchmark(named[0]).rules["official"][named[1]]

@@ -15,7 +15,7 @@ from typing import Any
 from reattention_eval.json_text import read_object
 from reattention_eval.report.fields import is_number
 from reattention_eval.report.run import Cell
-from reattention_eval.report.running_score import Scorer, scorer_of
+from reattention_eval.report.running_score import Scorer, is_joined, scorer_of
 from reattention_eval.report.sample_scores import FACTS, details_by_index, scores_of
 
 
@@ -53,9 +53,13 @@ def sample_rows(cell: Cell, work_dir: Path | None = None) -> list[SampleRow]:
     """
     details = details_by_index(cell)
     saved = {} if work_dir is None else _predictions(cell, work_dir)
-    indices = sorted({*cell.records, *saved, *(() if cell.records else details)})
-    scorer = None if cell.result else scorer_of(cell.manifest.get("dataset", {}))
-    return [_row(i, cell, details.get(i, []), saved.get(i, {}), scorer) for i in indices]
+    about = cell.manifest.get("dataset", {})
+    if joined := bool(details) and is_joined(about):
+        indices = sorted(details)
+    else:
+        indices = sorted({*cell.records, *saved, *(() if cell.records else details)})
+    scorer = None if cell.result else scorer_of(about)
+    return [_row(i, cell, details.get(i, []), saved.get(i, {}), scorer, joined) for i in indices]
 
 
 def main_scores(cell: Cell, rows: Iterable[SampleRow]) -> list[str]:
@@ -70,9 +74,11 @@ def _row(
     details: list[dict[str, Any]],
     saved: Mapping[str, Any],
     scorer: Scorer | None,
+    joined: bool,
 ) -> SampleRow:
     record = cell.records.get(index, {})
-    texts: tuple[Any, ...] = (record.get("prediction"), saved.get("prediction"))
+    # of two prompts that are one sample the record has the first's answer
+    texts: tuple[Any, ...] = () if joined else (record.get("prediction"), saved.get("prediction"))
     texts += tuple(d.get(key) for d in details[:1] for key in ("prediction", "origin_prediction"))
     value = record.get("value")
     shown = next((t for t in texts if isinstance(t, str)), "" if value is None else str(value))

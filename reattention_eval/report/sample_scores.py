@@ -15,6 +15,7 @@ from typing import Any
 from reattention_eval.report.fields import is_count, is_number
 from reattention_eval.report.intervals import Interval, interval_of
 from reattention_eval.report.run import Cell
+from reattention_eval.report.running_score import is_joined
 
 LOWER_IS_BETTER = ("answer_nll", "perplexity", "ppl")
 # a task's official score on a part of its samples: score_easy
@@ -26,7 +27,12 @@ _NOT_SCORES = frozenset((*FACTS, "index", "length", "n_tokens", "n_cut", "refere
 _MAIN = ("score", "opencompass_score")
 # scores are rounded by some evaluators; a figure further off is no mean of its samples
 _ROUNDED = 0.006
-_MOST_NLL = 700.0  # of which there is an exponential
+MOST_NLL = 700.0  # of which there is an exponential
+
+RESCORE = (
+    "so its result is of earlier predictions; delete it and score again "
+    "(`opencompass CONFIG -m eval -r`)."
+)
 
 Details = Sequence[Mapping[str, Any]]
 
@@ -43,6 +49,20 @@ def details_by_index(cell: Cell) -> dict[int, list[dict[str, Any]]]:
     for i, detail in _numbered(cell.details, n):
         found[i].append(detail)
     return dict(found)
+
+
+def scored_otherwise(cell: Cell) -> list[int]:
+    """Samples whose score is of another answer than their record holds."""
+    # others' evaluators keep answers as they cut them, and a joined one is of two records
+    if not cell.facts.get("benchmark") or is_joined(cell.facts):
+        return []
+    scored = details_by_index(cell)
+    return [
+        i
+        for i, record in sorted(cell.records.items())
+        if isinstance(told := record.get("prediction"), str)
+        and any(d.get("prediction", told) != told for d in scored.get(i, []))
+    ]
 
 
 def scores_of(details: Details) -> dict[str, float]:
@@ -74,7 +94,7 @@ def figure_interval(cell: Cell, metric: str) -> Interval | None:
     """Of a cell's figure, from its samples."""
     if metric == "perplexity":  # the exponential of a mean
         within = figure_interval(cell, "answer_nll")
-        if within is None or within.high > _MOST_NLL:
+        if within is None or within.high > MOST_NLL:
             return None
         return Interval(math.exp(within.low), math.exp(within.high), within.kind)
     values = sample_values(cell, metric)

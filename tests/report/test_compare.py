@@ -18,6 +18,8 @@ from reattention_eval.cli import app
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.compare import compare_runs
 from reattention_eval.report.paired import difference, mcnemar, newcombe
+from reattention_eval.report.problems import find_problems
+from reattention_eval.report.run import read_run
 from reattention_eval.report.shown import one_line
 
 ANSWERS = ["Paris", "Paris", "Rome", "Rome", "Oslo"]
@@ -133,6 +135,29 @@ def test_the_same_methods_pair_by_name(tmp_path: Path) -> None:
     assert [(task.a, task.b) for task in found.tasks] == [
         ("Tiny: full", "Tiny: full"), ("Tiny: reattention 2,048", "Tiny: reattention 2,048"),
     ]  # fmt: skip
+
+
+def test_two_prompts_that_are_one_sample_are_compared_as_one(tmp_path: Path) -> None:
+    """Of sci_fi the record of the first has its half of the answer, the result the whole."""
+    for method, facts in ((FULL, ["False", "False"]), (OURS, ["False", "True"])):
+        model, dataset = write_cell(
+            tmp_path, method, ["True", "True", *facts], task="sci_fi",
+            facts={"benchmark": "leval", "task": "sci_fi"},
+        )  # fmt: skip
+        scores = [100.0 if fact == "False" else 50.0 for fact in facts]
+        details = [
+            {"index": i, "sample": i, "document": 0, "reference": "Paris", "score": score,
+             "prediction": f"True [fact: {fact}]"}
+            for i, (fact, score) in enumerate(zip(facts, scores, strict=True))
+        ]  # fmt: skip
+        path = tmp_path / "results" / model / f"{dataset}.json"
+        put(path, {"score": sum(scores) / 2, "n": 2, "details": details})
+    assert find_problems(read_run(tmp_path)) == []
+    (task,) = compare_runs(tmp_path, tmp_path, "full", "reattention").tasks
+    (one,) = task.differences
+    assert (one.n, one.a, one.b, one.better, one.worse) == (2, 100.0, 75.0, 0, 1)
+    (changed,) = task.changed
+    assert (changed.a.index, changed.b.prediction, changed.delta) == (1, "True [fact: True]", -50.0)
 
 
 def test_which_of_several_is_asked(tmp_path: Path) -> None:

@@ -33,7 +33,10 @@ def needles(
     cut = own.pop("cut", None)
     leave_cell(
         folder, method, f"needle-{length}", details, facts=facts, records=records,
-        result={"accuracy": 100.0 * sum(hits) / len(hits), "n": len(hits)},
+        result={
+            "accuracy": 100.0 * sum(hits) / len(hits),
+            "answer_nll": sum(d["answer_nll"] for d in details) / len(hits), "n": len(hits),
+        },
         own={"settings": {"max_prompt_tokens": cut}}, **own,
     )  # fmt: skip
     (path,) = folder.glob(f"records/*-{method}/needle-{length}.manifest.json")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from needle_run import Run, expected, write
+from written_run import FULL, OURS, write_cell
 
-from reattention_eval.errors import DataError
+from reattention_eval.errors import ConfigError, DataError
 from reattention_eval.report import build_report
+from reattention_eval.report.compare import compare_runs
 from reattention_eval.report.frame import make_frame
 from reattention_eval.report.measures import absent_words
 from reattention_eval.report.problems import find_problems
@@ -111,6 +113,77 @@ def test_a_dataset_split_by_the_partitioner_is_one_cell(run: Run) -> None:
     cell = read_run(run.folder, [(model, dataset)])[0]
     assert [cell.records[i]["n_tokens"] for i in range(4)] == [4096, 4096, 4096, 9]
     assert find_problems([cell]) == []
+    # with a result of the whole its parts are no cells beside it
+    assert [(c.model, c.dataset) for c in read_run(run.folder)] == [(model, dataset)]
+
+
+def test_a_part_that_lost_its_last_record_moves_no_other(run: Run) -> None:
+    model, dataset = run.cell("full", 4096, [100.0] * 3)
+    folder = run.path("records", model)
+    (folder / f"{dataset}.jsonl").unlink()
+    manifest = (folder / f"{dataset}.manifest.json").read_text()
+    for part, (n, done) in enumerate(((3, [0, 1]), (2, [0, 1]))):
+        told = json.loads(manifest)
+        told["dataset"]["n"] = n
+        write(folder / f"{dataset}_{part}.manifest.json", told)
+        lines = (json.dumps({"index": i, "n_tokens": 10 * part + i}) + "\n" for i in done)
+        write(folder / f"{dataset}_{part}.jsonl", "".join(lines))
+    (folder / f"{dataset}.manifest.json").unlink()
+    (cell,) = read_run(run.folder, [(model, dataset)])
+    assert {i: r["n_tokens"] for i, r in cell.records.items()} == {0: 0, 1: 1, 3: 10, 4: 11}
+    (problem,) = find_problems([cell])
+    assert "1 of 5 predictions have no readable record" in problem
+
+
+@pytest.mark.parametrize("lost", [("jsonl",), ("manifest.json",), ("jsonl", "manifest.json")])
+@pytest.mark.parametrize("others", [True, False])
+def test_a_figure_whose_records_or_manifest_are_gone_is_no_whole_one(
+    run: Run, lost: tuple[str, ...], others: bool
+) -> None:
+    """Of a method of ours: by its other cells, or by the name that it has."""
+    model, dataset = run.cell("reattention", 4096, [100.0] * 3, abbr="m-reattention-4096-0123abcd")
+    if others:
+        run.cell("reattention", 12288, [100.0] * 3, abbr=model)
+    for end in lost:
+        run.path("records", model, f"{dataset}.{end}").unlink()
+    problems = find_problems(read_run(run.folder))
+    assert len(problems) == len(lost) and all(f"{model} on {dataset}: " in p for p in problems)
+    assert any("3 of 3 predictions have no readable record" in p for p in problems) == (
+        "jsonl" in lost
+    )
+    assert any("there is no manifest" in p for p in problems) == ("manifest.json" in lost)
+
+
+def test_another_s_model_leaves_neither_records_nor_a_manifest(run: Run) -> None:
+    model, dataset = run.cell("full", 4096, [100.0] * 3, abbr="internlm2-chat-7b")
+    for end in ("jsonl", "manifest.json"):
+        run.path("records", model, f"{dataset}.{end}").unlink()
+    assert find_problems(read_run(run.folder)) == []
+
+
+def test_records_that_are_fewer_than_a_result_counts_are_said_without_a_manifest(run: Run) -> None:
+    model, dataset = run.cell("full", 4096, [100.0] * 3)
+    records = run.path("records", model, f"{dataset}.jsonl")
+    records.write_text("".join(records.read_text().splitlines(keepends=True)[:2]))
+    run.path("records", model, f"{dataset}.manifest.json").unlink()
+    problems = find_problems(read_run(run.folder))
+    assert "1 of 3 predictions have no readable record" in problems[0]
+    assert "there is no manifest" in problems[1]
+
+
+def test_a_result_of_earlier_predictions_is_said(tmp_path: Path) -> None:
+    """As it is left where predictions were deleted and made again: nothing scores them again."""
+    model, dataset = write_cell(tmp_path, FULL, ["Paris", "Rome", "Paris"])
+    write_cell(tmp_path, OURS, ["Paris", "Rome", "Paris"])
+    assert find_problems(read_run(tmp_path)) == []
+    records = tmp_path / "records" / model / f"{dataset}.jsonl"
+    records.write_text(records.read_text().replace('"prediction": "Rome"', '"prediction": "Paris"'))
+    (problem,) = find_problems(read_run(tmp_path))
+    assert f"{model} on {dataset}: 1 of 3 samples were scored by other answers" in problem
+    with pytest.raises(
+        ConfigError, match="A was scored by another answer to sample 1 than it gave"
+    ):
+        compare_runs(tmp_path, tmp_path, "full", "reattention")
 
 
 def test_damaged_files_are_named(whole: Run) -> None:

@@ -26,7 +26,7 @@ from reattention_eval.harness.live_progress import LiveProgress
 from reattention_eval.harness.running_mark import running
 from reattention_eval.report.expected import note_expected
 from reattention_eval.report.pace import Pace, clock
-from reattention_eval.report.progress import progress_line, run_progress
+from reattention_eval.report.progress import is_running, progress_line, run_progress
 from reattention_eval.report.running_score import scorer_of
 
 HERE = socket.gethostname()
@@ -258,3 +258,37 @@ def test_the_line_of_the_demo(half: Path) -> None:
     line = progress_line(half)
     assert line.startswith("tiny-full on longbench-qasper-31500-abcdef01: 2 of 3 prompts, 2,00")
     assert clock(time.time()) == time.strftime("%H:%M")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "\0" * 99, '{"dataset": 3}', None])
+def test_samples_are_counted_beside_a_damaged_manifest(half: Path, damage: str | None) -> None:
+    manifest = next(half.glob("records/tiny-full/*.manifest.json"))
+    manifest.unlink()
+    if damage is not None:
+        manifest.write_text(damage)
+    (task,) = run_progress(half)
+    assert (task.state, task.pace.done, task.pace.total) == ("stopped", 2, None)
+    assert task.pace.tokens_per_second
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_of_a_split_dataset_each_part_is_followed(half: Path, noted: bool) -> None:
+    (records,) = half.glob("records/tiny-full/*.jsonl")
+    manifest, dataset = records.with_suffix(".manifest.json"), records.stem
+    told = json.loads(manifest.read_text())
+    lines = records.read_text().splitlines(keepends=True)
+    for part, (n, line) in enumerate(zip((1, 2), lines, strict=True)):
+        told["dataset"]["n"] = n
+        put(records.with_name(f"{dataset}_{part}.manifest.json"), told)
+        records.with_name(f"{dataset}_{part}.jsonl").write_text(line)
+    put(half / "predictions" / "tiny-full" / f"{dataset}_0.json", {})
+    records.unlink()
+    manifest.unlink()
+    if noted:
+        note_expected(half, [("tiny-full", dataset)])
+    found = [(t.dataset, t.state, t.pace.done, t.pace.total) for t in run_progress(half)]
+    assert found == [(f"{dataset}_0", "done", 1, 1), (f"{dataset}_1", "stopped", 1, 2)]
+    assert not is_running(half, "tiny-full", dataset)
+    put(half / "records" / "tiny-full" / f"{dataset}_1.running.json",
+        {"host": HERE, "pid": os.getpid(), "slurm_job": None, "since": time.time()})  # fmt: skip
+    assert is_running(half, "tiny-full", dataset)

@@ -181,6 +181,7 @@ def test_damaged_runs_end_in_a_sentence(data: st.DataObject) -> None:
         for words in (
             ["status", run], ["report", run, "--check"], ["export", "inspect", run],
             ["export", "lm-eval", run], ["compare", run, run, "--a", "full", "--b", "reatt"],
+            ["curve", run, "--out", f"{run}/curve"], ["answers", run, "--out", f"{run}/answers"],
         ):  # fmt: skip
             result = CliRunner().invoke(app, words)
             assert result.exception is None or isinstance(result.exception, SystemExit), words
