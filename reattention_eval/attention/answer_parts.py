@@ -12,7 +12,6 @@ from reattention_eval.attention.last_views import LastViews
 from reattention_eval.attention.model_parts import AttentionLayer
 from reattention_eval.attention.row_lengths import RowLengths
 from reattention_eval.cache import LayerCache
-from reattention_eval.cache.alike import Alike
 
 
 @dataclass(frozen=True)
@@ -27,4 +26,3 @@ class AnswerParts:
     fused: FusedViewAttention = field(default_factory=FusedViewAttention)
     counter: ChunkCounter = field(default_factory=ChunkCounter)
     views: LastViews = field(default_factory=LastViews)
-    alike: Alike = field(default_factory=Alike)

@@ -38,7 +38,6 @@ class JoinedParts:
 
     def __init__(self, query: Tensor) -> None:
         self._exact = torch.promote_types(query.dtype, torch.float32)
-        self._shape = query.shape
         self._parts: tuple[Tensor, Tensor] | None = None  # the answer and its logarithms
 
     def add(self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: BandMask) -> None:

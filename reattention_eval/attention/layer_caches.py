@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from reattention_eval.attention.model_parts import AttentionLayer
 from reattention_eval.attention.policy import ViewPolicy, ViewsTogether
 from reattention_eval.cache import DEVICE, HostTier, LayerCache
+from reattention_eval.cache.alike import Alike
 from reattention_eval.parallel import Ranks
 
 
@@ -22,10 +23,10 @@ def layer_caches(
     answered = [i for i, layer in enumerate(layers) if layer.window is None]
     depths = {layer: (depth, len(answered)) for depth, layer in enumerate(answered)}
     host = None if tier == DEVICE else _host_tier(policy, tier, ranks.size if ranks else 1)
-    join = ranks.join if ranks else None
+    join, alike = ranks.join if ranks else None, Alike()
     caches = [
         # a window's values are read whole at every step
-        LayerCache(i, join, host if i in depths else None, depths.get(i, (0, 1)), to_come)
+        LayerCache(i, join, host if i in depths else None, depths.get(i, (0, 1)), to_come, alike)
         for i, to_come in enumerate(_layers_to_come(layers))
     ]
     return caches, host

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -148,7 +147,6 @@ class ViewAnswers:
             self._parts.layers[layer].rope,
             self._parts.rows.whole(self._parts.rows.prompts[row]),
         )
-        held = replace(held, alike=self._parts.alike)
         view = policy.view(held, query)
         if view is None:  # counted as a step that did not select
             self._parts.counter.add(place, 1, view_tokens=held.capacity)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from reattention_eval.cache.alike import Alike
 from reattention_eval.cache.device_room import require_room
 from reattention_eval.cache.host_keys import HostKeys
 from reattention_eval.cache.host_tier import HostTier
@@ -43,6 +44,7 @@ class LayerCache:
     concatenated with what arrives.
 
     to_come: how many layers from this one on have their storage on its device.
+    alike: what all layers of the model keep their common things in.
     tier: values are in host memory, and keys where it says so; None: on the device. Then what
     `append`, `row` and `beginning` give holds until another layer is asked.
     """
@@ -54,10 +56,12 @@ class LayerCache:
         tier: HostTier | None = None,
         depth: tuple[int, int] = (0, 1),
         to_come: int = 1,
+        alike: Alike | None = None,
     ) -> None:
         self._layer = layer
         self._to_come = to_come
         self._depth = depth
+        self._alike = alike
         self._join_heads = join_heads
         self._states = RowStates()
         self.repeated: RepeatedStep | None = None
@@ -217,7 +221,9 @@ class LayerCache:
             )
 
         length = ends if step is None else step.device_length
-        return RowCache(key, values, self._join_heads, length, self._layer, state, self._depth)
+        return RowCache(
+            key, values, self._join_heads, length, self._layer, state, self._depth, self._alike
+        )
 
     def _append_repeated(
         self, row: int, key: Tensor, value: Tensor, step: RepeatedStep

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from reattention_eval.cache.alike import Alike
+from reattention_eval.cache.alike import Alike, Made
 from reattention_eval.cache.row_state import Factory, Kept, State
 from reattention_eval.cache.values import FetchedValues, RowValues
 from reattention_kernels.view import view_rows, view_values
 
-Made = TypeVar("Made")
 JoinHeads = Callable[[Tensor, int], Tensor]  # (this process's heads, their dim) -> all heads
 
 
