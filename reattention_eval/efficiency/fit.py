@@ -13,7 +13,7 @@ from reattention_eval.cache.tiers import AUTO, DEVICE, HOST
 from reattention_eval.efficiency.cards import card_by_name
 from reattention_eval.efficiency.e2e.estimate import WARM_STEPS
 from reattention_eval.efficiency.e2e.record import E2ERecord
-from reattention_eval.efficiency.e2e.results import columns, figure_of
+from reattention_eval.efficiency.e2e.results import busy_host, columns, figure_of
 from reattention_eval.efficiency.plan import BYTES, Placement, peak_memory, tiers_of
 from reattention_eval.efficiency.rates import Rates
 from reattention_eval.efficiency.shape import ModelShape
@@ -67,9 +67,11 @@ class Measured:
 
     @property
     def makes_rates(self) -> bool:
-        """Whether rates are made of it: none are of transfers, and a text's prompt would stand
-        beside the random one of the same shape and length under another model's name."""
-        return self.latest and self.tier == DEVICE and self.text is None
+        """Whether rates are made of it: none are of transfers nor beside a busy host, and a text's
+        prompt would stand beside the random one of the same shape and length under another model's
+        name."""
+        alone = not busy_host(self.cell)
+        return self.latest and self.tier == DEVICE and self.text is None and alone
 
     @property
     def place(self) -> tuple[str, int]:
@@ -194,7 +196,7 @@ def with_host_steps(rates: Rates, cells: Sequence[Measured]) -> Rates:
     steps = [
         (cell.step_seconds, sum(astuple(cell.moved[1])), cell.step.layers)
         for cell in cells
-        if cell.moved and cell.moved[1].meanwhile and cell.step_seconds
+        if cell.moved and cell.moved[1].meanwhile and cell.step_seconds and not busy_host(cell.cell)
     ]
     if not steps:
         return rates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -63,3 +64,39 @@ def test_host_memory_is_counted_from_the_run_on() -> None:
         assert before and meters.host_peak() >= before + (150 << 20)  # type: ignore[operator]
     assert meters.restart_host_peak()
     assert meters.host_peak() < before + (100 << 20)  # type: ignore[operator]
+
+
+def test_what_others_take_of_the_host_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processors for ten seconds: 20, of which 8 idle and 2 waiting; 4 of the rest are ours."""
+    stat, own = tmp_path / "stat", 1.0
+    monkeypatch.setattr(meters, "_STAT", stat)
+    monkeypatch.setattr(meters.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(meters.os, "times", lambda: os.times_result((own, 0.0, 0.0, 0.0, 9.0)))
+    # user nice system idle iowait irq softirq steal guest guest_nice; guests are in user and nice
+    stat.write_text("cpu  1000 0 500 4000 10 0 0 0 700 0\ncpu0 1 1 1 1\n")
+    host = meters.HostTime()
+    assert host.others() is None  # no time has passed
+    stat.write_text("cpu  1600 50 800 4800 210 20 20 10 990 20\ncpu0 1 1 1 1\n")
+    own = 5.0
+    assert host.others() == pytest.approx((20 - 10 - 4) / 20)
+    own = 50.0
+    assert host.others() == 0.0
+    stat.unlink()
+    assert host.others() is None and meters.HostTime().others() is None
+
+
+def test_a_process_beside_is_seen() -> None:
+    """As far as this machine lets it, and not one's own work."""
+    host = meters.HostTime()
+    if host._start is None:
+        return
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(2)
+    finally:
+        other.kill()
+    seen = host.others()  # not waited for yet, so it is none of ours
+    other.wait()
+    assert seen is not None and 0.5 / os.cpu_count() < seen <= 1  # type: ignore[operator]

@@ -13,6 +13,7 @@ from reattention_eval.efficiency.e2e.bars import bars_of
 from reattention_eval.efficiency.e2e.record import E2ERecord
 from reattention_eval.efficiency.e2e.results import columns, figure_of
 from reattention_eval.efficiency.e2e.table import markdown, write_tables
+from reattention_eval.efficiency.e2e.words import said
 from reattention_eval.errors import DataError
 from reattention_kernels.bench.rules import RULES, value_from
 
@@ -104,6 +105,16 @@ def test_bars_compare_with_the_fastest_full_attention() -> None:
     assert RULES["E12"].met(1.5)
     assert not RULES["E12"].met(1.6)
     assert "**1.25x**" in markdown(record)
+
+
+def test_a_table_says_where_others_kept_the_host_busy() -> None:
+    times = {"ttft_seconds": 1.0, "host_busy": 0.04}
+    record = llama(131_072, CARD, full=times, reattention={**times, "host_busy": None})
+    assert "beside other work" not in markdown(record)
+    record.data["cells"][0]["runs"].append({**record.data["cells"][0]["runs"][0], "host_busy": 0.4})
+    assert "At 131,072 beside other work on up to 40% of the host" in markdown(record)
+    assert said(record.data["cells"][0]).endswith("beside other work on 40% of the host")
+    assert "host" not in said(record.data["cells"][1])
 
 
 def test_no_bar_without_its_baseline_or_its_source() -> None:

@@ -25,9 +25,9 @@ from reattention_eval.efficiency.e2e.estimate import (
 )
 from reattention_eval.efficiency.e2e.forms import Form
 from reattention_eval.efficiency.e2e.kept_memory import KeptHostMemory
-from reattention_eval.efficiency.e2e.meters import host_peak, restart_host_peak
+from reattention_eval.efficiency.e2e.meters import HostTime, host_peak, restart_host_peak
 from reattention_eval.efficiency.e2e.prompts import prompt
-from reattention_eval.efficiency.e2e.record import E2ERecord
+from reattention_eval.efficiency.e2e.record import BUSY_HOST, E2ERecord
 from reattention_eval.efficiency.e2e.room import least_bytes, why_not
 from reattention_eval.efficiency.e2e.words import said
 from reattention_eval.efficiency.shape import ModelShape
@@ -189,6 +189,7 @@ class Bench:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             counts = restart_host_peak()
+            host = HostTime()
             start = self._now()
             with session.watching_views() as views:  # keeps the last ones; nothing waits for it
                 logits = session.prefill(ids, max_new_tokens=WARM_STEPS + decode)
@@ -198,6 +199,7 @@ class Bench:
             found |= {"prompt_joules": self.joules(start, first), "selected": seen}
             if decode:
                 found |= self._decode(session, logits, decode)
+            found[BUSY_HOST] = host.others()
             stats = session.stats
             found["host_peak_bytes"] = host_peak() if counts else None
             if isinstance(session, HookedSession):

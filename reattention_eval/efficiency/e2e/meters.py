@@ -1,7 +1,8 @@
-"""What a run takes besides time: energy, and the process's part of host memory."""
+"""What a run takes besides time: energy, and of the host memory and what others leave of it."""
 
 from __future__ import annotations
 
+import os
 import time
 from bisect import bisect_left, bisect_right
 from pathlib import Path
@@ -12,6 +13,9 @@ FIELDS = ("power.draw.instant", "power.draw")  # the second one is a mean over a
 SAMPLE_MS = 100
 LEAST_SAMPLES = 5  # of an interval whose energy is told
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_STAT = Path("/proc/stat")
+_IDLE = (3, 4)  # of a line of it: idle, and waiting for a disk
+_GUESTS = 8  # from here on what stands before is counted once more
 
 
 class PowerMeter:
@@ -53,6 +57,35 @@ class PowerMeter:
         ]
         cuts = [start, *edges, stop]
         return sum(w * (b - a) for w, a, b in zip(watts, cuts, cuts[1:], strict=False))
+
+
+class HostTime:
+    """Of the host's processors, from here on."""
+
+    def __init__(self) -> None:
+        self._start = _processor_seconds()
+
+    def others(self) -> float | None:
+        """The share of all processors that other processes kept busy; None where the system does
+        not say."""
+        now = _processor_seconds()
+        if self._start is None or now is None:
+            return None
+        every, idle, own = (b - a for a, b in zip(self._start, now, strict=True))
+        return max(0.0, every - idle - own) / every if every > 0 else None
+
+
+def _processor_seconds() -> tuple[float, float, float] | None:
+    """Of all processors, idle ones, and this process with the children that ended."""
+    try:
+        words = _STAT.read_text().split("\n", 1)[0].split()
+        ticks = [int(word) for word in words[1 : 1 + _GUESTS]]
+        second = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
+    times = os.times()
+    own = times.user + times.system + times.children_user + times.children_system
+    return sum(ticks) / second, sum(ticks[i] for i in _IDLE) / second, own
 
 
 def restart_host_peak() -> bool:

@@ -30,6 +30,11 @@ _MODEL = (
     "model", "weights", "dtype", "shape", "weight_bytes", "device", "gpu_memory", "prompt",
 )  # fmt: skip
 
+# of a run: the share of the host's processors that other processes kept busy. What waits for the
+# host is slower beside them: tokens by 8 to 12 %, launched steps by 1.4 to 1.7 times beside 0.4 to
+# 0.6 of one (docs/efficiency.md)
+BUSY_HOST, BUSY_SHARE = "host_busy", 0.1
+
 
 def environment(device: torch.device, commit: str | None) -> dict[str, Any]:
     """Card, versions, what answers full attention, commit and the hashes of both packages; alike

@@ -10,7 +10,7 @@ from typing import Any
 from reattention_eval.cache import DEVICE
 from reattention_eval.efficiency.e2e.agreement import disagreements
 from reattention_eval.efficiency.e2e.forms import form_name
-from reattention_eval.efficiency.e2e.record import E2ERecord
+from reattention_eval.efficiency.e2e.record import BUSY_HOST, BUSY_SHARE, E2ERecord
 from reattention_eval.errors import DataError
 
 Cell = dict[str, Any]
@@ -52,6 +52,13 @@ def figure_of(cell: Cell, figure: str) -> float | None:
         return (cell["tokens"] if figure == "prompt_rate" else 1) / seconds
     found = [run[figure] for run in cell.get("runs", []) if run.get(figure) is not None]
     return median(found) if found else None
+
+
+def busy_host(cell: Cell) -> float:
+    """The share of the host's processors that others kept busy beside a cell's runs, at most; 0
+    where that is little, or older than the measure."""
+    most = max((run.get(BUSY_HOST) or 0.0 for run in cell.get("runs", [])), default=0.0)
+    return most if most > BUSY_SHARE else 0.0
 
 
 def name_of(cell: Cell) -> str:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from reattention_eval.cache import DEVICE
 from reattention_eval.efficiency.e2e.record import E2ERecord
-from reattention_eval.efficiency.e2e.results import Column, Shown, columns, figure_of, shown
+from reattention_eval.efficiency.e2e.results import (
+    Column,
+    Shown,
+    busy_host,
+    columns,
+    figure_of,
+    shown,
+)
 from reattention_eval.engine.fit import CACHES
 from reattention_eval.errors import DataError
 from reattention_eval.machine_memory import GIB
@@ -149,4 +156,16 @@ def _caption(found: Sequence[Column]) -> str:
         f" Medians of {counts[0]} run{'s' if counts[0] > 1 else ''}." if len(counts) == 1 else
         f" Medians of {counts[0]} to {counts[-1]} runs (one where a run takes minutes)."
     )  # fmt: skip
-    return "; ".join(dict.fromkeys(lines)) + "." + runs
+    return "; ".join(dict.fromkeys(lines)) + "." + runs + _beside(found)
+
+
+def _beside(found: Sequence[Column]) -> str:
+    """At which lengths others kept the host busy."""
+    busy = {column.tokens: max(map(busy_host, column.cells.values())) for column in found}
+    lengths = [f"{tokens:,}" for tokens, share in busy.items() if share]
+    if not lengths:
+        return ""
+    return (
+        f" At {', '.join(lengths)} beside other work on up to {max(busy.values()):.0%} of the "
+        "host's processors, for which steps and launches wait."
+    )
