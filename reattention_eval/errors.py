@@ -12,7 +12,7 @@ class ConfigError(ReAttentionError, ValueError):
 
 
 class MachineError(ConfigError):
-    """This machine lacks what a method needs; on another one it may run."""
+    """This machine lacks what a method or a score needs; on another one it may run."""
 
 
 class HostMemoryError(ConfigError):

@@ -7,6 +7,7 @@ from typing import Any
 
 from reattention_eval.benchmarks.base import Benchmark
 from reattention_eval.errors import ConfigError
+from reattention_eval.evaluators.libraries import require
 from reattention_eval.evaluators.rules import TaskRule
 
 # a scoring, and what its figures' names begin with, so that no table mixes two rules
@@ -21,6 +22,17 @@ def rules_for(benchmark: Benchmark, task: str, scoring: str) -> list[str]:
     asked = ["official", "opencompass"] if scoring == "both" else [scoring]
     known = [rule for rule in asked if task in benchmark.rules.get(rule, ())]
     return known or ["official"]
+
+
+def check_libraries(benchmark: Benchmark, task: str, scoring: str) -> None:
+    """Nothing if this machine has what the task's rules are scored with.
+
+    Raises:
+        MachineError: it lacks a library.
+    """
+    for name in rules_for(benchmark, task, scoring):
+        if task in benchmark.rules.get(name, ()):
+            require(benchmark.rules[name][task].libraries)
 
 
 def scored(

@@ -11,22 +11,23 @@ from typing import Any
 
 from reattention_eval.evaluators import infinitebench_answers as answers
 from reattention_eval.evaluators.infinitebench_opencompass import OPENCOMPASS
+from reattention_eval.evaluators.libraries import ROUGE_SCORE
 from reattention_eval.evaluators.rules import TaskRule
 
 
-def _mean_of(name: str, rule: Callable[[str, Any], float]) -> TaskRule:
+def _mean_of(name: str, rule: Callable[[str, Any], float], *libraries: str) -> TaskRule:
     def score(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
         samples = zip(predictions, references, strict=True)
         return {name: 100 * sum(float(rule(p, r)) for p, r in samples) / len(predictions)}
 
-    return TaskRule(name, score)
+    return TaskRule(name, score, libraries)
 
 
 OFFICIAL = {
     "passkey": _mean_of("accuracy", answers.is_first_digits),
     "number_string": _mean_of("accuracy", answers.is_first_digits),
     "kv_retrieval": _mean_of("accuracy", answers.is_word),
-    "longbook_sum_eng": _mean_of("rougeLsum", answers.rouge_l_sum),
+    "longbook_sum_eng": _mean_of("rougeLsum", answers.rouge_l_sum, ROUGE_SCORE),
     "longbook_qa_eng": _mean_of("f1", answers.best_english_f1),
     "longbook_choice_eng": _mean_of("accuracy", answers.is_chosen_option),
     "longdialogue_qa_eng": _mean_of("accuracy", answers.is_spoken_word),

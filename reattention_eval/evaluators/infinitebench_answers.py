@@ -48,8 +48,9 @@ def is_spoken_word(prediction: str, reference: Any) -> bool:
 def is_last_number(prediction: str, reference: Any) -> bool:
     """code_run: the last word is the number."""
     words = re.sub("[\n.`'\":]", " ", prediction).split()
+    right = single(reference)
     try:
-        return bool(words) and int(words[-1]) == int(single(reference))
+        return bool(words) and int(words[-1]) == int(right)
     except ValueError:
         return False
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from reattention_eval.evaluators.infinitebench_answers import words_of
 from reattention_eval.evaluators.infinitebench_labels import label_of, several, text_and_letter
+from reattention_eval.evaluators.libraries import JIEBA, ROUGE_SCORE
 from reattention_eval.evaluators.longbench_metrics import chinese_f1
 from reattention_eval.evaluators.opencompass_options import first_option
 from reattention_eval.evaluators.opencompass_rules import accuracy, first_number, rouge
@@ -27,12 +28,12 @@ def _accuracy(read: _Read, label: Callable[[Any], Any]) -> TaskRule:
     )
 
 
-def _sum_of(rule: Callable[[str, Any], float]) -> TaskRule:
+def _sum_of(rule: Callable[[str, Any], float], *libraries: str) -> TaskRule:
     def score(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
         samples = zip(predictions, references, strict=True)
         return {"score": 100 * sum(rule(p, label_of(r)) for p, r in samples) / len(predictions)}
 
-    return TaskRule("score", score)
+    return TaskRule("score", score, libraries)
 
 
 def _is_spoken_word(prediction: str, label: Any) -> bool:
@@ -58,11 +59,11 @@ OPENCOMPASS = {
     "passkey": _accuracy(first_number, label_of),
     "number_string": _accuracy(first_number, label_of),
     "kv_retrieval": _sum_of(lambda p, label: label in words_of(p)),
-    "longbook_sum_eng": TaskRule("rouge1", _rouge),
+    "longbook_sum_eng": TaskRule("rouge1", _rouge, (ROUGE_SCORE,)),
     "longbook_qa_eng": _sum_of(lambda p, r: max(english_f1(p, a) for a in several(r))),
     "longbook_choice_eng": _accuracy(first_option, lambda r: text_and_letter(r)[1]),
     "longdialogue_qa_eng": _sum_of(_is_spoken_word),
-    "longbook_qa_chn": _sum_of(lambda p, r: max(chinese_f1(p, a) for a in several(r))),
+    "longbook_qa_chn": _sum_of(lambda p, r: max(chinese_f1(p, a) for a in several(r)), JIEBA),
     "code_debug": _accuracy(first_option, lambda r: text_and_letter(r)[1]),
     "code_run": _accuracy(first_option, label_of),
     "math_calc": _sum_of(_leading_values),

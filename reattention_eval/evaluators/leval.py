@@ -10,7 +10,7 @@ from typing import Any
 
 from reattention_eval.evaluators import leval_answers as answers
 from reattention_eval.evaluators.leval_opencompass import OPENCOMPASS
-from reattention_eval.evaluators.libraries import rouge_scores
+from reattention_eval.evaluators.libraries import ROUGE_SCORE, rouge_scores
 from reattention_eval.evaluators.rules import TaskRule
 from reattention_eval.evaluators.words import english_f1, english_words
 
@@ -122,6 +122,6 @@ OFFICIAL = {
     "codeU": TaskRule("exact_match", _exam(answers.code_output, answers.code_value)),
     "sci_fi": TaskRule("exact_match", _sci_fi),
     **{task: TaskRule("f1", _f1) for task in _F1_TASKS},
-    **{task: TaskRule("rougeL", _rouge) for task in _ROUGE_TASKS},
+    **{task: TaskRule("rougeL", _rouge, (ROUGE_SCORE,)) for task in _ROUGE_TASKS},
 }
 RULES = {"official": OFFICIAL, "opencompass": OPENCOMPASS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from reattention_eval.evaluators.libraries import ROUGE_SCORE
 from reattention_eval.evaluators.opencompass_rules import accuracy, after, first_phrase, rouge
 from reattention_eval.evaluators.rules import TaskRule
 
@@ -69,5 +70,5 @@ OPENCOMPASS = {
     "quality": TaskRule("accuracy", _quality),
     "topic_retrieval_longchat": TaskRule("score", _topic_retrieval),
     "tpo": TaskRule("accuracy", after(first_capital)),
-    **{task: TaskRule("rouge1", rouge) for task in _ROUGE_TASKS},
+    **{task: TaskRule("rouge1", rouge, (ROUGE_SCORE,)) for task in _ROUGE_TASKS},
 }

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from reattention_eval.errors import ConfigError
+from reattention_eval.errors import MachineError
+
+JIEBA, ROUGE, ROUGE_SCORE, RAPIDFUZZ = "jieba", "rouge", "rouge_score", "rapidfuzz"
+
+
+def require(names: Iterable[str]) -> None:
+    """Nothing if these modules are on this machine.
+
+    Raises:
+        MachineError: one is not.
+    """
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise _missing(missing)
 
 
 def chinese_words(text: str) -> list[str]:
@@ -20,8 +34,9 @@ def chinese_words(text: str) -> list[str]:
 
 def rouge_l(prediction: str, reference: str) -> float:
     """ROUGE-L F1 (0..1) of the library `rouge`; 0 where it refuses (a text without words)."""
+    scorer = _rouge()  # that it is missing is no refusal
     try:
-        return float(_rouge().get_scores([prediction], [reference])[0]["rouge-l"]["f"])
+        return float(scorer.get_scores([prediction], [reference])[0]["rouge-l"]["f"])
     except (ValueError, RecursionError):
         return 0.0
 
@@ -42,7 +57,7 @@ def bootstrap_medians(scores: Sequence[dict[str, Any]], seed: int) -> dict[str, 
         return {kind: float(score.fmeasure) for kind, score in scores[0].items()}
     import numpy as np
 
-    aggregator = _module("rouge_score.scoring").BootstrapAggregator()
+    aggregator = _module(f"{ROUGE_SCORE}.scoring").BootstrapAggregator()
     for score in scores:
         aggregator.add_scores(score)
     state = np.random.get_state()
@@ -57,32 +72,38 @@ def indel_ratio(first: str, second: str) -> int:
     """0..100: what fuzzywuzzy's `ratio` gives where python-Levenshtein is installed."""
     if not first or not second:
         return 100 if first == second else 0
-    indel = _module("rapidfuzz.distance").Indel
+    indel = _module(f"{RAPIDFUZZ}.distance").Indel
     return round(100 * indel.normalized_similarity(first, second))
 
 
 @functools.cache
 def _jieba() -> ModuleType:
-    jieba = _module("jieba")
+    jieba = _module(JIEBA)
     jieba.setLogLevel(logging.WARNING)
     return jieba
 
 
 @functools.cache
 def _rouge() -> Any:
-    return _module("rouge").Rouge(metrics=["rouge-l"], stats=["f"])
+    return _module(ROUGE).Rouge(metrics=["rouge-l"], stats=["f"])
 
 
 @functools.cache
 def _rouge_score(kinds: tuple[str, ...]) -> Any:
-    return _module("rouge_score.rouge_scorer").RougeScorer(list(kinds), use_stemmer=False)
+    return _module(f"{ROUGE_SCORE}.rouge_scorer").RougeScorer(list(kinds), use_stemmer=False)
 
 
 def _module(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as missing:
-        raise ConfigError(
-            f"this task is scored with the library {name.split('.')[0]!r}, which is not installed: "
-            "pip install 'reattention-eval[scoring]'."
-        ) from missing
+        raise _missing([name.split(".")[0]]) from missing
+
+
+def _missing(names: Sequence[str]) -> MachineError:
+    which = " and ".join(map(repr, names))
+    what, are = ("library", "is") if len(names) == 1 else ("libraries", "are")
+    return MachineError(
+        f"this task is scored with the {what} {which}, which {are} not installed: "
+        "pip install 'reattention-eval[scoring]'."
+    )

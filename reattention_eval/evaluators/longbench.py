@@ -11,7 +11,7 @@ from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.evaluators import longbench_metrics as metrics
-from reattention_eval.evaluators.libraries import rouge_l
+from reattention_eval.evaluators.libraries import JIEBA, RAPIDFUZZ, ROUGE, rouge_l
 from reattention_eval.evaluators.longbench_metrics import Metric
 from reattention_eval.evaluators.rules import TaskRule
 from reattention_eval.evaluators.words import english_f1
@@ -39,6 +39,12 @@ _TASKS: dict[str, tuple[str, Metric | None]] = {
     "passage_retrieval_zh": ("accuracy", metrics.chinese_paragraph_share),
     "lcc": ("similarity", metrics.code_similarity),
     "repobench-p": ("similarity", metrics.code_similarity),
+}
+# by function: what it imports under either rule
+_LIBRARIES: dict[Metric | None, tuple[str, ...]] = {
+    metrics.chinese_f1: (JIEBA,),
+    metrics.chinese_rouge_l: (JIEBA, ROUGE),
+    rouge_l: (ROUGE,),
 }
 _FIRST_LINE_TASKS = ("trec", "triviaqa", "samsum", "lsht")
 
@@ -73,7 +79,7 @@ def _official(task: str) -> TaskRule:
     def one(prediction: str, reference: Any) -> float:
         return max(_each(task, prediction, reference), default=0.0)
 
-    return _rule(task, _TASKS[task][0], one)
+    return _rule(task, _TASKS[task][0], one, _LIBRARIES.get(_TASKS[task][1], ()))
 
 
 def _opencompass(task: str) -> TaskRule:
@@ -96,17 +102,20 @@ def _opencompass(task: str) -> TaskRule:
                 best = max(best, function(prediction, answer))
         return best
 
-    return _rule(task, "score", one)
+    other = (RAPIDFUZZ,) if function is metrics.code_similarity else ()
+    return _rule(task, "score", one, _LIBRARIES.get(function, other))
 
 
-def _rule(task: str, name: str, one: Callable[[str, Any], float]) -> TaskRule:
+def _rule(
+    task: str, name: str, one: Callable[[str, Any], float], libraries: tuple[str, ...]
+) -> TaskRule:
     def score(predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
         if task in _FIRST_LINE_TASKS:
             predictions = [text.lstrip("\n").split("\n")[0] for text in predictions]
         samples = zip(predictions, references, strict=True)
         return {name: 100 * sum(one(p, r) for p, r in samples) / len(predictions)}
 
-    return TaskRule(name, score)
+    return TaskRule(name, score, libraries)
 
 
 RULES = {

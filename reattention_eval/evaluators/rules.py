@@ -14,10 +14,12 @@ TaskScorer = Callable[[Sequence[str], Sequence[Any]], dict[str, float]]
 
 @dataclass(frozen=True)
 class TaskRule:
-    """One task under one rule: how it is scored, and `main`, which figure stands for it."""
+    """One task under one rule: how it is scored, `main`, which figure stands for it, and the
+    modules that the scorer imports when it is first called."""
 
     main: str
     scorer: TaskScorer
+    libraries: tuple[str, ...] = ()
 
 
 def is_blank(reference: Any) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from task_samples import perfect, reference
 
-from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.benchmarks import find_benchmark
+from reattention_eval.benchmarks.scored import check_libraries
+from reattention_eval.errors import ConfigError, DataError, MachineError
 from reattention_eval.evaluators import libraries, list_tasks, main_metric, score
 
 TASKS = [
@@ -86,8 +89,45 @@ def test_the_room_loads_without_the_scoring_libraries():
     assert not optional & set(run.stdout.split())
 
 
-def test_a_missing_library_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jieba", None)
-    libraries._jieba.cache_clear()
-    with pytest.raises(ConfigError, match=r"'jieba'.*pip install 'reattention-eval\[scoring\]'"):
+@contextmanager
+def without(*names):
+    """Libraries of scorers that cannot be imported."""
+    caches = (libraries._jieba, libraries._rouge, libraries._rouge_score)
+    for cache in caches:
+        cache.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            for module in [m for m in sys.modules if m.split(".")[0] == name] or [name]:
+                patch.setitem(sys.modules, module, None)
+        yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_missing_library_is_named():
+    with (
+        without("jieba"),
+        pytest.raises(MachineError, match=r"'jieba'.*pip install 'reattention-eval\[scoring\]'"),
+    ):
         score("longbench", "multifieldqa_zh", ["我们"], [["我们"]])
+
+
+@pytest.mark.parametrize("rule", ["official", "opencompass"])
+def test_a_task_says_which_libraries_it_is_scored_with(samples, rule):
+    """With these alone it is scored; without one of them it is not, nor is it 0."""
+    benchmark, task, references = samples
+    known = find_benchmark(benchmark)
+    if task not in known.rules[rule]:
+        return
+    needed = known.rules[rule][task].libraries
+    every = {libraries.JIEBA, libraries.ROUGE, libraries.ROUGE_SCORE, libraries.RAPIDFUZZ}
+    answers = [perfect(task, wanted) for wanted in references]
+    with without(*every - set(needed)):
+        assert score(benchmark, task, answers, references, rule)
+        check_libraries(known, task, rule)
+    for name in needed:
+        with without(name):
+            with pytest.raises(MachineError, match=f"'{name}'"):
+                score(benchmark, task, answers, references, rule)
+            with pytest.raises(MachineError, match=f"'{name}'"):
+                check_libraries(known, task, rule)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reattention_eval.errors import CheckpointError, ConfigError, DataError
+from reattention_eval.benchmarks.base import Benchmark
+from reattention_eval.errors import CheckpointError, ConfigError, DataError, MachineError
 from reattention_eval.harness.compose import (
     embedded_model,
     embedded_models,
@@ -109,6 +111,21 @@ def test_a_missing_haystack_is_found_before_anything_runs(
         needles(checkpoint)
     with pytest.raises(DataError, match=r"no\.txt"):
         needles(checkpoint, haystack="no.txt")
+
+
+def test_a_missing_scoring_library_is_found_before_anything_runs(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task of RULER needs none; a dry run lists what another machine would run."""
+    monkeypatch.setitem(sys.modules, "rouge_score", None)
+    monkeypatch.setattr(Benchmark, "check", lambda *args, **options: None)  # its data
+    summaries = dict(benchmark="leval", lengths=[600], tasks=["quality", "news_summ"])
+    words = dict(benchmark="ruler", lengths=[600], tasks=["vt"], samples=2)
+    assert plan_jobs([model(checkpoint)], [FULL], [words])
+    with pytest.raises(MachineError, match=r"'rouge_score'.*reattention-eval\[scoring\]"):
+        plan_jobs([model(checkpoint)], [FULL], [words, summaries])
+    monkeypatch.setenv("REATTENTION_DRY_RUN", "1")
+    assert len(plan_jobs([model(checkpoint)], [FULL], [words, summaries])) == 3
 
 
 def test_a_missing_embedded_model_says_the_command(

@@ -13,6 +13,7 @@ from typing import Any
 
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Asked, Benchmark
+from reattention_eval.benchmarks.scored import check_libraries
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose.model_method_pairs import (
     HASH_LENGTH,
@@ -79,6 +80,7 @@ def plan_jobs(
     Raises:
         ConfigError: a plan, variable or setting that cannot work, or nothing left to run.
         DataError: a data file is not on this machine.
+        MachineError: nor a library that the answers are scored with.
     """
     check_old_variables()
     for entries in (models, methods):
@@ -188,6 +190,7 @@ def _of_model(
             required(benchmark.check, task, length, **options)
             asked = benchmark.ask(task, length, scoring=chosen_scoring(), **options)
             mark = digest(asked.identity)[:HASH_LENGTH]
+            required(check_libraries, benchmark, task, asked.scoring)
             names.append(f"{asked.benchmark}-{task}-{length}-{mark}")
             yield Job(model, str(plan["benchmark"]), asked, names[-1])
     all_different(names, "task and length")

@@ -22,7 +22,7 @@ from typing import Any
 
 from reattention_eval.benchmarks import find_benchmark, list_benchmarks
 from reattention_eval.benchmarks.base import Benchmark
-from reattention_eval.errors import ConfigError, DataError
+from reattention_eval.errors import ConfigError, DataError, MachineError
 from reattention_eval.harness.compose.embedded_models import replacing_entry, scopes
 from reattention_eval.harness.compose.machine import gpus_per_task
 from reattention_eval.harness.compose.model_method_pairs import (
@@ -56,11 +56,12 @@ def variables(**values: str) -> Iterator[None]:
 
 
 def required(check: Callable[..., None], *args: Any, **options: Any) -> None:
-    """`check(...)`, which raises DataError where data are missing; nothing then in a dry run."""
+    """`check(...)`, which raises DataError where data are missing, or MachineError; nothing then in
+    a dry run."""
     if not os.environ.get(DRY_RUN):
         check(*args, **options)
         return
-    with suppress(DataError):
+    with suppress(DataError, MachineError):
         check(*args, **options)
 
 
