@@ -32,10 +32,13 @@ def columns(frame: Frame, datasets: Sequence[str]) -> dict[str, str]:
 
 
 def _apart(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """By the first thing asked of which each has its own; empty where there is none."""
-    for key in dict.fromkeys(key for own in facts.values() for key in own):
-        said = {name: _words(key, own.get(key)) for name, own in facts.items()}
-        if key not in _NO_QUESTION and len(set(said.values())) == len(said):
+    """By the first thing asked that all say and of which each has its own; empty where there is
+    none. A dataset that never ran says less."""
+    for key in next(iter(facts.values())):
+        if key in _NO_QUESTION or not all(key in own for own in facts.values()):
+            continue
+        said = {name: _words(key, own[key]) for name, own in facts.items()}
+        if len(set(said.values())) == len(said):
             return said
     return {}
 

@@ -71,7 +71,8 @@ def test_a_row_is_called_alike_whichever_of_its_datasets_ran(whole: Run) -> None
 
 
 def test_two_datasets_of_one_length_are_told_apart_by_what_is_asked(whole: Run) -> None:
-    few = {**NEEDLE, "depths": [10, 50, 90], "repeats": 1}
+    few = {"max_out_len": 16, **NEEDLE, "depths": [10, 50, 90], "repeats": 1}
+    # a run's manifest says more than what is noted before it
     many = {**NEEDLE, "depths": [0, 10, 50, 90, 100], "repeats": 1}
     about = {"needle-32768-aa": few, "needle-32768-bb": many}
     cells = [*expected(whole), *[("m-full", name) for name in about]]
