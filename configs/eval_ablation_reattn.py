@@ -6,8 +6,9 @@
     reattention-eval curve outputs/ablation-span --out results/ablation/span
 
 Groups: chunk, span, top_k, local, score, selection, budget, last_tokens, and of rules that are not
-the paper's per_kv_head, votes, span_grid, vote_memory, layer_slope; unset, all of them. `curve` is
-the plot; the table is reattention-eval report outputs/ablation-span --into results/ablation/span.
+the paper's per_kv_head, votes, span_grid, vote_memory, layer_slope, together; unset, all of them.
+`curve` is the plot; the table is
+reattention-eval report outputs/ablation-span --into results/ablation/span.
 
 A part of one: REATTENTION_ONLY_TASKS (needle, vt, ...), _ONLY_LENGTHS, REATTENTION_SAMPLES,
 REATTENTION_MINUTES with -r. Another model: REATTENTION_RUN_MODEL; on one with a smaller window

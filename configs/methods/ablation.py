@@ -8,6 +8,7 @@ _base = dict(
     type="reattention", global_size=32, local_size=4096, span_size=32, top_k=4, max_spans=127,
     chunk_size=512,
 )  # fmt: skip
+_near = dict(local_size=1024, max_spans=223)
 
 ablations = dict(
     chunk=[_base, *[dict(_base, chunk_size=size) for size in (1024, 2048)]],
@@ -58,4 +59,20 @@ ablations = dict(
         ],
     ],
     layer_slope=[_base, *[dict(_base, layer_slope=slope) for slope in (-0.5, 0.5)]],
+    # what helps by itself: a smaller local part for tracing, the choice for single facts
+    together=[
+        _base,
+        dict(_base, **_near),
+        *[
+            dict(_base, **_near, **more)
+            for more in (
+                dict(last_tokens=48),
+                dict(span_grid=True),
+                dict(votes="margin"),
+                dict(span_grid=True, last_tokens=48),
+            )
+        ],
+        dict(_base, span_grid=True, last_tokens=48),
+        dict(_base, local_size=1024, span_size=8, max_spans=892),
+    ],
 )

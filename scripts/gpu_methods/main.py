@@ -42,9 +42,12 @@ _all_keys = [dict(type=name) for name in ("yarn", "dynamic_ntk", "linear")]
 _slow = [dict(type=name) for name in ("dca", "self_extend")]
 _rules = _of("votes", "span_grid", "per_kv_head", "last_tokens")
 _sizes = _of("chunk", "span", "top_k", "local", "selection", "budget", "score")
+_together = _of("together")
 _all_varied = _of(*_groups)
 
 plans = [
+    dict(_varied_needles, methods=_together),
+    dict(_varied_ruler, methods=_together),
     dict(_varied_ruler, methods=_rules),
     dict(_varied_needles, methods=_sizes),
     dict(_far_needles, lengths=[64 * _K, 128 * _K], methods=_8K_any_length),

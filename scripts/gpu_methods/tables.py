@@ -34,7 +34,9 @@ from reattention_eval.report.expected import note_expected  # noqa: E402
 LANES = ("main", "eviction", "far")
 KINDS = ("predictions", "records", "results")
 # groups that one picture sets side by side: other rules of choosing as many keys
-RULES = ("last_tokens", "per_kv_head", "votes", "span_grid", "vote_memory", "layer_slope")
+RULES = (
+    "last_tokens", "per_kv_head", "votes", "span_grid", "vote_memory", "layer_slope", "together",
+)  # fmt: skip
 Names = tuple[str, str]
 
 
@@ -61,7 +63,7 @@ def main() -> int:
         cells = jobs(model, members, varied.plans)
         rules |= cells if group in RULES else {}
         if any(was_run(asked.work_dir, cell) for cell in cells):
-            made(asked.work_dir, cells, asked.ablation / group, by_family=True)
+            made(asked.work_dir, cells, asked.ablation / group)
     with tempfile.TemporaryDirectory() as folder:
         made(asked.work_dir, rules, Path(folder), by_family=True)
         shutil.copyfile(Path(folder) / "at_length.png", asked.ablation / "rules.png")
