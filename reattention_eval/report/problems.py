@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from reattention_eval.report.apart import prompts_of
 from reattention_eval.report.labels import method_name, model_name
 from reattention_eval.report.measures import no_numbers, sample_count
+from reattention_eval.report.predictions import NO_RECORD, REMAKE
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
 from reattention_eval.report.sample_scores import RESCORE, scored_otherwise
@@ -54,6 +55,8 @@ def _of_cell(cell: Cell) -> list[str]:
         problems.append(
             f"{where}: {len(reasons)} of {_size(cell)} samples failed (sample {index}: {reason})."
         )
+    elif cell.predicted.wrong:
+        problems.append(f"{where}: its predictions file {cell.predicted.wrong}; {REMAKE}")
     elif not cell.has_predictions and cell.records:
         problems.append(
             f"{where}: unfinished, {len(cell.records)} of {_size(cell)} samples are done; run the "
@@ -89,7 +92,8 @@ def _is_ours(cell: Cell) -> bool:
 
 def _untold(cell: Cell, where: str) -> list[str]:
     """Samples of which nothing says what was asked: they may stand among others' by mistake."""
-    if cell.manifest or not (cell.records or cell.has_predictions) or not _is_ours(cell):
+    whole = cell.manifest and not cell.untold
+    if whole or not (cell.records or cell.has_predictions) or not _is_ours(cell):
         return []
     return [
         f"{where}: there is no manifest, so nothing says what was asked and what answered; "
@@ -113,10 +117,7 @@ def _unrecorded(cell: Cell, where: str) -> list[str]:
     lost = _size(cell) - len(cell.records)
     if lost <= 0 or not _is_ours(cell):
         return []
-    return [
-        f"{where}: {lost} of {_size(cell)} predictions have no readable record, so nothing says "
-        "whether the method selected there; delete predictions and result and run again with `-r`."
-    ]
+    return [f"{where}: {NO_RECORD.format(lost, _size(cell))}"]
 
 
 def _silent(cell: Cell, where: str) -> list[str]:
@@ -137,4 +138,4 @@ def _size(cell: Cell) -> int:
     known = cell.manifest.get("dataset", {}).get("n")
     if known is not None:
         return int(known)
-    return max(len(cell.records), cell.n_predictions, sample_count(cell))
+    return max(len(cell.records), cell.predicted.n, sample_count(cell))

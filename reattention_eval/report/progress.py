@@ -15,7 +15,9 @@ from reattention_eval.errors import DataError
 from reattention_eval.json_text import read_object
 from reattention_eval.processes import lives
 from reattention_eval.report.fields import wrong_manifest
+from reattention_eval.report.labels import named
 from reattention_eval.report.pace import Pace
+from reattention_eval.report.predictions import NO_RECORD, REMAKE, Predicted, predicted
 from reattention_eval.report.records import read_records
 from reattention_eval.report.run import cell_names, part_names
 from reattention_eval.report.running_score import scorer_of
@@ -86,17 +88,27 @@ def _of_cell(work_dir: Path, model: str, dataset: str, jobs: _JobStates) -> Task
         pace = _pace(records, manifest)
     except OSError:
         pace = Pace(None)
-    if (work_dir / "predictions" / model / f"{dataset}.json").is_file():
+    begun = records.is_file() or manifest.is_file()
+    answers = predicted(work_dir, model, dataset, pace.total)
+    why = _unaccepted(answers, pace, begun or named(model) is not None)
+    if answers.whole and not why and not pace.failed:
         return TaskProgress(model, dataset, DONE, pace)
     mark = _mark(records)
     if mark is None:
-        begun = records.is_file() or manifest.is_file()
-        why = "" if begun else why_none(work_dir, model, dataset)
+        why = why or ("" if begun else why_none(work_dir, model, dataset))
         state = FAILED if pace.failed or why else STOPPED if begun else WAITING
         return TaskProgress(model, dataset, state, pace, why)
     alive, where = _holder(mark, records, pace, jobs)
     state = RUNNING if alive else FAILED if pace.failed else STOPPED
     return TaskProgress(model, dataset, state, pace, where)
+
+
+def _unaccepted(answers: Predicted, pace: Pace, ours: bool) -> str:
+    """Why a report would not take predictions that are there; other models leave no records."""
+    if answers.wrong:
+        return f"its predictions file {answers.wrong}; {REMAKE}"
+    lost = answers.n - pace.done - pace.failed
+    return NO_RECORD.format(lost, answers.n) if ours and lost > 0 else ""
 
 
 def _pace(records: Path, manifest: Path) -> Pace:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.json_text import map_strings, printable, read_object
-from reattention_eval.report.fields import wrong_manifest, wrong_result
+from reattention_eval.report.fields import place_of, wrong_manifest, wrong_result
+from reattention_eval.report.predictions import Predicted, predicted
 from reattention_eval.report.records import read_records
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.shown import visible
@@ -26,15 +28,20 @@ class Cell:
 
     model: str
     dataset: str
-    has_predictions: bool
+    predicted: Predicted
     result: dict[str, Any] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     records: dict[int, dict[str, Any]] = field(repr=False)
-    n_predictions: int = 0  # read only where there are no records
     run: str = ""  # the folder it was read from, where several runs are read together
     reason: str = ""  # why there is nothing of it, where its task said so
+    untold: bool = False  # records, or a part's, have no manifest
     # what its manifest would say, as far as that is known from elsewhere
     told: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether they are whole: what an evaluation needs, and a run does not make again."""
+        return self.predicted.whole
 
     @property
     def about(self) -> dict[str, Any]:
@@ -55,7 +62,7 @@ class Cell:
         """
         details = self.result.get("details")
         if isinstance(details, dict):
-            details = [entry for key, entry in details.items() if key.isdigit()]
+            details = [entry for key, entry in details.items() if place_of(key) is not None]
         listed = details if isinstance(details, list) else []
         return [detail for detail in listed if isinstance(detail, dict)]
 
@@ -186,7 +193,7 @@ def _by_number(name: str) -> list[str | int]:
 def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
     records: dict[int, dict[str, Any]] = {}
     manifest: dict[str, Any] = {}
-    offset = 0
+    offset, untold = 0, False
     # a partitioner that splits a dataset leaves DATASET_0, DATASET_1, ...
     for name in (dataset, *part_names(work_dir / "records" / model, dataset)):
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
@@ -195,20 +202,22 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         own = _load(path, _wrong_manifest(path), "Delete it, predictions and result of its name,")
         own = migrated(own, path)
         manifest = _with_part(manifest, own)
+        untold = untold or (bool(part) and not own)
         # a part may lack the records of its last samples
         offset += own.get("dataset", {}).get("n") or max(part, default=-1) + 1
-    predictions = work_dir / "predictions" / model
-    predicted = any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0"))
+    if untold and manifest:  # of how many samples the others are nothing says
+        manifest = _without_count(manifest)
+    answers = predicted(work_dir, model, dataset, manifest.get("dataset", {}).get("n"))
     return Cell(
         model=visible(printable(model)),
         dataset=visible(printable(dataset)),
-        has_predictions=predicted,
+        predicted=answers,
         result=_load(work_dir / "results" / model / f"{dataset}.json", wrong_result),
         # names in tables and pictures hold nothing that a terminal or page would obey
         manifest=map_strings(manifest, visible),
         records=records,
-        n_predictions=0 if records else _count_predictions(predictions, dataset),
-        reason="" if records or predicted else why_none(work_dir, model, dataset),
+        untold=untold,
+        reason="" if records or answers != Predicted() else why_none(work_dir, model, dataset),
     )
 
 
@@ -226,21 +235,20 @@ def _with_part(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
         return whole or part
     counts = [manifest.get("dataset", {}).get("n") for manifest in (whole, part)]
     if None in counts:
-        return whole
+        return _without_count(whole)
     return {**whole, "dataset": {**whole["dataset"], "n": sum(counts)}}
 
 
-def _count_predictions(folder: Path, dataset: str) -> int:
-    """Samples of predictions that left no records: those of models that are not ours."""
-    parts = (p for p in folder.glob(f"{dataset}_*.json") if p.stem[len(dataset) + 1 :].isdigit())
-    return sum(len(_load(path)) for path in (folder / f"{dataset}.json", *parts))
+def _without_count(manifest: dict[str, Any]) -> dict[str, Any]:
+    about = {key: value for key, value in manifest.get("dataset", {}).items() if key != "n"}
+    return {**manifest, "dataset": about}
 
 
 def part_names(folder: Path, dataset: str) -> list[str]:
     """The parts of a dataset that a partitioner split, of which records are in `folder`."""
-    names = (p.name.removesuffix(".jsonl") for p in folder.glob(f"{dataset}_*.jsonl"))
-    numbered = [n for n in names if n.removeprefix(f"{dataset}_").isdigit()]
-    return sorted(numbered, key=lambda n: int(n.rsplit("_", 1)[1]))
+    names = (p.name.removesuffix(".jsonl") for p in folder.glob(f"{escape(dataset)}_*.jsonl"))
+    placed = ((place_of(name.removeprefix(f"{dataset}_")), name) for name in names)
+    return [name for _, name in sorted((at, name) for at, name in placed if at is not None)]
 
 
 def _load(
