@@ -63,6 +63,14 @@ def sample_count(cell: Cell) -> int:
     return int(cell.result.get("n", counted))
 
 
+def asked_count(cell: Cell) -> int:
+    """Samples that there are, as far as is known."""
+    known = cell.manifest.get("dataset", {}).get("n")
+    if known is not None:
+        return int(known)
+    return max(len(cell.records), cell.predicted.n, sample_count(cell))
+
+
 def selection(cell: Cell) -> tuple[int, int]:
     """In how many samples the method attended to a part of the cache, and of how many that is
     known; (0, 0) where no record says."""

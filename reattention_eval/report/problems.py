@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from reattention_eval.report.apart import prompts_of
 from reattention_eval.report.labels import method_name, model_name
-from reattention_eval.report.measures import no_numbers, sample_count
+from reattention_eval.report.measures import asked_count, no_numbers
 from reattention_eval.report.predictions import NO_RECORD, REMAKE
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
-from reattention_eval.report.sample_scores import RESCORE, scored_otherwise
+from reattention_eval.report.stale import stale
 
 
 def find_problems(cells: Sequence[Cell]) -> list[str]:
@@ -49,17 +49,17 @@ def _several(names: Sequence[str]) -> str:
 def _of_cell(cell: Cell) -> list[str]:
     where = f"{cell.model} on {cell.dataset}"
     problems = []
-    reasons = failed(cell.records)
+    n, reasons = asked_count(cell), failed(cell.records)
     if reasons:
         index, reason = next(iter(reasons.items()))
         problems.append(
-            f"{where}: {len(reasons)} of {_size(cell)} samples failed (sample {index}: {reason})."
+            f"{where}: {len(reasons)} of {n} samples failed (sample {index}: {reason})."
         )
     elif cell.predicted.wrong:
         problems.append(f"{where}: its predictions file {cell.predicted.wrong}; {REMAKE}")
     elif not cell.has_predictions and cell.records:
         problems.append(
-            f"{where}: unfinished, {len(cell.records)} of {_size(cell)} samples are done; run the "
+            f"{where}: unfinished, {len(cell.records)} of {n} samples are done; run the "
             "same command with `-r` to go on."
         )
     elif not cell.has_predictions:
@@ -79,7 +79,8 @@ def _of_cell(cell: Cell) -> list[str]:
             for name in no_numbers(cell)
         ]
         problems += _unrecorded(cell, where)
-    problems += _scored_before(cell, where)
+    if told := stale(cell):
+        problems.append(f"{where}: {told}")
     problems += _untold(cell, where)
     problems += _silent(cell, where)
     return problems
@@ -101,23 +102,12 @@ def _untold(cell: Cell, where: str) -> list[str]:
     ]
 
 
-def _scored_before(cell: Cell, where: str) -> list[str]:
-    """A result outlives the predictions that it was made of: OpenCompass scores none twice."""
-    others = scored_otherwise(cell)
-    if not others:
-        return []
-    return [
-        f"{where}: {len(others)} of {_size(cell)} samples were scored by other answers than their "
-        f"records hold (sample {others[0]}), {RESCORE}"
-    ]
-
-
 def _unrecorded(cell: Cell, where: str) -> list[str]:
     """Predictions of which it cannot be told any more how they were made."""
-    lost = _size(cell) - len(cell.records)
+    lost = asked_count(cell) - len(cell.records)
     if lost <= 0 or not _is_ours(cell):
         return []
-    return [f"{where}: {NO_RECORD.format(lost, _size(cell))}"]
+    return [f"{where}: {NO_RECORD.format(lost, asked_count(cell))}"]
 
 
 def _silent(cell: Cell, where: str) -> list[str]:
@@ -132,10 +122,3 @@ def _silent(cell: Cell, where: str) -> list[str]:
         f"{method.get('name', 'the method')} may attend to (budget {method.get('budget')} tokens), "
         "yet no layer selected anything: this was full attention."
     ]
-
-
-def _size(cell: Cell) -> int:
-    known = cell.manifest.get("dataset", {}).get("n")
-    if known is not None:
-        return int(known)
-    return max(len(cell.records), cell.predicted.n, sample_count(cell))

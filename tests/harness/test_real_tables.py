@@ -209,6 +209,10 @@ def test_a_failing_sample_that_another_method_got_right_comes_first() -> None:
     (alone,) = selected.failing([own], "reattention", "")
     assert (alone.row.index, alone.others) == (1, {})
     assert not list(selected.failing([full], "reattention", ""))
+    own.result["details"][1]["prediction"] = "of an earlier answer"
+    with pytest.raises(ConfigError, match="m-reattention on ruler-vt: 1 of 4 samples were scored"):
+        list(selected.failing([own, full], "reattention", ""))
+    assert next(selected.failing([full, own], "full", "")).others == {}
 
 
 def test_watching_says_what_a_step_selected(checkpoint: Path) -> None:
