@@ -14,14 +14,15 @@ from runs_by_hand import leave_cell
 from typer.testing import CliRunner
 
 from reattention_eval.cli import app
-from reattention_eval.report import build_report, curve
+from reattention_eval.report import build_report
+from reattention_eval.report.curve import pictures
 
 FOUND, ROOM = "One needle in a haystack, magic_number: found, %", "magic_number"
 
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curve, "save_picture", lambda figure, path, dpi: None)
+    monkeypatch.setattr(pictures, "save_picture", lambda figure, path, dpi: None)
 
 
 def needles(folder: Path, accuracies: list[float], length: int = 4096, **facts: Any) -> None:
