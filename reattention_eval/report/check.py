@@ -153,7 +153,7 @@ def _fitting(cell: Cell) -> Iterator[str]:
     n = cell.manifest.get("dataset", {}).get("n")
     if n is None:
         if cell.untold:
-            yield "records without a manifest: nothing says what was asked."
+            yield f"{cell.untold}: nothing says what was asked."
         return
     if beyond := [index for index in cell.records if index >= n]:
         yield f"{len(beyond)} records are of samples beyond the {n} that there are."

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from reattention_eval.report.apart import prompts_of
 from reattention_eval.report.labels import method_name, model_name
-from reattention_eval.report.measures import asked_count, no_numbers
+from reattention_eval.report.measures import asked_count, figures_of, no_numbers
 from reattention_eval.report.predictions import NO_RECORD, REMAKE
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
 from reattention_eval.report.stale import stale
+from reattention_eval.report.told import REMAKE_ALL, untold
 
 
 def find_problems(cells: Sequence[Cell]) -> list[str]:
@@ -74,6 +75,11 @@ def _of_cell(cell: Cell) -> list[str]:
             )
         elif "error" in cell.result:
             problems.append(f"{where}: the evaluator reports an error: {cell.result['error']}.")
+        elif not figures_of(cell):
+            problems.append(
+                f"{where}: its result holds no figure; delete it and score again "
+                "(`opencompass CONFIG -m eval -r`)."
+            )
         problems += [
             f"{where}: the figure {name} is not a number (NaN); look at the samples' records."
             for name in no_numbers(cell)
@@ -93,13 +99,10 @@ def _is_ours(cell: Cell) -> bool:
 
 def _untold(cell: Cell, where: str) -> list[str]:
     """Samples of which nothing says what was asked: they may stand among others' by mistake."""
-    whole = cell.manifest and not cell.untold
-    if whole or not (cell.records or cell.has_predictions) or not _is_ours(cell):
+    why = cell.untold or ("" if cell.manifest else untold({}, cell.model, cell.dataset))
+    if not why or not (cell.records or cell.has_predictions) or not _is_ours(cell):
         return []
-    return [
-        f"{where}: there is no manifest, so nothing says what was asked and what answered; "
-        "delete predictions and result and run again with `-r`, which takes over what records hold."
-    ]
+    return [f"{where}: {why}, {REMAKE_ALL}"]
 
 
 def _unrecorded(cell: Cell, where: str) -> list[str]:

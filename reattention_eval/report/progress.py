@@ -15,7 +15,6 @@ from reattention_eval.errors import DataError
 from reattention_eval.json_text import read_object
 from reattention_eval.processes import lives
 from reattention_eval.report.fields import wrong_manifest
-from reattention_eval.report.labels import named
 from reattention_eval.report.pace import Pace
 from reattention_eval.report.predictions import NO_RECORD, REMAKE, Predicted, predicted
 from reattention_eval.report.records import read_records
@@ -23,6 +22,7 @@ from reattention_eval.report.run import cell_names, part_names
 from reattention_eval.report.running_score import scorer_of
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.task_logs import why_none
+from reattention_eval.report.told import REMAKE_ALL, named, untold
 
 DONE, RUNNING, STOPPED, FAILED, WAITING = "done", "running", "stopped", "failed", "waiting"
 # a process on a machine that cannot be asked has stopped when it wrote nothing for so long
@@ -75,17 +75,18 @@ def progress_line(work_dir: Path) -> str:
     try:
         newest = max(manifests, key=lambda path: path.stat().st_mtime)
         dataset = newest.name.removesuffix(".manifest.json")
-        pace = _pace(newest.with_name(f"{dataset}.jsonl"), newest)
+        model = newest.parent.name
+        pace = _pace(newest.with_name(f"{dataset}.jsonl"), newest, model, dataset)
     except (ValueError, OSError, DataError):
         return ""  # none, or one that cannot be read
-    return f"{newest.parent.name} on {dataset}: {pace.words()}"
+    return f"{model} on {dataset}: {pace.words()}"
 
 
 def _of_cell(work_dir: Path, model: str, dataset: str, jobs: _JobStates) -> TaskProgress:
     records = work_dir / "records" / model / f"{dataset}.jsonl"
     manifest = records.with_name(f"{dataset}.manifest.json")
     try:
-        pace = _pace(records, manifest)
+        pace = _pace(records, manifest, model, dataset)
     except OSError:
         pace = Pace(None)
     begun = records.is_file() or manifest.is_file()
@@ -107,19 +108,22 @@ def _unaccepted(answers: Predicted, pace: Pace, ours: bool) -> str:
     """Why a report would not take predictions that are there; other models leave no records."""
     if answers.wrong:
         return f"its predictions file {answers.wrong}; {REMAKE}"
-    lost = answers.n - pace.done - pace.failed
-    return NO_RECORD.format(lost, answers.n) if ours and lost > 0 else ""
+    if not ours or not answers.whole:
+        return ""
+    if (lost := answers.n - pace.done - pace.failed) > 0:
+        return NO_RECORD.format(lost, answers.n)
+    return f"no manifest is of these samples, {REMAKE_ALL}" if pace.total is None else ""
 
 
-def _pace(records: Path, manifest: Path) -> Pace:
+def _pace(records: Path, manifest: Path, model: str, dataset: str) -> Pace:
     """What is done is counted also where no manifest, or a damaged one, says of how many.
 
     Raises:
         DataError: a file of a newer version.
         OSError: one cannot be read.
     """
-    told = _readable(manifest)
-    about = migrated(told, manifest).get("dataset", {})
+    told = _readable(manifest, model, dataset)
+    about = told.get("dataset", {})
     gpu = str(told.get("model", {}).get("device")).startswith("cuda")
     pace = Pace(about.get("n"), scorer_of(about), gpu)
     found = read_records(records)
@@ -127,14 +131,15 @@ def _pace(records: Path, manifest: Path) -> Pace:
     return pace
 
 
-def _readable(manifest: Path) -> dict[str, Any]:
+def _readable(manifest: Path, model: str, dataset: str) -> dict[str, Any]:
     """{} where there is none, or a damaged one: the report says what is wrong with it."""
     try:
         told = read_object(manifest) if manifest.is_file() else {}
     except ValueError:
         return {}
     refuse_newer(told, manifest)
-    return {} if wrong_manifest(told) else told
+    whole = {} if wrong_manifest(told) else migrated(told, manifest)
+    return {} if untold(whole, model, dataset) else whole
 
 
 def _mark(records: Path) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from reattention_eval.report.records import read_records
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.shown import visible
 from reattention_eval.report.task_logs import why_none
+from reattention_eval.report.told import untold
 
 EXPECTED_FILE = "expected.json"
 
@@ -34,7 +35,7 @@ class Cell:
     records: dict[int, dict[str, Any]] = field(repr=False)
     run: str = ""  # the folder it was read from, where several runs are read together
     reason: str = ""  # why there is nothing of it, where its task said so
-    untold: bool = False  # records, or a part's, have no manifest
+    untold: str = ""  # why no manifest stands for its samples
     # what its manifest would say, as far as that is known from elsewhere
     told: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -193,7 +194,7 @@ def _by_number(name: str) -> list[str | int]:
 def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
     records: dict[int, dict[str, Any]] = {}
     manifest: dict[str, Any] = {}
-    offset, untold = 0, False
+    offset, missing = 0, ""
     # a partitioner that splits a dataset leaves DATASET_0, DATASET_1, ...
     for name in (dataset, *part_names(work_dir / "records" / model, dataset)):
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
@@ -201,11 +202,12 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         path = work_dir / "records" / model / f"{name}.manifest.json"
         own = _load(path, _wrong_manifest(path), "Delete it, predictions and result of its name,")
         own = migrated(own, path)
+        if (part or own) and (why := untold(own, model, name)):
+            missing, own = missing or why, {}
         manifest = _with_part(manifest, own)
-        untold = untold or (bool(part) and not own)
         # a part may lack the records of its last samples
         offset += own.get("dataset", {}).get("n") or max(part, default=-1) + 1
-    if untold and manifest:  # of how many samples the others are nothing says
+    if missing and manifest:  # of how many samples the others are nothing says
         manifest = _without_count(manifest)
     answers = predicted(work_dir, model, dataset, manifest.get("dataset", {}).get("n"))
     return Cell(
@@ -216,7 +218,7 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         # names in tables and pictures hold nothing that a terminal or page would obey
         manifest=map_strings(manifest, visible),
         records=records,
-        untold=untold,
+        untold=map_strings(missing, visible),
         reason="" if records or answers != Predicted() else why_none(work_dir, model, dataset),
     )
 

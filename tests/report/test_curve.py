@@ -118,7 +118,7 @@ def test_a_score_that_is_no_number_is_no_point(tmp_path: Path, score: Any) -> No
             result={"score": own, "n": 1},
             facts={"benchmark": "ruler", "task": "vt", "length": length},
         )  # fmt: skip
-    problem = "is not a number (NaN)" if isinstance(score, float) else ""
+    problem = "is not a number (NaN)" if isinstance(score, float) else "result holds no figure"
     found = [(p["length"], p["value"]) for p in drawn(tmp_path, problem=problem)]
     assert found == [("4096", "50")]
 
