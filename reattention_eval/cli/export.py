@@ -32,11 +32,12 @@ def inspect(run: Run, folder: Out = None) -> None:
     """
     from reattention_eval.report.exported import exportable
     from reattention_eval.report.inspect_log import write_inspect_log
+    from reattention_eval.report.predictions import Predicted
     from reattention_eval.report.run import latest_work_dir, read_run
 
     work_dir = latest_work_dir(run)
     folder = folder or work_dir / "export" / "inspect"
-    cells = [cell for cell in read_run(work_dir) if cell.records or cell.predicted.n]
+    cells = [cell for cell in read_run(work_dir) if cell.records or cell.predicted != Predicted()]
     _some(cells, work_dir)
     cells, refused = exportable(cells, work_dir)
     folder.mkdir(parents=True, exist_ok=True)

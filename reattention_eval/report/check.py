@@ -155,8 +155,8 @@ def _fitting(cell: Cell) -> Iterator[str]:
         if cell.untold:
             yield f"{cell.untold}: nothing says what was asked."
         return
-    if beyond := [index for index in cell.records if index >= n]:
-        yield f"{len(beyond)} records are of samples beyond the {n} that there are."
+    if cell.beyond:
+        yield f"{cell.beyond} records are of samples beyond the {n} that there are."
     if cell.predicted.wrong:
         yield f"its predictions file {cell.predicted.wrong}; {REMAKE}"
     if cell.has_predictions and cell.records and len(cell.records) < n:

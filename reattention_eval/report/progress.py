@@ -18,7 +18,7 @@ from reattention_eval.report.fields import wrong_manifest
 from reattention_eval.report.pace import Pace
 from reattention_eval.report.predictions import NO_RECORD, REMAKE, Predicted, predicted
 from reattention_eval.report.records import read_records
-from reattention_eval.report.run import cell_names, part_names
+from reattention_eval.report.run import cell_names, written_names
 from reattention_eval.report.running_score import scorer_of
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.task_logs import why_none
@@ -52,21 +52,14 @@ def run_progress(work_dir: Path) -> list[TaskProgress]:
     return [
         _of_cell(work_dir, model, name, jobs)
         for model, dataset in cell_names(work_dir)
-        for name in _written(work_dir, model, dataset)
+        for name in written_names(work_dir, model, dataset)
     ]
 
 
 def is_running(work_dir: Path, model: str, dataset: str) -> bool:
     """Whether a process writes this cell's records, as far as is seen."""
-    jobs, names = _JobStates(), _written(work_dir, model, dataset)
+    jobs, names = _JobStates(), written_names(work_dir, model, dataset)
     return any(_of_cell(work_dir, model, name, jobs).state == RUNNING for name in names)
-
-
-def _written(work_dir: Path, model: str, dataset: str) -> list[str]:
-    """Under which names its records are written."""
-    folder = work_dir / "records" / model
-    whole = (folder / f"{dataset}.jsonl").is_file()
-    return [dataset] if whole else part_names(folder, dataset) or [dataset]
 
 
 def progress_line(work_dir: Path) -> str:
@@ -127,7 +120,7 @@ def _pace(records: Path, manifest: Path, model: str, dataset: str) -> Pace:
     gpu = str(told.get("model", {}).get("device")).startswith("cuda")
     pace = Pace(about.get("n"), scorer_of(about), gpu)
     found = read_records(records)
-    pace.add(found[index] for index in sorted(found))
+    pace.add(found[i] for i in sorted(found) if pace.total is None or i < pace.total)
     return pace
 
 

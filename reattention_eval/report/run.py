@@ -35,6 +35,7 @@ class Cell:
     records: dict[int, dict[str, Any]] = field(repr=False)
     run: str = ""  # the folder it was read from, where several runs are read together
     reason: str = ""  # why there is nothing of it, where its task said so
+    beyond: int = 0  # records of samples that there are not, left out of `records`
     untold: str = ""  # why no manifest stands for its samples
     # what its manifest would say, as far as that is known from elsewhere
     told: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -194,19 +195,21 @@ def _by_number(name: str) -> list[str | int]:
 def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
     records: dict[int, dict[str, Any]] = {}
     manifest: dict[str, Any] = {}
-    offset, missing = 0, ""
-    # a partitioner that splits a dataset leaves DATASET_0, DATASET_1, ...
-    for name in (dataset, *part_names(work_dir / "records" / model, dataset)):
+    offset, beyond, missing = 0, 0, ""
+    for name in written_names(work_dir, model, dataset):
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
-        records.update({offset + i: record for i, record in part.items()})
         path = work_dir / "records" / model / f"{name}.manifest.json"
         own = _load(path, _wrong_manifest(path), "Delete it, predictions and result of its name,")
         own = migrated(own, path)
         if (part or own) and (why := untold(own, model, name)):
             missing, own = missing or why, {}
         manifest = _with_part(manifest, own)
+        n = own.get("dataset", {}).get("n")
+        kept = {i: record for i, record in part.items() if n is None or i < n}
+        beyond += len(part) - len(kept)
+        records.update({offset + i: record for i, record in kept.items()})
         # a part may lack the records of its last samples
-        offset += own.get("dataset", {}).get("n") or max(part, default=-1) + 1
+        offset += max(kept, default=-1) + 1 if n is None else n
     if missing and manifest:  # of how many samples the others are nothing says
         manifest = _without_count(manifest)
     answers = predicted(work_dir, model, dataset, manifest.get("dataset", {}).get("n"))
@@ -218,6 +221,7 @@ def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
         # names in tables and pictures hold nothing that a terminal or page would obey
         manifest=map_strings(manifest, visible),
         records=records,
+        beyond=beyond,
         untold=map_strings(missing, visible),
         reason="" if records or answers != Predicted() else why_none(work_dir, model, dataset),
     )
@@ -246,9 +250,22 @@ def _without_count(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**manifest, "dataset": about}
 
 
-def part_names(folder: Path, dataset: str) -> list[str]:
-    """The parts of a dataset that a partitioner split, of which records are in `folder`."""
-    names = (p.name.removesuffix(".jsonl") for p in folder.glob(f"{escape(dataset)}_*.jsonl"))
+def written_names(work_dir: Path, model: str, dataset: str) -> list[str]:
+    """Under which names its samples are: its own or, where a partitioner split it, DATASET_0,
+    DATASET_1, ... Where both are there, those whose predictions an evaluation takes."""
+    folder, answers = work_dir / "records" / model, work_dir / "predictions" / model
+    parts = _part_names(folder, dataset)
+    whole = any((folder / f"{dataset}.{end}").is_file() for end in ("jsonl", "manifest.json"))
+    split = (answers / f"{dataset}_0.json").is_file()
+    if parts and (not whole or (split and not (answers / f"{dataset}.json").is_file())):
+        return parts
+    return [dataset]
+
+
+def _part_names(folder: Path, dataset: str) -> list[str]:
+    files = folder.glob(f"{escape(dataset)}_*.*")
+    ends = (".manifest.json", ".jsonl")
+    names = {p.name.removesuffix(end) for p in files for end in ends if p.name.endswith(end)}
     placed = ((place_of(name.removeprefix(f"{dataset}_")), name) for name in names)
     return [name for _, name in sorted((at, name) for at, name in placed if at is not None)]
 

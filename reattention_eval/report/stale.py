@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reattention_eval.report.fields import is_count
-from reattention_eval.report.measures import asked_count
+from reattention_eval.report.measures import asked_count, figures_of
 from reattention_eval.report.run import Cell
 from reattention_eval.report.running_score import is_joined, joined_answer
 from reattention_eval.report.sample_scores import details_by_index
@@ -43,6 +43,8 @@ def stale(cell: Cell, saved: Given | None = None) -> str | None:
     scored = [counted] if is_count(counted) and counted > n else []
     if isinstance(details, list) and 0 < len(details) < n:
         scored = [len(details)]
+    if counted is None and not details and figures_of(cell):
+        return f"its result says neither its number of samples nor what each scored, {_RESCORE}"
     if scored:
         return f"{scored[0]} samples were scored where {n} were asked, {_RESCORE}"
     by_index = details_by_index(cell)

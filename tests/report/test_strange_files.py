@@ -10,6 +10,7 @@ import pytest
 from runs_by_hand import leave_cell
 from written_run import FULL, OURS, put, write_cell
 
+from reattention_eval.report.check import check_run
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.progress import run_progress
 from reattention_eval.report.run import read_run
@@ -73,6 +74,51 @@ def test_a_result_without_a_figure_is_said(tmp_path: Path) -> None:
     model, dataset = write_cell(tmp_path, FULL, ANSWERS)
     put(tmp_path / "results" / model / f"{dataset}.json", {"0": {"prediction": "Paris"}})
     assert "its result holds no figure" in one_problem(tmp_path)
+
+
+def test_a_manifest_in_a_results_place_is_no_figure(tmp_path: Path) -> None:
+    model, dataset = write_cell(tmp_path, FULL, ANSWERS)
+    manifest = tmp_path / "records" / model / f"{dataset}.manifest.json"
+    (tmp_path / "results" / model / f"{dataset}.json").write_text(manifest.read_text())
+    assert "neither its number of samples nor what each scored" in one_problem(tmp_path)
+
+
+def test_records_of_other_samples_fill_no_gap(tmp_path: Path) -> None:
+    """Of three samples one has no record, and there is one of an eighth."""
+    model, dataset = write_cell(tmp_path, FULL, ANSWERS)
+    records = tmp_path / "records" / model / f"{dataset}.jsonl"
+    records.write_text(records.read_text().replace('"index": 1,', '"index": 7,'))
+    assert "1 of 3 predictions have no readable record" in one_problem(tmp_path)
+    (task,) = run_progress(tmp_path)
+    assert (task.state, task.pace.done) == ("failed", 2)
+    assert "1 records are of samples beyond the 3" in check_run(tmp_path).problems[0]
+
+
+@pytest.mark.parametrize("predicted", ["whole", "parts", "both"])
+def test_of_a_dataset_that_ran_split_and_whole_the_scored_one_counts(
+    tmp_path: Path, predicted: str
+) -> None:
+    """An evaluation takes the predictions of the whole, else those of its parts."""
+    model, dataset = write_cell(tmp_path, FULL, ANSWERS)
+    records, answers = (tmp_path / room / model for room in ("records", "predictions"))
+    lines = (records / f"{dataset}.jsonl").read_text().splitlines(keepends=True)
+    told = json.loads((records / f"{dataset}.manifest.json").read_text())
+    entries = list(json.loads((answers / f"{dataset}.json").read_text()).values())
+    for part, (first, last) in enumerate(((0, 2), (2, 3))):
+        own = [{**json.loads(line), "index": i} for i, line in enumerate(lines[first:last])]
+        text = "".join(json.dumps(record) + "\n" for record in own)
+        (records / f"{dataset}_{part}.jsonl").write_text(text)
+        about = {**told["dataset"], "n": last - first, "abbr": f"{dataset}_{part}"}
+        put(records / f"{dataset}_{part}.manifest.json", {**told, "dataset": about})
+        if predicted != "whole":
+            put(answers / f"{dataset}_{part}.json", dict(enumerate(entries[first:last])))
+    if predicted == "parts":  # the whole was begun, and the parts went on
+        (answers / f"{dataset}.json").unlink()
+        (records / f"{dataset}.jsonl").write_text(lines[0])
+    (cell,) = read_run(tmp_path)
+    assert find_problems([cell]) == [] and sorted(cell.records) == [0, 1, 2]
+    assert {task.state for task in run_progress(tmp_path)} == {"done"}
+    assert len(run_progress(tmp_path)) == (2 if predicted == "parts" else 1)
 
 
 @pytest.mark.parametrize("lost", [None, 1.0])
