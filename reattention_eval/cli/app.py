@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reattention_eval.cli.bench import bench
-from reattention_eval.cli.console import FAILED, out, readable_errors, show_report
+from reattention_eval.cli.console import FAILED, out, readable_errors, show_problems, show_report
 from reattention_eval.cli.export import export
 from reattention_eval.cli.runs import compare, status
 
@@ -219,9 +219,12 @@ def curve(
 ) -> None:
     """Score against length: needles, RULER and perplexity by position, a line a method."""
     from reattention_eval.report.curve import draw_curve
+    from reattention_eval.report.joined import read_runs
 
     for path in draw_curve(work_dirs, folder):
         out.print(str(path.resolve()), soft_wrap=True, markup=False)
+    if show_problems(read_runs(work_dirs)):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -234,12 +237,16 @@ def answers(
     samples: Annotated[int, typer.Option(help="Samples of each dataset.", min=1)] = 1,
 ) -> None:
     """What a model really answered, sample by sample, under every method."""
+    from reattention_eval.report import latest_work_dir
     from reattention_eval.report.answers import answers_page
+    from reattention_eval.report.run import read_run
 
     page = answers_page(work_dirs, samples)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
     out.print(str(file.resolve()), soft_wrap=True, markup=False)
+    if show_problems([cell for run in work_dirs for cell in read_run(latest_work_dir(run))]):
+        raise typer.Exit(FAILED)
 
 
 @app.command()

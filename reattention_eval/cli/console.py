@@ -6,7 +6,7 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 import typer
@@ -16,6 +16,8 @@ from rich.text import Text
 
 from reattention_eval.errors import ReAttentionError
 from reattention_eval.report import Report
+from reattention_eval.report.problems import find_problems
+from reattention_eval.report.run import Cell
 from reattention_eval.report.shown import Shown
 from reattention_eval.report.tables import Grid
 
@@ -85,6 +87,16 @@ def show_report(report: Report) -> None:
         out.print(str(path.resolve()), soft_wrap=True, markup=False)
     for problem in report.problems:
         err.print(f"problem: {problem}", style="red", soft_wrap=True, markup=False)
+
+
+def show_problems(cells: Sequence[Cell]) -> bool:
+    """Says what is wrong with the cells that have figures, as a report of them would; whether
+    anything is."""
+    scored = [cell for cell in cells if cell.result]
+    problems = find_problems(scored) if scored else []
+    for problem in problems:
+        err.print(f"problem: {problem}", style="red", soft_wrap=True, markup=False)
+    return bool(problems)
 
 
 def _fitting(grid: Grid, width: int) -> Grid:

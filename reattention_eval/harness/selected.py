@@ -36,6 +36,7 @@ from reattention_eval.report.page.plots import in_pairs
 from reattention_eval.report.run import Cell, read_run
 from reattention_eval.report.sample_rows import SampleRow, sample_rows
 from reattention_eval.report.selected import FOLDER, held
+from reattention_eval.report.stale import stale
 
 MOST_STEPS = 64  # tokens of the right answer
 _ENDS = 1200  # characters of a prompt's end
@@ -55,17 +56,23 @@ def failing(
     cells: Sequence[Cell], method: str, dataset: str, index: int | None = None
 ) -> Iterator[Failed]:
     """A sample of each of the method's datasets whose name begins so: the first without a point, of
-    those that another method of the model got right where there are any; or the one asked for."""
+    those that another method of the model got right where there are any; or the one asked for.
+
+    Raises:
+        ConfigError: a result is of earlier predictions.
+    """
     labels = method_labels(cells)
     for cell in cells:
         own = cell.manifest.get("method", {}).get("name") == method
         if not own or not cell.result or not cell.dataset.startswith(dataset):
             continue
+        if told := stale(cell):
+            raise ConfigError(f"{cell.model} on {cell.dataset}: {told}")
         beside = {
             labels[other.model]: {row.index: row for row in sample_rows(other)}
             for other in cells
             if other is not cell and other.result and other.dataset == cell.dataset
-            and model_name(other) == model_name(cell)
+            and model_name(other) == model_name(cell) and not stale(other)
         }  # fmt: skip
         rows = sample_rows(cell)
         if index is not None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import DataError
-from reattention_eval.json_text import read_object
 from reattention_eval.report.fields import is_count
 from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.predictions import read_predictions
 from reattention_eval.report.run import Cell, latest_work_dir, read_run
 from reattention_eval.report.shown import visible
 from reattention_eval.report.tables import markdown_text
@@ -65,19 +65,19 @@ def _dataset(
         yield ""
 
 
-def _predictions(work_dir: Path, cell: Cell) -> dict[str, Any]:
-    path = work_dir / "predictions" / cell.model / f"{cell.dataset}.json"
+def _predictions(work_dir: Path, cell: Cell) -> dict[int, dict[str, Any]]:
     try:
-        return read_object(path) if path.is_file() else {}
+        return read_predictions(work_dir, cell.model, cell.dataset)
     except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and run again.") from error
+        raise DataError(
+            f"the predictions of {cell.model} on {cell.dataset} are damaged ({error}); delete "
+            "their file and run again with `-r`."
+        ) from error
 
 
-def _prompt(predictions: dict[str, Any], detail: dict[str, Any]) -> str:
+def _prompt(predictions: dict[int, dict[str, Any]], detail: dict[str, Any]) -> str:
     """The prompt of a scored sample: scorers may order samples otherwise than predictions."""
     for entry in predictions.values():
-        if not isinstance(entry, dict):  # of a damaged file
-            continue
         same = entry.get("gold") == detail.get("reference")
         if same and entry.get("prediction") == detail.get("prediction"):
             return str(entry.get("origin_prompt", ""))

@@ -10,6 +10,7 @@ from typing import Any
 from reattention_eval.errors import DataError
 from reattention_eval.json_text import parse, read_object
 from reattention_eval.report.fields import is_count, shown, wrong_manifest, wrong_result
+from reattention_eval.report.predictions import REMAKE
 from reattention_eval.report.run import Cell, read_run
 from reattention_eval.report.schema import (
     ANSWERED,
@@ -151,11 +152,13 @@ def _fitting(cell: Cell) -> Iterator[str]:
     """Whether the files of a cell say the same."""
     n = cell.manifest.get("dataset", {}).get("n")
     if n is None:
-        if cell.records and not cell.manifest:
-            yield "records without a manifest: nothing says what was asked."
+        if cell.untold:
+            yield f"{cell.untold}: nothing says what was asked."
         return
-    if beyond := [index for index in cell.records if index >= n]:
-        yield f"{len(beyond)} records are of samples beyond the {n} that there are."
+    if cell.beyond:
+        yield f"{cell.beyond} records are of samples beyond the {n} that there are."
+    if cell.predicted.wrong:
+        yield f"its predictions file {cell.predicted.wrong}; {REMAKE}"
     if cell.has_predictions and cell.records and len(cell.records) < n:
         yield f"predictions of {n} samples, records of {len(cell.records)}."
     failed = [index for index, record in cell.records.items() if record.get("error")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,11 @@ def is_count(value: Any) -> bool:
     """A whole number that can count tokens, samples or bytes."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     return whole and 0 <= value <= MOST
+
+
+def place_of(key: str) -> int | None:
+    """The number that a name of an object, or of a file's part, is; None of any other."""
+    return int(key) if re.fullmatch("0|[1-9][0-9]{0,14}", key) else None
 
 
 def is_number(value: Any) -> bool:

@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from reattention_eval.methods import list_methods
 from reattention_eval.report.run import Cell
-
-
-class Named(NamedTuple):
-    """What an abbreviation of `harness.compose` says where no manifest was written."""
-
-    model: str
-    method: str
-    words: str
-
-
-@cache
-def named(abbr: str) -> Named | None:
-    """None for a name of another form, or of a method that is not known here."""
-    for method in sorted(list_methods(), key=len, reverse=True):
-        form = rf"(.+)-{re.escape(method)}(?:-([0-9]+))?(?:-(cut[0-9]+))?-([0-9a-f]{{8}})"
-        if found := re.fullmatch(form, abbr):
-            model, budget, cut, mark = found.groups()
-            base = f"{method} {int(budget):,}" if budget else method
-            return Named(model, method, f"{base} ({', '.join(filter(None, [cut, mark]))})")
-    return None
+from reattention_eval.report.told import named
 
 
 def model_name(cell: Cell) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from reattention_eval.report.needles import first_token_seconds
+from reattention_eval.report.predictions import Predicted
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
 
@@ -58,8 +59,16 @@ def sample_count(cell: Cell) -> int:
     if not cell.result:
         return 0
     # evaluators of OpenCompass's own do not count
-    counted = cell.manifest.get("dataset", {}).get("n") or len(cell.records) or cell.n_predictions
+    counted = cell.manifest.get("dataset", {}).get("n") or len(cell.records) or cell.predicted.n
     return int(cell.result.get("n", counted))
+
+
+def asked_count(cell: Cell) -> int:
+    """Samples that there are, as far as is known."""
+    known = cell.manifest.get("dataset", {}).get("n")
+    if known is not None:
+        return int(known)
+    return max(len(cell.records), cell.predicted.n, sample_count(cell))
 
 
 def selection(cell: Cell) -> tuple[int, int]:
@@ -117,7 +126,7 @@ def effort(cell: Cell) -> dict[str, float]:
 
 def absent(cell: Cell) -> str:
     """What stands in the place of a score that is not there."""
-    raised = failed(cell.records) or "error" in cell.result or cell.reason
+    raised = failed(cell.records) or "error" in cell.result or cell.reason or cell.predicted.wrong
     return "failed" if raised else "missing"
 
 
@@ -127,6 +136,6 @@ def absent_words(cell: Cell) -> str:
     whole = cell.manifest.get("dataset", {}).get("n") or len(cell.records)
     if lost:
         return f"{absent(cell)} ({lost} of {whole} samples)"
-    if cell.records and not cell.has_predictions:
+    if cell.records and cell.predicted == Predicted():
         return f"unfinished ({len(cell.records)} of {whole} samples)"
     return "not scored" if cell.has_predictions and not cell.result else absent(cell)

@@ -7,8 +7,9 @@ from typing import Any
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.predictions import REMAKE
 from reattention_eval.report.run import Cell
-from reattention_eval.report.sample_scores import RESCORE, scored_otherwise
+from reattention_eval.report.stale import stale
 
 _LONGEST = 60
 # of a model's settings those that change what is read of a prompt, or how much is answered
@@ -110,14 +111,14 @@ def refusal(a: Cell, b: Cell) -> str | None:
         return "they were not asked alike: " + "; ".join(dict.fromkeys(differing)) + "."
     for name, cell in (("A", a), ("B", b)):
         done, n = len(cell.records), cell.manifest["dataset"].get("n")
+        if not cell.result and cell.predicted.wrong:
+            return f"{name}'s predictions file {cell.predicted.wrong}; {REMAKE}"
         if not cell.result and not cell.has_predictions and n and done < n:
             return f"{name} is unfinished, {done} of {n} samples are done; go on with it (`-r`)."
         if not cell.result:
             return f"{name} has no result; score it (`opencompass ... -m eval -r`), then compare."
-        if others := scored_otherwise(cell):
-            return (
-                f"{name} was scored by another answer to sample {others[0]} than it gave, {RESCORE}"
-            )
+        if told := stale(cell):
+            return f"{name}: {told}"
     return None
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from reattention_eval.report.apart import prompts_of
 from reattention_eval.report.labels import method_name, model_name
-from reattention_eval.report.measures import no_numbers, sample_count
+from reattention_eval.report.measures import asked_count, figures_of, no_numbers
+from reattention_eval.report.predictions import NO_RECORD, REMAKE
 from reattention_eval.report.records import failed
 from reattention_eval.report.run import Cell
-from reattention_eval.report.sample_scores import RESCORE, scored_otherwise
+from reattention_eval.report.stale import stale
+from reattention_eval.report.told import REMAKE_ALL, untold
 
 
 def find_problems(cells: Sequence[Cell]) -> list[str]:
@@ -48,15 +50,17 @@ def _several(names: Sequence[str]) -> str:
 def _of_cell(cell: Cell) -> list[str]:
     where = f"{cell.model} on {cell.dataset}"
     problems = []
-    reasons = failed(cell.records)
+    n, reasons = asked_count(cell), failed(cell.records)
     if reasons:
         index, reason = next(iter(reasons.items()))
         problems.append(
-            f"{where}: {len(reasons)} of {_size(cell)} samples failed (sample {index}: {reason})."
+            f"{where}: {len(reasons)} of {n} samples failed (sample {index}: {reason})."
         )
+    elif cell.predicted.wrong:
+        problems.append(f"{where}: its predictions file {cell.predicted.wrong}; {REMAKE}")
     elif not cell.has_predictions and cell.records:
         problems.append(
-            f"{where}: unfinished, {len(cell.records)} of {_size(cell)} samples are done; run the "
+            f"{where}: unfinished, {len(cell.records)} of {n} samples are done; run the "
             "same command with `-r` to go on."
         )
     elif not cell.has_predictions:
@@ -71,12 +75,18 @@ def _of_cell(cell: Cell) -> list[str]:
             )
         elif "error" in cell.result:
             problems.append(f"{where}: the evaluator reports an error: {cell.result['error']}.")
+        elif not figures_of(cell):
+            problems.append(
+                f"{where}: its result holds no figure; delete it and score again "
+                "(`opencompass CONFIG -m eval -r`)."
+            )
         problems += [
             f"{where}: the figure {name} is not a number (NaN); look at the samples' records."
             for name in no_numbers(cell)
         ]
         problems += _unrecorded(cell, where)
-    problems += _scored_before(cell, where)
+    if told := stale(cell):
+        problems.append(f"{where}: {told}")
     problems += _untold(cell, where)
     problems += _silent(cell, where)
     return problems
@@ -89,34 +99,18 @@ def _is_ours(cell: Cell) -> bool:
 
 def _untold(cell: Cell, where: str) -> list[str]:
     """Samples of which nothing says what was asked: they may stand among others' by mistake."""
-    if cell.manifest or not (cell.records or cell.has_predictions) or not _is_ours(cell):
+    why = cell.untold or ("" if cell.manifest else untold({}, cell.model, cell.dataset))
+    if not why or not (cell.records or cell.has_predictions) or not _is_ours(cell):
         return []
-    return [
-        f"{where}: there is no manifest, so nothing says what was asked and what answered; "
-        "delete predictions and result and run again with `-r`, which takes over what records hold."
-    ]
-
-
-def _scored_before(cell: Cell, where: str) -> list[str]:
-    """A result outlives the predictions that it was made of: OpenCompass scores none twice."""
-    others = scored_otherwise(cell)
-    if not others:
-        return []
-    return [
-        f"{where}: {len(others)} of {_size(cell)} samples were scored by other answers than their "
-        f"records hold (sample {others[0]}), {RESCORE}"
-    ]
+    return [f"{where}: {why}, {REMAKE_ALL}"]
 
 
 def _unrecorded(cell: Cell, where: str) -> list[str]:
     """Predictions of which it cannot be told any more how they were made."""
-    lost = _size(cell) - len(cell.records)
+    lost = asked_count(cell) - len(cell.records)
     if lost <= 0 or not _is_ours(cell):
         return []
-    return [
-        f"{where}: {lost} of {_size(cell)} predictions have no readable record, so nothing says "
-        "whether the method selected there; delete predictions and result and run again with `-r`."
-    ]
+    return [f"{where}: {NO_RECORD.format(lost, asked_count(cell))}"]
 
 
 def _silent(cell: Cell, where: str) -> list[str]:
@@ -131,10 +125,3 @@ def _silent(cell: Cell, where: str) -> list[str]:
         f"{method.get('name', 'the method')} may attend to (budget {method.get('budget')} tokens), "
         "yet no layer selected anything: this was full attention."
     ]
-
-
-def _size(cell: Cell) -> int:
-    known = cell.manifest.get("dataset", {}).get("n")
-    if known is not None:
-        return int(known)
-    return max(len(cell.records), cell.n_predictions, sample_count(cell))

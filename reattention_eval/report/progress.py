@@ -16,11 +16,13 @@ from reattention_eval.json_text import read_object
 from reattention_eval.processes import lives
 from reattention_eval.report.fields import wrong_manifest
 from reattention_eval.report.pace import Pace
+from reattention_eval.report.predictions import NO_RECORD, REMAKE, Predicted, predicted
 from reattention_eval.report.records import read_records
-from reattention_eval.report.run import cell_names, part_names
+from reattention_eval.report.run import cell_names, written_names
 from reattention_eval.report.running_score import scorer_of
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.task_logs import why_none
+from reattention_eval.report.told import REMAKE_ALL, named, untold
 
 DONE, RUNNING, STOPPED, FAILED, WAITING = "done", "running", "stopped", "failed", "waiting"
 # a process on a machine that cannot be asked has stopped when it wrote nothing for so long
@@ -50,21 +52,14 @@ def run_progress(work_dir: Path) -> list[TaskProgress]:
     return [
         _of_cell(work_dir, model, name, jobs)
         for model, dataset in cell_names(work_dir)
-        for name in _written(work_dir, model, dataset)
+        for name in written_names(work_dir, model, dataset)
     ]
 
 
 def is_running(work_dir: Path, model: str, dataset: str) -> bool:
     """Whether a process writes this cell's records, as far as is seen."""
-    jobs, names = _JobStates(), _written(work_dir, model, dataset)
+    jobs, names = _JobStates(), written_names(work_dir, model, dataset)
     return any(_of_cell(work_dir, model, name, jobs).state == RUNNING for name in names)
-
-
-def _written(work_dir: Path, model: str, dataset: str) -> list[str]:
-    """Under which names its records are written."""
-    folder = work_dir / "records" / model
-    whole = (folder / f"{dataset}.jsonl").is_file()
-    return [dataset] if whole else part_names(folder, dataset) or [dataset]
 
 
 def progress_line(work_dir: Path) -> str:
@@ -73,25 +68,28 @@ def progress_line(work_dir: Path) -> str:
     try:
         newest = max(manifests, key=lambda path: path.stat().st_mtime)
         dataset = newest.name.removesuffix(".manifest.json")
-        pace = _pace(newest.with_name(f"{dataset}.jsonl"), newest)
+        model = newest.parent.name
+        pace = _pace(newest.with_name(f"{dataset}.jsonl"), newest, model, dataset)
     except (ValueError, OSError, DataError):
         return ""  # none, or one that cannot be read
-    return f"{newest.parent.name} on {dataset}: {pace.words()}"
+    return f"{model} on {dataset}: {pace.words()}"
 
 
 def _of_cell(work_dir: Path, model: str, dataset: str, jobs: _JobStates) -> TaskProgress:
     records = work_dir / "records" / model / f"{dataset}.jsonl"
     manifest = records.with_name(f"{dataset}.manifest.json")
     try:
-        pace = _pace(records, manifest)
+        pace = _pace(records, manifest, model, dataset)
     except OSError:
         pace = Pace(None)
-    if (work_dir / "predictions" / model / f"{dataset}.json").is_file():
+    begun = records.is_file() or manifest.is_file()
+    answers = predicted(work_dir, model, dataset, pace.total)
+    why = _unaccepted(answers, pace, begun or named(model) is not None)
+    if answers.whole and not why and not pace.failed:
         return TaskProgress(model, dataset, DONE, pace)
     mark = _mark(records)
     if mark is None:
-        begun = records.is_file() or manifest.is_file()
-        why = "" if begun else why_none(work_dir, model, dataset)
+        why = why or ("" if begun else why_none(work_dir, model, dataset))
         state = FAILED if pace.failed or why else STOPPED if begun else WAITING
         return TaskProgress(model, dataset, state, pace, why)
     alive, where = _holder(mark, records, pace, jobs)
@@ -99,30 +97,42 @@ def _of_cell(work_dir: Path, model: str, dataset: str, jobs: _JobStates) -> Task
     return TaskProgress(model, dataset, state, pace, where)
 
 
-def _pace(records: Path, manifest: Path) -> Pace:
+def _unaccepted(answers: Predicted, pace: Pace, ours: bool) -> str:
+    """Why a report would not take predictions that are there; other models leave no records."""
+    if answers.wrong:
+        return f"its predictions file {answers.wrong}; {REMAKE}"
+    if not ours or not answers.whole:
+        return ""
+    if (lost := answers.n - pace.done - pace.failed) > 0:
+        return NO_RECORD.format(lost, answers.n)
+    return f"no manifest is of these samples, {REMAKE_ALL}" if pace.total is None else ""
+
+
+def _pace(records: Path, manifest: Path, model: str, dataset: str) -> Pace:
     """What is done is counted also where no manifest, or a damaged one, says of how many.
 
     Raises:
         DataError: a file of a newer version.
         OSError: one cannot be read.
     """
-    told = _readable(manifest)
-    about = migrated(told, manifest).get("dataset", {})
+    told = _readable(manifest, model, dataset)
+    about = told.get("dataset", {})
     gpu = str(told.get("model", {}).get("device")).startswith("cuda")
     pace = Pace(about.get("n"), scorer_of(about), gpu)
     found = read_records(records)
-    pace.add(found[index] for index in sorted(found))
+    pace.add(found[i] for i in sorted(found) if pace.total is None or i < pace.total)
     return pace
 
 
-def _readable(manifest: Path) -> dict[str, Any]:
+def _readable(manifest: Path, model: str, dataset: str) -> dict[str, Any]:
     """{} where there is none, or a damaged one: the report says what is wrong with it."""
     try:
         told = read_object(manifest) if manifest.is_file() else {}
     except ValueError:
         return {}
     refuse_newer(told, manifest)
-    return {} if wrong_manifest(told) else told
+    whole = {} if wrong_manifest(told) else migrated(told, manifest)
+    return {} if untold(whole, model, dataset) else whole
 
 
 def _mark(records: Path) -> dict[str, Any] | None:

@@ -6,16 +6,19 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from reattention_eval.errors import DataError
 from reattention_eval.json_text import map_strings, printable, read_object
-from reattention_eval.report.fields import wrong_manifest, wrong_result
+from reattention_eval.report.fields import place_of, wrong_manifest, wrong_result
+from reattention_eval.report.predictions import Predicted, predicted
 from reattention_eval.report.records import read_records
 from reattention_eval.report.schema import migrated, refuse_newer
 from reattention_eval.report.shown import visible
 from reattention_eval.report.task_logs import why_none
+from reattention_eval.report.told import untold
 
 EXPECTED_FILE = "expected.json"
 
@@ -26,15 +29,21 @@ class Cell:
 
     model: str
     dataset: str
-    has_predictions: bool
+    predicted: Predicted
     result: dict[str, Any] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     records: dict[int, dict[str, Any]] = field(repr=False)
-    n_predictions: int = 0  # read only where there are no records
     run: str = ""  # the folder it was read from, where several runs are read together
     reason: str = ""  # why there is nothing of it, where its task said so
+    beyond: int = 0  # records of samples that there are not, left out of `records`
+    untold: str = ""  # why no manifest stands for its samples
     # what its manifest would say, as far as that is known from elsewhere
     told: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether they are whole: what an evaluation needs, and a run does not make again."""
+        return self.predicted.whole
 
     @property
     def about(self) -> dict[str, Any]:
@@ -55,7 +64,7 @@ class Cell:
         """
         details = self.result.get("details")
         if isinstance(details, dict):
-            details = [entry for key, entry in details.items() if key.isdigit()]
+            details = [entry for key, entry in details.items() if place_of(key) is not None]
         listed = details if isinstance(details, list) else []
         return [detail for detail in listed if isinstance(detail, dict)]
 
@@ -186,29 +195,35 @@ def _by_number(name: str) -> list[str | int]:
 def _read_cell(work_dir: Path, model: str, dataset: str) -> Cell:
     records: dict[int, dict[str, Any]] = {}
     manifest: dict[str, Any] = {}
-    offset = 0
-    # a partitioner that splits a dataset leaves DATASET_0, DATASET_1, ...
-    for name in (dataset, *part_names(work_dir / "records" / model, dataset)):
+    offset, beyond, missing = 0, 0, ""
+    for name in written_names(work_dir, model, dataset):
         part = read_records(work_dir / "records" / model / f"{name}.jsonl")
-        records.update({offset + i: record for i, record in part.items()})
         path = work_dir / "records" / model / f"{name}.manifest.json"
         own = _load(path, _wrong_manifest(path), "Delete it, predictions and result of its name,")
         own = migrated(own, path)
+        if (part or own) and (why := untold(own, model, name)):
+            missing, own = missing or why, {}
         manifest = _with_part(manifest, own)
+        n = own.get("dataset", {}).get("n")
+        kept = {i: record for i, record in part.items() if n is None or i < n}
+        beyond += len(part) - len(kept)
+        records.update({offset + i: record for i, record in kept.items()})
         # a part may lack the records of its last samples
-        offset += own.get("dataset", {}).get("n") or max(part, default=-1) + 1
-    predictions = work_dir / "predictions" / model
-    predicted = any((predictions / f"{dataset}{end}.json").is_file() for end in ("", "_0"))
+        offset += max(kept, default=-1) + 1 if n is None else n
+    if missing and manifest:  # of how many samples the others are nothing says
+        manifest = _without_count(manifest)
+    answers = predicted(work_dir, model, dataset, manifest.get("dataset", {}).get("n"))
     return Cell(
         model=visible(printable(model)),
         dataset=visible(printable(dataset)),
-        has_predictions=predicted,
+        predicted=answers,
         result=_load(work_dir / "results" / model / f"{dataset}.json", wrong_result),
         # names in tables and pictures hold nothing that a terminal or page would obey
         manifest=map_strings(manifest, visible),
         records=records,
-        n_predictions=0 if records else _count_predictions(predictions, dataset),
-        reason="" if records or predicted else why_none(work_dir, model, dataset),
+        beyond=beyond,
+        untold=map_strings(missing, visible),
+        reason="" if records or answers != Predicted() else why_none(work_dir, model, dataset),
     )
 
 
@@ -226,21 +241,33 @@ def _with_part(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
         return whole or part
     counts = [manifest.get("dataset", {}).get("n") for manifest in (whole, part)]
     if None in counts:
-        return whole
+        return _without_count(whole)
     return {**whole, "dataset": {**whole["dataset"], "n": sum(counts)}}
 
 
-def _count_predictions(folder: Path, dataset: str) -> int:
-    """Samples of predictions that left no records: those of models that are not ours."""
-    parts = (p for p in folder.glob(f"{dataset}_*.json") if p.stem[len(dataset) + 1 :].isdigit())
-    return sum(len(_load(path)) for path in (folder / f"{dataset}.json", *parts))
+def _without_count(manifest: dict[str, Any]) -> dict[str, Any]:
+    about = {key: value for key, value in manifest.get("dataset", {}).items() if key != "n"}
+    return {**manifest, "dataset": about}
 
 
-def part_names(folder: Path, dataset: str) -> list[str]:
-    """The parts of a dataset that a partitioner split, of which records are in `folder`."""
-    names = (p.name.removesuffix(".jsonl") for p in folder.glob(f"{dataset}_*.jsonl"))
-    numbered = [n for n in names if n.removeprefix(f"{dataset}_").isdigit()]
-    return sorted(numbered, key=lambda n: int(n.rsplit("_", 1)[1]))
+def written_names(work_dir: Path, model: str, dataset: str) -> list[str]:
+    """Under which names its samples are: its own or, where a partitioner split it, DATASET_0,
+    DATASET_1, ... Where both are there, those whose predictions an evaluation takes."""
+    folder, answers = work_dir / "records" / model, work_dir / "predictions" / model
+    parts = _part_names(folder, dataset)
+    whole = any((folder / f"{dataset}.{end}").is_file() for end in ("jsonl", "manifest.json"))
+    split = (answers / f"{dataset}_0.json").is_file()
+    if parts and (not whole or (split and not (answers / f"{dataset}.json").is_file())):
+        return parts
+    return [dataset]
+
+
+def _part_names(folder: Path, dataset: str) -> list[str]:
+    files = folder.glob(f"{escape(dataset)}_*.*")
+    ends = (".manifest.json", ".jsonl")
+    names = {p.name.removesuffix(end) for p in files for end in ends if p.name.endswith(end)}
+    placed = ((place_of(name.removeprefix(f"{dataset}_")), name) for name in names)
+    return [name for _, name in sorted((at, name) for at, name in placed if at is not None)]
 
 
 def _load(

@@ -20,6 +20,13 @@ def is_joined(dataset: Mapping[str, Any]) -> bool:
     return (str(dataset.get("benchmark")), str(dataset.get("task"))) in _JOINED
 
 
+def joined_answer(*answers: str) -> str:
+    """The answer that is scored, of those of its prompts."""
+    from reattention_eval.benchmarks.leval import LEVAL
+
+    return LEVAL.join(LEVAL.task("sci_fi"), answers)
+
+
 def scorer_of(dataset: Mapping[str, Any]) -> Scorer | None:
     """How a record of this dataset (a manifest's part) scores by itself; None where that is not
     known: another's dataset, or libraries that are not here."""

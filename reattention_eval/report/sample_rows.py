@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reattention_eval.json_text import read_object
 from reattention_eval.report.fields import is_number
+from reattention_eval.report.predictions import read_predictions
 from reattention_eval.report.run import Cell
 from reattention_eval.report.running_score import Scorer, is_joined, scorer_of
 from reattention_eval.report.sample_scores import FACTS, details_by_index, scores_of
@@ -52,7 +52,7 @@ def sample_rows(cell: Cell, work_dir: Path | None = None) -> list[SampleRow]:
         ValueError, OSError: a predictions file is damaged or cannot be read.
     """
     details = details_by_index(cell)
-    saved = {} if work_dir is None else _predictions(cell, work_dir)
+    saved = {} if work_dir is None else read_predictions(work_dir, cell.model, cell.dataset)
     about = cell.manifest.get("dataset", {})
     if joined := bool(details) and is_joined(about):
         indices = sorted(details)
@@ -102,24 +102,3 @@ def _row(
         prompt=None if prompt is None else prompt if isinstance(prompt, str) else str(prompt),
         error=str(record["error"]) if record.get("error") else None,
     )
-
-
-def _predictions(cell: Cell, work_dir: Path) -> dict[int, dict[str, Any]]:
-    """The entries of a predictions file, or of the parts of one."""
-    folder = work_dir / "predictions" / cell.model
-    whole = folder / f"{cell.dataset}.json"
-    parts = [whole] if whole.is_file() else _parts(folder, cell.dataset)
-    found: dict[int, dict[str, Any]] = {}
-    for path in parts:
-        offset = len(found)
-        for key, entry in read_object(path).items():
-            if key.isdigit() and isinstance(entry, dict):
-                found[offset + int(key)] = entry
-    return found
-
-
-def _parts(folder: Path, dataset: str) -> list[Path]:
-    found = [
-        path for path in folder.glob(f"{dataset}_*.json") if path.stem[len(dataset) + 1 :].isdigit()
-    ]
-    return sorted(found, key=lambda path: int(path.stem.rsplit("_", 1)[1]))

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from reattention_eval.report.fields import is_count, is_number
+from reattention_eval.report.fields import is_count, is_number, place_of
 from reattention_eval.report.intervals import Interval, interval_of
 from reattention_eval.report.run import Cell
-from reattention_eval.report.running_score import is_joined
 
 LOWER_IS_BETTER = ("answer_nll", "perplexity", "ppl")
 # a task's official score on a part of its samples: score_easy
@@ -29,11 +28,6 @@ _MAIN = ("score", "opencompass_score")
 _ROUNDED = 0.006
 MOST_NLL = 700.0  # of which there is an exponential
 
-RESCORE = (
-    "so its result is of earlier predictions; delete it and score again "
-    "(`opencompass CONFIG -m eval -r`)."
-)
-
 Details = Sequence[Mapping[str, Any]]
 
 
@@ -41,28 +35,14 @@ def details_by_index(cell: Cell) -> dict[int, list[dict[str, Any]]]:
     """The evaluator's entries of each sample; {} where they do not say whose they are."""
     details = cell.result.get("details")
     if isinstance(details, dict):  # OpenCompass's own evaluators: {"type": "GEN", "0": {...}, ...}
-        numbered = {int(k): d for k, d in details.items() if k.isdigit() and isinstance(d, dict)}
-        return {i: [detail] for i, detail in numbered.items()}
+        numbered = ((place_of(key), detail) for key, detail in details.items())
+        return {i: [d] for i, d in numbered if i is not None and isinstance(d, dict)}
     counts = (cell.manifest.get("dataset", {}).get("n"), cell.result.get("n"))
     n = next((count for count in counts if count is not None), len(cell.records))
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for i, detail in _numbered(cell.details, n):
         found[i].append(detail)
     return dict(found)
-
-
-def scored_otherwise(cell: Cell) -> list[int]:
-    """Samples whose score is of another answer than their record holds."""
-    # others' evaluators keep answers as they cut them, and a joined one is of two records
-    if not cell.facts.get("benchmark") or is_joined(cell.facts):
-        return []
-    scored = details_by_index(cell)
-    return [
-        i
-        for i, record in sorted(cell.records.items())
-        if isinstance(told := record.get("prediction"), str)
-        and any(d.get("prediction", told) != told for d in scored.get(i, []))
-    ]
 
 
 def scores_of(details: Details) -> dict[str, float]:

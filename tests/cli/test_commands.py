@@ -25,7 +25,7 @@ run = pathlib.Path(sys.argv[1]) / "20260101_000000"
 (run / "results" / "m").mkdir(parents=True)
 (run / "results" / "m" / "d.json").write_text('{"accuracy": 75.0, "n": 4}')
 (run / "predictions" / "m").mkdir(parents=True)
-(run / "predictions" / "m" / "d.json").write_text("{}")
+(run / "predictions" / "m" / "d.json").write_text('{"0": {}}')
 own = {k: v for k, v in os.environ.items() if k.startswith("REATTENTION_")}
 given = {k: v for k, v in own.items() if k != "REATTENTION_CACHE"}
 (run / "given.json").write_text(json.dumps([given, os.getcwd()]))
@@ -80,7 +80,7 @@ def test_report_needs_a_run(tmp_path: Path) -> None:
 def test_report_ends_with_1_where_something_is_missing(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "predictions" / "m").mkdir(parents=True)
-    (tmp_path / "predictions" / "m" / "d.json").write_text("{}")
+    (tmp_path / "predictions" / "m" / "d.json").write_text('{"0": {}}')
     result = invoke("report", str(tmp_path))
     assert result.exit_code == 1
     assert "m on d: predicted and not scored" in result.output

@@ -43,7 +43,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = folder / "outputs" / "longbench" / "20260101_000000"
     for part in ("configs", "predictions/m", "results/m"):
         (run / part).mkdir(parents=True)
-    (run / "predictions" / "m" / "d.json").write_text("{}")
+    (run / "predictions" / "m" / "d.json").write_text('{"0": {}}')
     (run / "results" / "m" / "d.json").write_text(json.dumps({"accuracy": 75.0, "n": 4}))
     return folder
 

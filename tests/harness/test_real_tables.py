@@ -23,6 +23,7 @@ from reattention_eval.harness import prompt_files, selected, standalone
 from reattention_eval.harness.compose import plan_jobs
 from reattention_eval.prompts import prepare_prompt
 from reattention_eval.report.curve import curve_points
+from reattention_eval.report.predictions import Predicted
 from reattention_eval.report.run import Cell, read_run
 from reattention_eval.report.selected import read_selected
 
@@ -118,7 +119,7 @@ def test_a_panel_of_ruler_is_about_one_task_that_goes_on_past_the_window() -> No
         about = {"name": "m", "trained_window": 64}
         manifest = {"dataset": facts, "method": {"name": model}, "model": about}
         result = {"score": score, "n": 1, "details": [{"score": score}]}
-        return Cell(model, f"ruler-{task}-{length}", True, result, manifest, {})
+        return Cell(model, f"ruler-{task}-{length}", Predicted(1), result, manifest, {})
 
     tasks = {"vt": (32, 128, 256), "niah_multikey_1": (32, 128, 256), "cwe": (16, 32, 128)}
     cells = [cell("full", task, n, n / 4) for task, lengths in tasks.items() for n in lengths]
@@ -199,7 +200,7 @@ def test_a_failing_sample_that_another_method_got_right_comes_first() -> None:
         manifest = {"dataset": facts, "method": {"name": method}, "model": {"name": name}}
         result = {"score": 1.0, "details": [{"score": score} for score in scores]}
         records = {i: {"prediction": f"{method} {i}"} for i in range(len(scores))}
-        return Cell(f"{name}-{method}", "ruler-vt", True, result, manifest, records)
+        return Cell(f"{name}-{method}", "ruler-vt", Predicted(1), result, manifest, records)
 
     own, full = cell("reattention", [100.0, 0.0, 0.0, 0.0]), cell("full", [0.0, 0.0, 100.0, 0.0])
     (found,) = selected.failing([own, full, cell("full", [100.0] * 4, "n")], "reattention", "ruler")
@@ -208,6 +209,10 @@ def test_a_failing_sample_that_another_method_got_right_comes_first() -> None:
     (alone,) = selected.failing([own], "reattention", "")
     assert (alone.row.index, alone.others) == (1, {})
     assert not list(selected.failing([full], "reattention", ""))
+    own.result["details"][1]["prediction"] = "of an earlier answer"
+    with pytest.raises(ConfigError, match="m-reattention on ruler-vt: 1 of 4 samples were scored"):
+        list(selected.failing([own, full], "reattention", ""))
+    assert next(selected.failing([full, own], "full", "")).others == {}
 
 
 def test_watching_says_what_a_step_selected(checkpoint: Path) -> None:

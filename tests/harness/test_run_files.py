@@ -89,7 +89,7 @@ def test_opencompass_notes_what_a_run_is_to_consist_of(tmp_path: Path) -> None:
     ]
     work, predictions = tmp_path / "run", tmp_path / "run" / "predictions"
     (predictions / "m").mkdir(parents=True)
-    (predictions / "m" / "a.json").write_text("{}")
+    (predictions / "m" / "a.json").write_text('{"0": {}}')
     WorkerPartitioner(str(predictions)).partition(groups, str(work), str(predictions))
     assert [(t.model, t.dataset, t.state) for t in run_progress(work)] == [
         ("m", "a", "done"), ("m", "b", "waiting"), ("n", "a", "waiting"), ("n", "b", "waiting"),

@@ -6,12 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from runs_by_hand import answers, write
+
 SETTINGS = {"full": (None, {}), "reattention": (4096, {"local_size": 1024})}
-
-
-def write(path: Path, data: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
 
 
 class Run:
@@ -34,7 +31,7 @@ class Run:
         accuracy = sum(right) / 3
         result = {"accuracy": accuracy, "answer_nll": 2.0 - accuracy / 100, "n": 3}
         write(self.path("results", model, f"{dataset}.json"), {**result, "details": details})
-        write(self.path("predictions", model, f"{dataset}.json"), {})
+        write(self.path("predictions", model, f"{dataset}.json"), answers(3))
         records = [
             {
                 "index": i, "n_tokens": n_tokens or length, "prefill_seconds": 1.0 + i, "n_cut": 0,

@@ -13,6 +13,11 @@ def write(path: Path, data: Any) -> None:
     path.write_text(data if isinstance(data, str) else json.dumps(data))
 
 
+def answers(n: int) -> dict[str, Any]:
+    """A predictions file of so many samples."""
+    return {str(i): {"prediction": "p"} for i in range(n)}
+
+
 def leave_cell(
     folder: Path,
     method: str,
@@ -40,14 +45,15 @@ def leave_cell(
             {"index": i, "prediction": str(d.get("prediction", "")), "n_tokens": 100}
             for i, d in enumerate(details)
         ]
+    n = facts.get("n", len(details))
     write(folder / "results" / abbr / f"{dataset}.json", {**result, "details": list(details)})
-    write(folder / "predictions" / abbr / f"{dataset}.json", {})
+    write(folder / "predictions" / abbr / f"{dataset}.json", answers(n))
     lines = "".join(json.dumps(record) + "\n" for record in records)
     write(folder / "records" / abbr / f"{dataset}.jsonl", lines)
     manifest = {
         "model": {"name": model, "trained_window": 8192, "settings": {}, **(own or {})},
         "method": {"name": method, "budget": budget, "settings": settings or {}},
-        "dataset": {"abbr": dataset, "n": len(details), **facts},
+        "dataset": {"abbr": dataset, "n": n, **facts},
         "environment": [{"versions": {"python": "3.11"}, "gpus": []}],
     }
     write(folder / "records" / abbr / f"{dataset}.manifest.json", manifest)

@@ -12,6 +12,7 @@ from reattention_eval.cli import console as cli_console
 from reattention_eval.report import Report
 from reattention_eval.report.benchmarks import averages_csv, benchmark_grids
 from reattention_eval.report.frame import make_frame
+from reattention_eval.report.predictions import Predicted
 from reattention_eval.report.run import Cell
 
 GROUPS = {"qa": ["a", "b"], "code": ["c"]}
@@ -27,7 +28,7 @@ def cell(
         "method": {"name": model.split("-")[1], "budget": None, "settings": {}},
         "dataset": facts,
     }
-    return Cell(model, f"bench-{task}-{length}-x", bool(result), result, manifest, {})
+    return Cell(model, f"bench-{task}-{length}-x", Predicted(bool(result)), result, manifest, {})
 
 
 def test_averages_by_hand() -> None:

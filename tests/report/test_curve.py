@@ -14,14 +14,15 @@ from runs_by_hand import leave_cell
 from typer.testing import CliRunner
 
 from reattention_eval.cli import app
-from reattention_eval.report import build_report, curve
+from reattention_eval.report import build_report
+from reattention_eval.report.curve import pictures
 
 FOUND, ROOM = "One needle in a haystack, magic_number: found, %", "magic_number"
 
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curve, "save_picture", lambda figure, path, dpi: None)
+    monkeypatch.setattr(pictures, "save_picture", lambda figure, path, dpi: None)
 
 
 def needles(folder: Path, accuracies: list[float], length: int = 4096, **facts: Any) -> None:
@@ -31,10 +32,10 @@ def needles(folder: Path, accuracies: list[float], length: int = 4096, **facts: 
     leave_cell(folder, "full", f"needle-{length}", details, facts=about, result=result)
 
 
-def drawn(*runs: Path) -> list[dict[str, str]]:
+def drawn(*runs: Path, problem: str = "") -> list[dict[str, str]]:
     out = runs[0] / "curve"
     done = CliRunner().invoke(app, ["curve", *map(str, runs), "--out", str(out)])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == bool(problem) and problem in done.output, done.output
     return list(csv.DictReader((out / "curve.csv").open()))
 
 
@@ -95,6 +96,20 @@ def test_a_damaged_sample_ends_no_picture(whole: Run, odd: float) -> None:
     assert (float(damaged["value"]), damaged["low"], damaged["high"]) == (50.0, "", "")
 
 
+@pytest.mark.parametrize("command", ["curve", "answers"])
+def test_a_figure_of_a_part_of_the_samples_is_said(tmp_path: Path, command: str) -> None:
+    needles(tmp_path, [100.0, 0.0])
+    (manifest,) = tmp_path.glob("records/*/*.manifest.json")
+    told = json.loads(manifest.read_text())
+    told["dataset"]["n"] = 4
+    manifest.write_text(json.dumps(told))
+    words = [command, str(tmp_path), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1 and (tmp_path / "out").exists()
+    assert "2 samples were scored where 4 were asked" in done.output
+    assert "its predictions file holds 2 of 4 samples" in done.output
+
+
 @pytest.mark.parametrize("score", ["x", None, [1.0], math.nan])
 def test_a_score_that_is_no_number_is_no_point(tmp_path: Path, score: Any) -> None:
     for length, own in ((4096, 50.0), (8192, score)):
@@ -103,7 +118,9 @@ def test_a_score_that_is_no_number_is_no_point(tmp_path: Path, score: Any) -> No
             result={"score": own, "n": 1},
             facts={"benchmark": "ruler", "task": "vt", "length": length},
         )  # fmt: skip
-    assert [(p["length"], p["value"]) for p in drawn(tmp_path)] == [("4096", "50")]
+    problem = "is not a number (NaN)" if isinstance(score, float) else "result holds no figure"
+    found = [(p["length"], p["value"]) for p in drawn(tmp_path, problem=problem)]
+    assert found == [("4096", "50")]
 
 
 @pytest.mark.parametrize("entry", [1, None, "x"])
@@ -116,6 +133,6 @@ def test_answers_of_a_damaged_file_are_shown_as_far_as_they_go(whole: Run, entry
     path.write_text(json.dumps(result))
     page = whole.folder / "answers.md"
     done = CliRunner().invoke(app, ["answers", str(whole.folder), "--out", str(page)])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1 and "its predictions file lacks sample 0" in done.output
     assert "Sample 0. The prompt" in page.read_text()
     assert "Right: 7" in page.read_text() and "| 100.0 | 8 |" in page.read_text()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runs_by_hand import answers
 from typer.testing import CliRunner
 
 from reattention_eval.cli import app
@@ -67,7 +68,7 @@ def good_run(folder: Path) -> list[Path]:
                 f"results/{model}/{dataset}.json": json.dumps(
                     {"accuracy": 100.0, "answer_nll": 1.0, "n": 3, "details": details}
                 ),
-                f"predictions/{model}/{dataset}.json": "{}",
+                f"predictions/{model}/{dataset}.json": json.dumps(answers(3)),
                 f"records/{model}/{dataset}.jsonl": "".join(json.dumps(r) + "\n" for r in records),
                 f"records/{model}/{dataset}.manifest.json": json.dumps(manifest),
             }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from needle_run import Run, expected, write
+from needle_run import Run, expected
+from runs_by_hand import write
 
 from reattention_eval.errors import DataError
 from reattention_eval.report.expected import note_expected

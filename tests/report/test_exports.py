@@ -238,5 +238,5 @@ def test_nothing_to_export_and_damage_are_said(tmp_path: Path, form: str) -> Non
     model, dataset = write_cell(tmp_path / "run", FULL, ANSWERS)
     (tmp_path / "run" / "predictions" / model / f"{dataset}.json").write_text("{")
     result = CliRunner().invoke(app, ["export", form, str(tmp_path / "run")])
-    assert result.exit_code == 2 and "a predictions file is damaged" in result.output
+    assert result.exit_code == 2 and "its predictions file is damaged" in result.output
     assert not list((tmp_path / "run").rglob("*.eval"))

@@ -11,7 +11,8 @@ from runs_by_hand import leave_cell
 from typer.testing import CliRunner
 
 from reattention_eval.cli.app import app
-from reattention_eval.report import at_length, build_joint_report, curve
+from reattention_eval.report import at_length, build_joint_report
+from reattention_eval.report.curve import pictures
 
 NEEDLE = "needles at many depths of one haystack"
 
@@ -117,7 +118,7 @@ def test_a_plot_of_one_family_has_room_for_its_title(
 ) -> None:
     needles(tmp_path / "run", "streaming_llm-512", 16384, [1, 0], "beyond the trained window")
     drawn: list[Any] = []
-    monkeypatch.setattr(curve, "save_picture", lambda figure, path, dpi: drawn.append(figure))
+    monkeypatch.setattr(pictures, "save_picture", lambda figure, path, dpi: drawn.append(figure))
     build_joint_report([tmp_path / "run"], tmp_path / "out", by_family=True)
     (figure,) = drawn
     figure.draw_without_rendering()
@@ -170,7 +171,7 @@ def test_a_plots_legend_names_the_lines_of_every_panel(
     manifest["method"] |= {"family": family, "name": "dca"}
     path.write_text(json.dumps(manifest))
     drawn: list[Any] = []
-    monkeypatch.setattr(curve, "save_picture", lambda figure, path, dpi: drawn.append(figure))
+    monkeypatch.setattr(pictures, "save_picture", lambda figure, path, dpi: drawn.append(figure))
     build_joint_report([tmp_path / "run"], tmp_path / "out", by_family=True)
     (figure,) = drawn
     legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]

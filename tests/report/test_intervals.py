@@ -18,6 +18,7 @@ from reattention_eval.report.intervals import (
     median_interval,
     wilson,
 )
+from reattention_eval.report.predictions import Predicted
 from reattention_eval.report.run import Cell
 from reattention_eval.report.sample_scores import figure_interval, sample_values
 
@@ -103,7 +104,7 @@ def test_five_values_have_no_interval_of_their_median() -> None:
 
 
 def cell(result: dict[str, Any], records: dict[int, dict[str, Any]] | None = None) -> Cell:
-    return Cell("m", "d", True, result, {}, records or {})
+    return Cell("m", "d", Predicted(1), result, {}, records or {})
 
 
 def test_a_figure_that_is_no_mean_of_its_samples_has_no_interval() -> None:

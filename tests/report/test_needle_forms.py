@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from runs_by_hand import answers, write
 from scipy.stats import binomtest
 
 from reattention_eval.report import build_report
@@ -25,11 +25,6 @@ def test_nothing_known_is_anything() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
-def write(path: Path, data: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
-
-
 def cell(folder: Path, task: str, length: int, haystacks: int, right: float = 100.0) -> str:
     """Full attention on a form at depths 0 and 50: haystack 0 read in 8 s, 1 in 4, ..."""
     model, dataset = "m-full", f"needle-{task}-{length}-12345678"
@@ -46,7 +41,7 @@ def cell(folder: Path, task: str, length: int, haystacks: int, right: float = 10
         )  # fmt: skip
     result = {"accuracy": right, "answer_nll": 0.5, "n": len(details), "details": details}
     write(folder / "results" / model / f"{dataset}.json", result)
-    write(folder / "predictions" / model / f"{dataset}.json", {})
+    write(folder / "predictions" / model / f"{dataset}.json", answers(len(details)))
     lines = "".join(json.dumps(record) + "\n" for record in records)
     write(folder / "records" / model / f"{dataset}.jsonl", lines)
     facts = {"benchmark": "needle", "task": task, "length": length, "n": len(details)}

@@ -19,7 +19,10 @@ from typer.testing import CliRunner
 
 from reattention_eval.cli import app
 from reattention_eval.report import build_report
+from reattention_eval.report.frame import make_frame
 from reattention_eval.report.page.plots import BINS, stretch_shares
+from reattention_eval.report.page.sample_lists import sample_lists
+from reattention_eval.report.run import read_run
 from reattention_eval.report.shown import visible
 
 HOSTILE = [
@@ -220,3 +223,30 @@ def test_without_the_extra_the_page_says_what_to_install(
     run = CliRunner().invoke(app, ["report", str(tmp_path), "--html"])
     assert run.exit_code == 2
     assert "reattention-eval[report]" in run.output
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_samples_record_stands_by_it_in_whatever_order_it_was_scored(
+    tmp_path: Path, numbered: bool
+) -> None:
+    """Questions are scored in the file's order; those of one document were asked together."""
+    order = [0, 2, 1, 3]  # sample of each record: two documents, their questions in turn
+    details = [
+        {"sample": i, "document": i % 2, "score": 0.0, "prediction": f"answer {i}",
+         "reference": "r", **({"index": order.index(i)} if numbered else {})}
+        for i in range(4)
+    ]  # fmt: skip
+    records = [
+        {"index": place, "prediction": f"answer {i}", "n_tokens": 1000 + i, "n_cut": 100 + i}
+        for place, i in enumerate(order)
+    ]
+    facts = {"benchmark": "leval", "task": "quality", "length": 4096}
+    leave_cell(tmp_path, "full", "leval-quality", details, facts=facts, records=records)
+    (found,) = sample_lists(make_frame(read_run(tmp_path)))
+    told = {line.answer: (line.index, line.facts) for line in (*found.worst, *found.drawn)}
+    assert told == {
+        f"answer {i}": (
+            order.index(i), f"1,00{i} tokens, {100 + i} of them cut from the middle",
+        )
+        for i in range(4)
+    }  # fmt: skip

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from needle_run import Run, expected, write
+from needle_run import Run, expected
+from runs_by_hand import answers, write
 from written_run import FULL, OURS, write_cell
 
 from reattention_eval.errors import ConfigError, DataError
@@ -62,7 +63,7 @@ def test_a_failed_sample_is_named_and_a_later_success_counts(whole: Run) -> None
     ]
     with records.open("a") as file:
         file.write(json.dumps({"index": 1, "n_tokens": 4096}) + "\n")
-    write(whole.path("predictions", "m-full", "needle-4096.json"), {})
+    write(whole.path("predictions", "m-full", "needle-4096.json"), answers(3))
     assert find_problems(read_run(whole.folder, expected(whole))) == []
 
 
@@ -101,15 +102,43 @@ def test_an_empty_run_is_a_problem(tmp_path: Path) -> None:
     assert "nothing was evaluated" in find_problems(read_run(tmp_path))[0]
 
 
+def scored(run: Run, model: str, dataset: str, n: int) -> None:
+    details = [{"depth": 0, "length": 4096, "accuracy": 100.0}] * n
+    result = {"accuracy": 100.0, "n": n, "details": details}
+    write(run.path("results", model, f"{dataset}.json"), result)
+
+
+@pytest.mark.parametrize("gone", ["predictions", "manifest.json"])
+def test_a_dataset_of_which_a_part_is_not_told_is_no_whole_one(run: Run, gone: str) -> None:
+    model, dataset = run.cell("full", 4096, [100.0] * 3)
+    folder, paths = run.path("records", model), run.path("predictions", model)
+    for part in (0, 1):
+        for end in ("jsonl", "manifest.json"):
+            write(folder / f"{dataset}_{part}.{end}", (folder / f"{dataset}.{end}").read_text())
+        write(paths / f"{dataset}_{part}.json", answers(3))
+    for path in (*folder.glob(f"{dataset}.*"), paths / f"{dataset}.json"):
+        path.unlink()
+    scored(run, model, dataset, 6)
+    assert find_problems(read_run(run.folder)) == []
+    lost = paths / f"{dataset}_1.json" if gone == "predictions" else folder / f"{dataset}_1.{gone}"
+    lost.unlink()
+    (problem,) = find_problems(read_run(run.folder))
+    assert ("holds 3 of 6 samples" if gone == "predictions" else "is no manifest") in problem
+
+
 def test_a_dataset_split_by_the_partitioner_is_one_cell(run: Run) -> None:
     model, dataset = run.cell("full", 4096, [100.0] * 3)
     folder = run.path("records", model)
     for name in (f"{dataset}.jsonl", f"{dataset}.manifest.json"):
         (folder / name).rename(folder / name.replace(dataset, f"{dataset}_0"))
     write(folder / f"{dataset}_1.jsonl", json.dumps({"index": 0, "n_tokens": 9}) + "\n")
-    for part in ("_0", "_1"):
-        write(run.path("predictions", model, f"{dataset}{part}.json"), {})
+    manifest = json.loads((folder / f"{dataset}_0.manifest.json").read_text())
+    manifest["dataset"]["n"] = 1
+    write(folder / f"{dataset}_1.manifest.json", manifest)
+    for part, n in enumerate((3, 1)):
+        write(run.path("predictions", model, f"{dataset}_{part}.json"), answers(n))
     run.path("predictions", model, f"{dataset}.json").unlink()
+    scored(run, model, dataset, 4)
     cell = read_run(run.folder, [(model, dataset)])[0]
     assert [cell.records[i]["n_tokens"] for i in range(4)] == [4096, 4096, 4096, 9]
     assert find_problems([cell]) == []
@@ -129,6 +158,8 @@ def test_a_part_that_lost_its_last_record_moves_no_other(run: Run) -> None:
         lines = (json.dumps({"index": i, "n_tokens": 10 * part + i}) + "\n" for i in done)
         write(folder / f"{dataset}_{part}.jsonl", "".join(lines))
     (folder / f"{dataset}.manifest.json").unlink()
+    write(run.path("predictions", model, f"{dataset}.json"), answers(5))
+    scored(run, model, dataset, 5)
     (cell,) = read_run(run.folder, [(model, dataset)])
     assert {i: r["n_tokens"] for i, r in cell.records.items()} == {0: 0, 1: 1, 3: 10, 4: 11}
     (problem,) = find_problems([cell])
@@ -180,9 +211,7 @@ def test_a_result_of_earlier_predictions_is_said(tmp_path: Path) -> None:
     records.write_text(records.read_text().replace('"prediction": "Rome"', '"prediction": "Paris"'))
     (problem,) = find_problems(read_run(tmp_path))
     assert f"{model} on {dataset}: 1 of 3 samples were scored by other answers" in problem
-    with pytest.raises(
-        ConfigError, match="A was scored by another answer to sample 1 than it gave"
-    ):
+    with pytest.raises(ConfigError, match="A: 1 of 3 samples were scored by other answers"):
         compare_runs(tmp_path, tmp_path, "full", "reattention")
 
 

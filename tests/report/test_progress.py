@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs_by_hand import answers
 from typer.testing import CliRunner
 from written_run import FULL, OURS, put, write_cell
 
@@ -281,7 +282,7 @@ def test_of_a_split_dataset_each_part_is_followed(half: Path, noted: bool) -> No
         told["dataset"]["n"] = n
         put(records.with_name(f"{dataset}_{part}.manifest.json"), told)
         records.with_name(f"{dataset}_{part}.jsonl").write_text(line)
-    put(half / "predictions" / "tiny-full" / f"{dataset}_0.json", {})
+    put(half / "predictions" / "tiny-full" / f"{dataset}_0.json", answers(1))
     records.unlink()
     manifest.unlink()
     if noted:

@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from needle_run import Run, expected, write
+from needle_run import Run, expected
+from runs_by_hand import write
 
 from reattention_eval.errors import DataError
 from reattention_eval.report import build_report, latest_work_dir

@@ -13,6 +13,7 @@ from reattention_eval.report.heatmap import thousands, trained_window
 from reattention_eval.report.intervals import median_interval
 from reattention_eval.report.needles import first_token_seconds, peaks, token_seconds
 from reattention_eval.report.run import Cell
+from reattention_eval.report.sample_scores import details_by_index
 from reattention_eval.report.tables import HEADINGS, titled
 
 # Okabe and Ito's colours, told apart with and without colour vision, on white and on black
@@ -211,10 +212,8 @@ def stretch_shares(spans: Iterable[tuple[int, int]], tokens: int) -> list[float]
 
 def needle_depth(cell: Cell, index: int) -> float | None:
     """Where the sample's needle stands, in percent of its text; None where it has no single one."""
-    details = cell.details
-    if len(details) != len(cell.records) or not 0 <= index < len(details):
-        return None
-    depth = details[index].get("depth")
+    own = details_by_index(cell).get(index, [])
+    depth = own[0].get("depth") if len(own) == 1 else None
     return None if depth is None or math.isnan(depth) else float(depth)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from reattention_eval.report.fields import is_number
-from reattention_eval.report.frame import Frame, Row
+from reattention_eval.report.frame import Frame
 from reattention_eval.report.run import Cell
-from reattention_eval.report.sample_scores import LOWER_IS_BETTER
+from reattention_eval.report.sample_scores import LOWER_IS_BETTER, details_by_index
 from reattention_eval.report.shown import visible
 from reattention_eval.report.tables import titled
 
@@ -48,49 +48,54 @@ class SampleList:
     drawn: list[SampleLine]
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """What the evaluator says of a sample, or of one needle of its prompt, and its record."""
+
+    title: str
+    index: int
+    detail: Mapping[str, Any]
+    record: Mapping[str, Any]
+
+
 def sample_lists(frame: Frame) -> list[SampleList]:
     """A list a dataset, over all methods; failed samples are the worst."""
     out = []
     for dataset in dict.fromkeys(cell.dataset for cell in frame.cells):
         rows = titled(frame.rows, [dataset])
-        found = [(row, title, place) for row, title in rows for place in _places(row, dataset)]
+        found = [one for row, title in rows for one in _samples(title, row.cells[dataset])]
         # ties by chance, or all would be of the first method
         chance = random.Random(dataset)
         chance.shuffle(found)
-        ranked = sorted(found, key=lambda one: _rank(one[0].cells[dataset], one[2]))
-        worst = ranked[:EACH]
-        taken = {(id(row), place) for row, _, place in worst}
-        others = [one for one in found[: 2 * EACH] if (id(one[0]), one[2]) not in taken][:EACH]
-        lines = [
-            [_line(title, row.cells[dataset], place) for row, title, place in part]
-            for part in (worst, others)
-        ]
+        worst = sorted(found, key=_rank)[:EACH]
+        taken = set(map(id, worst))
+        others = [one for one in found[: 2 * EACH] if id(one) not in taken][:EACH]
         if found:
+            lines = [[_line(one) for one in part] for part in (worst, others)]
             out.append(SampleList(dataset, len(found), *lines))
     return out
 
 
-def _places(row: Row, dataset: str) -> Sequence[int]:
-    """Samples by place among the details, or by index of the record where nothing is scored yet."""
-    cell = row.cells[dataset]
-    return range(len(cell.details)) if cell.details else sorted(cell.records)
+def _samples(title: str, cell: Cell) -> Iterator[_Sample]:
+    """By the evaluator's details, or by records where nothing is scored yet."""
+    if not cell.details:
+        yield from (_Sample(title, i, {}, record) for i, record in sorted(cell.records.items()))
+        return
+    # evaluators may have samples in another order than they were run in
+    index_of = {id(d): i for i, own in details_by_index(cell).items() for d in own}
+    for place, detail in enumerate(cell.details):
+        index = index_of.get(id(detail))
+        if index is None:
+            yield _Sample(title, place, detail, {})
+        else:
+            yield _Sample(title, index, detail, cell.records.get(index, {}))
 
 
-def _entry(cell: Cell, place: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What the evaluator says of a sample, and its record."""
-    details = cell.details
-    if not details:
-        return {}, cell.records[place]
-    alike = len(details) == len(cell.records)  # else a record is no sample
-    return details[place], cell.records.get(place, {}) if alike else {}
-
-
-def _worth(cell: Cell, place: int) -> tuple[str, float]:
-    detail, record = _entry(cell, place)
-    if record.get("error"):
+def _worth(one: _Sample) -> tuple[str, float]:
+    if one.record.get("error"):
         return "failed", -math.inf
     for name in _FIGURES:
-        value = detail.get(name, record.get(name))
+        value = one.detail.get(name, one.record.get(name))
         if name == "correct" and isinstance(value, bool):
             return ("right" if value else "wrong"), float(value)
         if is_number(value) and not math.isnan(value):
@@ -99,22 +104,20 @@ def _worth(cell: Cell, place: int) -> tuple[str, float]:
     return "", 0.0
 
 
-def _rank(cell: Cell, place: int) -> tuple[float, float]:
+def _rank(one: _Sample) -> tuple[float, float]:
     """The worst first; of equal ones, the one whose right answer was the greater surprise."""
-    detail, record = _entry(cell, place)
-    nll: Any = detail.get("answer_nll", record.get("answer_nll"))
+    nll: Any = one.detail.get("answer_nll", one.record.get("answer_nll"))
     known = is_number(nll) and not math.isnan(nll)
-    return _worth(cell, place)[1], -float(nll) if known else 0.0
+    return _worth(one)[1], -float(nll) if known else 0.0
 
 
-def _line(title: str, cell: Cell, place: int) -> SampleLine:
-    detail, record = _entry(cell, place)
-    figure, worth = _worth(cell, place)
-    both = {**record, **detail}
-    answer = record.get("error") or _first(both, _ANSWERS)
+def _line(one: _Sample) -> SampleLine:
+    figure, worth = _worth(one)
+    both = {**one.record, **one.detail}
+    error = one.record.get("error")
     return SampleLine(
-        title, place, figure, worth, ", ".join(_facts(both)),
-        _text(_first(both, _REFERENCES)), _text(answer), bool(record.get("error")),
+        one.title, one.index, figure, worth, ", ".join(_facts(both)),
+        _text(_first(both, _REFERENCES)), _text(error or _first(both, _ANSWERS)), bool(error),
     )  # fmt: skip
 
 
