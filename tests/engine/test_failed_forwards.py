@@ -10,7 +10,6 @@ from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
-from reattention_eval.attention import hook
 from reattention_eval.cache import capacity, host_memory
 from reattention_eval.errors import ConfigError, DeviceMemoryError, HostMemoryError
 
@@ -86,7 +85,7 @@ def test_a_prompt_without_room_leaves_what_it_shares_with(monkeypatch):
         expected = session.generate(max_new_tokens=6)
         session.prefill(PROMPT)
         with monkeypatch.context() as patch:
-            patch.setattr(hook, "require_device", no_room)
+            patch.setattr(capacity, "require_device", no_room)
             with pytest.raises(DeviceMemoryError):
                 session.prefill(torch.cat((PROMPT[:, :30], PROMPT), 1), reuse_prefix=True)
         assert session.lengths == [60]
