@@ -167,6 +167,9 @@ class Hook:
             place(self.tier, self.layers, rows, capacity)
         require_device(self.layers, rows, capacity)
         self.cache = HookCache(self.layers)  # what a user still holds is of an earlier prompt
+        if len({layer.room for layer in self.layers}) > 1:  # making room failed half way
+            for layer in self.layers:
+                layer.clear()  # or what some hold would be missing to the others
         for layer in self.layers:
             layer.reserve(rows, capacity)
         self.rows.start(rows)

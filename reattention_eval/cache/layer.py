@@ -149,6 +149,11 @@ class LayerCache:
         return not self._rows and any(self.lengths)
 
     @property
+    def room(self) -> tuple[int, int]:
+        """Rows that storage is there for, and tokens of each."""
+        return self._rows, self._capacity if self._rows else 0
+
+    @property
     def capacity(self) -> int:
         """Tokens a row has room for."""
         return self._capacity

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -10,10 +12,11 @@ from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
-from reattention_eval.cache import capacity, host_memory
+from reattention_eval.cache import capacity, host_memory, values
 from reattention_eval.errors import ConfigError, DeviceMemoryError, HostMemoryError
 
 METHOD = ReAttention(global_size=2, local_size=12, span_size=4, max_spans=4, top_k=3, chunk_size=6)
+TOKEN_BYTES = 2 * 16 * 8  # keys of a layer
 PROMPT, NEXT = random_prompt(60), torch.tensor([[5]])
 
 
@@ -103,6 +106,30 @@ def test_a_prompt_without_room_may_cost_what_was_moved_for_it(monkeypatch):
             session.prefill(random_prompt(500))
         with pytest.raises(ConfigError, match="Call prefill first"):
             session.generate()
+
+
+def test_a_prompt_that_memory_ended_leaves_it_to_shorter_ones(monkeypatch):
+    """Layers that had made room for it hold no memory that the others lack then."""
+    limit, real = 2 * 2.5 * 600 * TOKEN_BYTES, values.storage  # of two layers, not of three
+    model, held = tiny_model(layers=4), [0]
+
+    def storage(shape, like):
+        nbytes = math.prod(shape) * like.element_size()
+        if held[0] + nbytes > limit:
+            raise MemoryError
+        made = real(shape, like)
+        held[0] += nbytes
+        weakref.finalize(made, lambda: held.__setitem__(0, held[0] - nbytes))
+        return made
+
+    with attach(model, METHOD) as session:
+        found = session.prefill(random_prompt(200))
+    monkeypatch.setattr(values, "storage", storage)
+    with attach(model, METHOD) as session:
+        with pytest.raises(MemoryError):
+            session.prefill(random_prompt(600))
+        assert held[0] > limit / 2
+        assert torch.equal(session.prefill(random_prompt(200)), found)
 
 
 class Listener:
