@@ -87,7 +87,7 @@ def _place_more(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacit
         HostMemoryError: as `place`.
     """
     more, before = rounded_capacity(capacity), tier.window
-    if tier.name == AUTO and all(layer.capacity <= before for layer in layers):
+    if tier.name == AUTO and not any(layer.values_leave for layer in layers):
         tier.keep(max(more, before))
         if not _fits(tier, layers, rows, more, ()):
             tier.keep(before)

@@ -86,6 +86,11 @@ class LayerCache:
         return self._keys.host_bytes + self._values.host_bytes
 
     @property
+    def values_leave(self) -> bool:
+        """Whether values are, or will be, in host memory alone."""
+        return self._values.leaves
+
+    @property
     def on_tier(self) -> bool:
         """Whether any of it may be in host memory."""
         return self._tier is not None

@@ -12,7 +12,7 @@ from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
-from reattention_eval.cache import capacity, host_memory, values
+from reattention_eval.cache import capacity, host_keys, host_memory, values
 from reattention_eval.errors import ConfigError, DeviceMemoryError, HostMemoryError
 
 METHOD = ReAttention(global_size=2, local_size=12, span_size=4, max_spans=4, top_k=3, chunk_size=6)
@@ -130,6 +130,24 @@ def test_a_prompt_that_memory_ended_leaves_it_to_shorter_ones(monkeypatch):
             session.prefill(random_prompt(600))
         assert held[0] > limit / 2
         assert torch.equal(session.prefill(random_prompt(200)), found)
+
+
+def test_keys_on_the_host_are_there_where_more_room_on_the_device_failed(monkeypatch, tmp_path):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    make_tiers_small(monkeypatch)
+    with attach(tiny_model(), METHOD) as session:
+        expected = session.generate(PROMPT, 12)
+    with attach(tiny_model(), METHOD, cache="host") as session:
+        session.prefill(PROMPT)
+        with monkeypatch.context() as patch:
+            patch.setattr(host_keys, "storage", full)
+            with pytest.raises(torch.OutOfMemoryError):
+                session.generate(max_new_tokens=12)
+        session.save(tmp_path / "kept")
+        session.load(tmp_path / "kept")
+        assert torch.equal(session.generate(max_new_tokens=12), expected)
 
 
 class Listener:

@@ -74,6 +74,15 @@ def test_auto_goes_on_keeping_all_where_it_fits(way):
     assert torch.equal(*found)
 
 
+def test_auto_does_so_in_storage_that_was_made_for_a_longer_prompt():
+    turn = random_prompt(200, seed=4)
+    with attach(unending(), METHOD, cache="auto") as session:
+        session.prefill(random_prompt(150))
+        session.prefill(PROMPT)
+        session.extend(turn)
+        assert session.stats.cache_host_bytes == session.stats.bytes_to_host == 0
+
+
 @pytest.mark.parametrize("cache", ["device", "values_on_host", "host", "auto"])
 def test_what_has_no_room_is_refused_before_it_is_computed(cache, monkeypatch):
     with attach(unending(), METHOD) as session:
