@@ -170,8 +170,13 @@ class Hook:
         if len({layer.room for layer in self.layers}) > 1:  # making room failed half way
             for layer in self.layers:
                 layer.clear()  # or what some hold would be missing to the others
-        for layer in self.layers:
-            layer.reserve(rows, capacity)
+        try:
+            for layer in self.layers:
+                layer.reserve(rows, capacity)
+        except BaseException:
+            for layer in self.layers:
+                layer.drop(rows)
+            raise
         self.rows.start(rows)
 
     @property

@@ -148,6 +148,11 @@ class LayerCache:
         self._values.clear()
         self._states.clear()
 
+    def drop(self, rows: int) -> None:
+        """Hold nothing of so many rows, and no storage."""
+        self.lengths = [0] * rows
+        self.clear()
+
     @property
     def lost(self) -> bool:
         """Whether storage that held tokens was given back."""

@@ -108,9 +108,10 @@ def test_a_prompt_without_room_may_cost_what_was_moved_for_it(monkeypatch):
             session.generate()
 
 
-def test_a_prompt_that_memory_ended_leaves_it_to_shorter_ones(monkeypatch):
-    """Layers that had made room for it hold no memory that the others lack then."""
+def test_memory_that_ended_on_the_way_is_there_for_the_next_prompt(monkeypatch):
+    """Layers that had made more room hold no memory that the others lack then."""
     limit, real = 2 * 2.5 * 600 * TOKEN_BYTES, values.storage  # of two layers, not of three
+    monkeypatch.setattr(capacity, "GROWTH_TOKENS", 0)
     model, held = tiny_model(layers=4), [0]
 
     def storage(shape, like):
@@ -126,9 +127,10 @@ def test_a_prompt_that_memory_ended_leaves_it_to_shorter_ones(monkeypatch):
         found = session.prefill(random_prompt(200))
     monkeypatch.setattr(values, "storage", storage)
     with attach(model, METHOD) as session:
+        session.prefill(random_prompt(100))
         with pytest.raises(MemoryError):
-            session.prefill(random_prompt(600))
-        assert held[0] > limit / 2
+            session.answer_nll([5] * 500)
+        assert held[0] > 0.9 * limit
         assert torch.equal(session.prefill(random_prompt(200)), found)
 
 
@@ -148,6 +150,34 @@ def test_keys_on_the_host_are_there_where_more_room_on_the_device_failed(monkeyp
         session.save(tmp_path / "kept")
         session.load(tmp_path / "kept")
         assert torch.equal(session.generate(max_new_tokens=12), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_prompt_that_could_not_begin_leaves_an_empty_session(rows, layer, monkeypatch):
+    """Of another number of rows too, and whichever layer had no room."""
+    left, real = [2 * layer], values.storage
+
+    def storage(*asked):
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError
+        return real(*asked)
+
+    batch = random_prompt(90, rows)
+    with attach(tiny_model(), METHOD) as session:
+        expected = session.prefill(batch)
+    with attach(tiny_model(), METHOD) as session:
+        session.prefill(PROMPT)
+        with monkeypatch.context() as patch:
+            patch.setattr(values, "storage", storage)
+            with pytest.raises(MemoryError):
+                session.prefill(batch)
+        assert session.stats.cache_bytes == 0
+        with pytest.raises(ConfigError, match="Call prefill first"):
+            session.generate()
+        session.reset()
+        assert torch.equal(session.prefill(batch), expected)
 
 
 class Listener:
