@@ -56,6 +56,12 @@ def free_bytes(device: torch.device) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0]) + held
 
 
+def is_host_full(error: BaseException) -> bool:
+    """Whether main memory took no more: what Python and NumPy raise, or PyTorch's CPU allocator."""
+    full = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return full or isinstance(error, MemoryError)
+
+
 def main_memory() -> int | None:
     """Bytes that this process may still take; None where the system does not say.
 

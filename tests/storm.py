@@ -3,10 +3,12 @@ tokens: row by row, alone, chunk by chunk, with all keys and values on the devic
 
 from __future__ import annotations
 
+import itertools
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from storm_case import VOCABULARY, Case, Row
 from storm_draws import a_method, model_of
 
 from reattention_eval import attach
-from reattention_eval.cache import capacity
+from reattention_eval.cache import capacity, host_keys, last_fetched, value_window, values
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_eval.errors import ConfigError, ReAttentionError
 
@@ -34,6 +36,7 @@ class Storm(Case):
         make_tiers_small(self.patch)
         fits = random.Random(self.draw.random())
         self.patch.setattr(capacity, "_fits", lambda *_: fits.random() < 0.4)
+        self.patch.setattr(capacity, "GROWTH_TOKENS", fits.choice((0, 3, 20, 4096)))
         chunk = getattr(self.method, "chunk_size", 1)
         plain = ForwardSize.choose
         with torch.no_grad():
@@ -283,26 +286,51 @@ class Storm(Case):
 
     def failed(self) -> None:
         """Something raises inside a call: the session asks for a prompt, or goes on as before."""
-        modules = [m for m in self.model.modules() if not list(m.children())]
-        module, left = self.draw.choice(modules), [self.draw.choice((1, 1, 2, 4))]
-        error = self.draw.choice((Boom, KeyboardInterrupt, torch.OutOfMemoryError))
-
-        def fail(*_: Any) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                raise error
-
-        handle = module.register_forward_pre_hook(fail)
-        names = ["prefill", "generate", "ended", "users"]
+        names = ["prefill", "generate", "ended", "users", "load"]
         names += ["extend", "decode", "go_on"] if self.rows else []
         names += ["nll"] if self.rows and len(self.rows) == 1 else []
-        held = self.rows
+        held, unread = self.rows, self.unread
+        error = self.draw.choice((Boom, KeyboardInterrupt, torch.OutOfMemoryError, MemoryError))
+        ends = self.draw.choice((self.a_module_fails, self.memory_ends))
         try:
-            getattr(self, self.draw.choice(names))()
-        except (Boom, KeyboardInterrupt, torch.OutOfMemoryError):
+            with ends(error, self.draw.choice((1, 1, 2, 4, 7))):
+                getattr(self, self.draw.choice(names))()
+        except error:
             self.rows, self.perhaps = held, True
+            if unread:  # its last tokens may have been read
+                last = [sum(map(_tokens, row)) - 1 for row in held]
+                self.unread = self.session.lengths == last
+
+    @contextmanager
+    def a_module_fails(self, error: type[BaseException], at: int) -> Iterator[None]:
+        """When it is called for the `at`th time."""
+        module = self.draw.choice([m for m in self.model.modules() if not list(m.children())])
+        handle = module.register_forward_pre_hook(self.failing(lambda *_: None, error, at))
+        try:
+            yield
         finally:
             handle.remove()
+
+    @contextmanager
+    def memory_ends(self, error: type[BaseException], at: int) -> Iterator[None]:
+        """When the cache makes storage for the `at`th time."""
+        places = host_keys, last_fetched, value_window, values
+        made = self.failing(values.storage, error, at)
+        with self.patch.context() as patch:
+            for place in places:
+                patch.setattr(place, "storage", made)
+            yield
+
+    @staticmethod
+    def failing(call: Callable[..., Any], error: type[BaseException], at: int) -> Any:
+        calls = itertools.count(1)
+
+        def fail(*given: Any) -> Any:
+            if next(calls) == at:
+                raise error
+            return call(*given)
+
+        return fail
 
     def other(self) -> None:
         """Another model under another method in the middle of it."""

@@ -144,7 +144,7 @@ def _tables(
         return rope.tables_at(places, like, extent, length, reach), places
 
     # the tensor is kept beside, so that no other one has its number meanwhile
-    what = "tables", id(rope), id(places), rope.regime(max(reach or extent, length))
+    what = "tables", id(rope), id(places), rope.table_kind(extent, max(reach or extent, length))
     return row.for_all_layers(what, make)[0]
 
 

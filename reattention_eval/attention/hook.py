@@ -28,7 +28,14 @@ from reattention_eval.attention.repeated_steps import RepeatedSteps
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
-from reattention_eval.cache import DEVICE, Transferred, place, place_more, require_device
+from reattention_eval.cache import (
+    DEVICE,
+    Transferred,
+    make_room,
+    place,
+    require_device,
+    reserve_more,
+)
 from reattention_eval.cache_argument import with_cache
 from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.parallel import ranks_of
@@ -160,8 +167,16 @@ class Hook:
             place(self.tier, self.layers, rows, capacity)
         require_device(self.layers, rows, capacity)
         self.cache = HookCache(self.layers)  # what a user still holds is of an earlier prompt
-        for layer in self.layers:
-            layer.reserve(rows, capacity)
+        if len({layer.room for layer in self.layers}) > 1:  # making room failed half way
+            for layer in self.layers:
+                layer.clear()  # or what some hold would be missing to the others
+        try:
+            for layer in self.layers:
+                layer.reserve(rows, capacity)
+        except BaseException:
+            for layer in self.layers:
+                layer.drop(rows)
+            raise
         self.rows.start(rows)
 
     @property
@@ -181,12 +196,12 @@ class Hook:
 
     def reserve_more(self, capacity: int) -> None:
         """Make room for `capacity` tokens a row, keeping what is stored. Raises as `start`."""
-        rows = len(self.layers[0].lengths)
-        if self.tier is not None:
-            place_more(self.tier, self.layers, rows, capacity)
-        require_device(self.layers, rows, capacity)
-        for layer in self.layers:
-            layer.reserve_more(capacity)
+        reserve_more(self.tier, self.layers, capacity)
+
+    def make_room(self, tokens: int) -> None:
+        """The same for `tokens` and some behind them, where there is less. Raises as `start`."""
+        ranks = ranks_of(self.model)
+        make_room(self.tier, self.layers, tokens, ranks is None or ranks.size == 1)
 
     def take_back(self, lengths: Sequence[int], counts: Counts) -> None:
         """A forward has failed on its way: hold and count what was before it."""
@@ -250,6 +265,7 @@ class Hook:
                 self._begin(module, args, kwargs)
                 self._alone = True
             self.rows.plan_prompts([RowStep(*step) for step in plan_forward(self, kwargs)])
+            self.make_room(self.rows.longest)
             self.cache.unfinished = True
         self._before = self.counts() if self.rows.reads else None
         kwargs = with_cache(module, kwargs, self.cache)

@@ -95,6 +95,11 @@ class ViewRope:
             return length if length > self._limit else 0
         return int(self._kind == "longrope" and length > self._limit)
 
+    def table_kind(self, n: int, length: int) -> tuple[int, int]:
+        """Tables of n places with the frequencies of `length` have equal bits where this is equal:
+        how many of their positions are below 0, and the regime."""
+        return max(0, n - length) if self._kind else 0, self.regime(length)
+
     def samples(self) -> list[float]:
         """Cosines and sines of position 1, under the frequencies of a short prompt and of one
         beyond the length where they change: what tells this RoPE from another, up to rounding."""
@@ -228,8 +233,8 @@ class ViewRope:
     def _table(self, n: int, length: int, like: Tensor) -> Tables:
         """cos and sin [1, >= n, rotary_dim] of positions 0.., with the frequencies of `length`; of
         positions length - n.. where these would tell the module of more tokens."""
-        before = max(0, n - length) if self._kind else 0
-        place, regime = (like.device, like.dtype, before), self.regime(length)
+        before, regime = self.table_kind(n, length)
+        place = like.device, like.dtype, before
         held = self._tables.get(place)
         if held is None or held[0] != regime or held[1][0].shape[1] < n:
             size = n + n // 4  # grows by quarters, not at every step

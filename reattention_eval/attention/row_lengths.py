@@ -70,6 +70,11 @@ class RowLengths:
         """Whether the forward at hand carries tokens of prompts or turns."""
         return any(self.tokens[step.row] < self.read_until[step.row] for step in self.plan)
 
+    @property
+    def longest(self) -> int:
+        """Tokens that a row holds at most behind the forward at hand."""
+        return max(self.tokens[step.row] + step.count for step in self.plan)
+
     def plan_prompts(self, plan: Sequence[RowStep]) -> None:
         """A forward that did not come from the engine: what a fresh row gets is its prompt, several
         tokens behind it are a turn."""

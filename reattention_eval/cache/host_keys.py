@@ -35,6 +35,7 @@ class KeyStage:
     def __init__(self, traffic: Traffic) -> None:
         self.traffic = traffic
         self._slots: list[_Slot] = []  # the one in use is the last
+        self._shape: tuple[int, ...] = ()  # of each
         self._members: list[HostKeys] = []  # as a forward goes through them
 
     def bytes_for(self, keys: HostKeys) -> int:
@@ -55,17 +56,19 @@ class KeyStage:
         """Slots with that room; what was in others is in host memory too."""
         if keys not in self._members:
             self._members = sorted([*self._members, keys], key=lambda member: member.layer)
-        if self._slots:
-            held = self._slots[0].tensor.shape
-            if held[0] == rows and held[2] >= capacity:
-                return
+        if self._slots and self._shape[0] == rows and self._shape[2] >= capacity:
+            return
         self.traffic.join()
         self._slots = []  # given back before as much is taken again
-        shape = rows, like.shape[1], capacity, like.shape[3]
-        self._slots = [_Slot(storage(shape, like)) for _ in range(SLOTS)]
+        self._take((rows, like.shape[1], capacity, like.shape[3]), like)
+
+    def _take(self, shape: tuple[int, ...], like: Tensor) -> None:
+        self._slots, self._shape = [_Slot(storage(shape, like)) for _ in range(SLOTS)], shape
 
     def bring(self, keys: HostKeys) -> _Slot:
         """The slot that holds a layer's keys, for the current stream."""
+        if not self._slots:  # larger ones had no room
+            self._take(self._shape, keys.like)
         slot = self._find(keys) or self._slots[0]
         self._load(slot, keys)
         if slot.ready is not None:
@@ -160,7 +163,7 @@ class HostKeys:
         self._token_bytes = like.shape[1] * like.shape[3] * like.element_size()
         self.written = [0] * rows
         self._blocks = [self._new_blocks(like) for _ in range(rows)]
-        self._like = like.new_empty(0, like.shape[1], 0, like.shape[3])
+        self.like = like.new_empty(0, like.shape[1], 0, like.shape[3])
         self.grow(capacity, 0)
 
     def grow(self, capacity: int, used: int) -> None:
@@ -170,7 +173,7 @@ class HostKeys:
         self.wait()
         for blocks in self._blocks:
             blocks.reserve(capacity)
-        self._at.make(self, len(self._blocks), capacity, self._like)
+        self._at.make(self, len(self._blocks), capacity, self.like)
 
     def write(self, row: int, start: int, value: Tensor) -> None:
         """value [R, Hkv, T, D], of rows that hold `start` tokens each."""

@@ -68,8 +68,9 @@ class HostValues:
         return self._held.first
 
     @property
-    def _leaves(self) -> bool:
-        return self._capacity > self._held.room
+    def leaves(self) -> bool:
+        """Whether values leave the device, or will."""
+        return self._window is not None and self._capacity > self._window.room
 
     @property
     def _traffic(self) -> Traffic:
@@ -97,7 +98,7 @@ class HostValues:
     def grow(self, capacity: int, used: int) -> None:
         """Room for `capacity` tokens; `used` are there."""
         self._wait()  # addresses are written beside this stream, and may move
-        if not self._leaves:  # else places have been taken twice
+        if not self.leaves:  # else places have been taken twice
             self._held.grow(min(capacity, self._tier.window), used)
         self._make_room(capacity)
         self._capacity = capacity
@@ -118,7 +119,7 @@ class HostValues:
         self._wait()  # or what is on its way out would be written over
         for i, tokens in enumerate(value, row):
             at = self._rows[i]
-            if self._leaves and (value.shape[2] > 1 or stop - at.kept >= LEAVE_TOKENS):
+            if self.leaves and (value.shape[2] > 1 or stop - at.kept >= LEAVE_TOKENS):
                 pending = at.kept < start
                 self._leave(i, stop, tokens)
                 if pending:
@@ -158,7 +159,7 @@ class HostValues:
         """A step is going to be repeated, behind so many tokens."""
         self._traffic.set_slot(self._held.place(length))
         self._wait()
-        if self._leaves:
+        if self.leaves:
             self._rows[row].blocks.fill()
             if length - self._rows[row].kept >= LEAVE_TOKENS:
                 self._settle(row, length)

@@ -86,6 +86,11 @@ class LayerCache:
         return self._keys.host_bytes + self._values.host_bytes
 
     @property
+    def values_leave(self) -> bool:
+        """Whether values are, or will be, in host memory alone."""
+        return self._values.leaves
+
+    @property
     def on_tier(self) -> bool:
         """Whether any of it may be in host memory."""
         return self._tier is not None
@@ -143,10 +148,20 @@ class LayerCache:
         self._values.clear()
         self._states.clear()
 
+    def drop(self, rows: int) -> None:
+        """Hold nothing of so many rows, and no storage."""
+        self.lengths = [0] * rows
+        self.clear()
+
     @property
     def lost(self) -> bool:
         """Whether storage that held tokens was given back."""
         return not self._rows and any(self.lengths)
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Rows that storage is there for, and tokens of each."""
+        return self._rows, self._capacity if self._rows else 0
 
     @property
     def capacity(self) -> int:

@@ -56,7 +56,7 @@ class FetchedValues:
 class DeviceStore:
     """[B, Hkv, capacity, D]."""
 
-    host_bytes = 0
+    host_bytes, leaves = 0, False
 
     def __init__(self) -> None:
         self._held: Tensor | None = None

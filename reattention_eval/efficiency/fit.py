@@ -79,14 +79,7 @@ class Measured:
 
     def predicted(self, rates: Rates) -> tuple[float, float]:
         """Seconds to the first token, and of one more."""
-        card = card_by_name(self.card)
-        if self.moved is None or card is None:
-            return rates.prompt_seconds(self.prompt), rates.step_seconds(self.step)
-        of_prompt, of_step = self.moved
-        return (
-            rates.prompt_seconds_in(self.prompt, of_prompt, card),
-            rates.step_seconds_in(self.step, of_step, card),
-        )
+        return rates.seconds(self.prompt, self.step, self.moved, card_by_name(self.card))
 
 
 def measured(record: E2ERecord) -> list[Measured]:

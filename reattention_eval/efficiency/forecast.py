@@ -189,18 +189,14 @@ def _seconds(
         return None, None
     assert isinstance(method, (FullAttention, ReAttention))
     size = placement.itemsize
+    moved = None
+    if tier != DEVICE:
+        if gpu.card is None:
+            return None, None
+        assert isinstance(method, ReAttention)
+        moved = (
+            prompt_transfers(shape, method, tokens, size, tier, forward, share),
+            step_transfers(shape, method, tokens, size, tier, share),
+        )
     of_prompt = prompt_work(shape, method, tokens, forward)
-    of_step = step_work(shape, method, tokens, size)
-    if tier == DEVICE:
-        return gpu.rates.prompt_seconds(of_prompt), gpu.rates.step_seconds(of_step)
-    if gpu.card is None:
-        return None, None
-    assert isinstance(method, ReAttention)
-    moved = (
-        prompt_transfers(shape, method, tokens, size, tier, forward, share),
-        step_transfers(shape, method, tokens, size, tier, share),
-    )
-    return (
-        gpu.rates.prompt_seconds_in(of_prompt, moved[0], gpu.card),
-        gpu.rates.step_seconds_in(of_step, moved[1], gpu.card),
-    )
+    return gpu.rates.seconds(of_prompt, step_work(shape, method, tokens, size), moved, gpu.card)

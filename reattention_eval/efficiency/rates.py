@@ -47,19 +47,22 @@ class Rates:
         """Time of one more token, as a CUDA graph."""
         return _sum(self.step, work.parts)
 
-    def prompt_seconds_in(self, work: PromptWork, moved: Transfers, card: Card) -> float:
-        """As `prompt_seconds`, with a cache that is partly in host memory."""
-        return self._beside(self.prompt_seconds(work), moved, card)
-
-    def step_seconds_in(self, work: StepWork, moved: Transfers, card: Card) -> float:
-        """As `step_seconds`, likewise; a step that brings keys over is no graph."""
-        seconds = self.step_seconds(work)
-        if moved.meanwhile:
-            seconds = max(seconds, self.launched * work.layers)
-        return self._beside(seconds, moved, card)
-
-    def _beside(self, seconds: float, moved: Transfers, card: Card) -> float:
-        return with_transfers(seconds, moved, 1 / self.moved if self.moved else card.link)
+    def seconds(
+        self,
+        prompt: PromptWork,
+        step: StepWork,
+        moved: tuple[Transfers, Transfers] | None = None,
+        card: Card | None = None,
+    ) -> tuple[float, float]:
+        """Time to the first token, and of one more; moved: what each of them has moved on `card`
+        for a cache that is partly in host memory."""
+        first, one = self.prompt_seconds(prompt), self.step_seconds(step)
+        if moved is None or card is None:
+            return first, one
+        if moved[1].meanwhile:  # a step that brings keys over is no graph
+            one = max(one, self.launched * step.layers)
+        link = 1 / self.moved if self.moved else card.link
+        return with_transfers(first, moved[0], link), with_transfers(one, moved[1], link)
 
     def scaled(self, own: Card, other: Card) -> Rates:
         """For a card that was not measured, by the data sheets of both; `own` was."""

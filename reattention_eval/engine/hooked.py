@@ -120,6 +120,9 @@ class HookedSession(Session):
     def _reserve(self, capacity: int) -> None:
         self._hook.reserve_more(capacity)
 
+    def _make_room(self, tokens: int) -> None:
+        self._hook.make_room(max(self.lengths) + bool(self._unread) + tokens)
+
     def _expect(self, lengths: list[int]) -> None:
         self._hook.expect(lengths)
 

@@ -152,6 +152,7 @@ class Session(SessionState):
                 "the tokens of generate are part of the cache already, so decode would read one "
                 "twice: go on with generate() or extend(turn), or call prefill with a prompt."
             )
+        self._make_room(1)
         self._taken_logits()
         self._logits = self._checked(self._step(tokens, list(range(len(tokens)))))
         return self._logits.clone()
@@ -199,6 +200,7 @@ class Session(SessionState):
         if input_ids is None:
             self._require_prompt("nothing to continue: without input_ids, generate goes on")
             stream = Stream(streamer, None, len(self.lengths), rule.pad)
+            self._make_room(limit)
             self._read_unread()
         else:
             prompts = token_rows(input_ids, attention_mask, self._vocabulary)
@@ -224,6 +226,7 @@ class Session(SessionState):
                 "answer_nll scores a non-empty answer behind one prefilled prompt; call prefill "
                 "with a single prompt first."
             )
+        self._make_room(len(answer))
         self._read_unread()
         return answer_nll(self, answer)
 

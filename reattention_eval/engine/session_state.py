@@ -118,6 +118,7 @@ class SessionState(ABC):
     def _read_unread(self) -> None:
         """Bring the tokens that generate chose last into the cache."""
         if self._unread:
+            self._make_room(0)
             tokens, prompt = self._unread, self._prompt
             self._forget()
             self._logits = self._checked(self._step(tokens, list(range(len(tokens)))))
@@ -197,6 +198,10 @@ class SessionState(ABC):
 
     def _reserve(self, capacity: int) -> None:  # noqa: B027
         """Make room for `capacity` tokens a row, keeping what is there."""
+
+    def _make_room(self, tokens: int) -> None:  # noqa: B027
+        """The same for `tokens` tokens behind what each row has, and some behind them, where there
+        is less."""
 
     def _expect(self, lengths: list[int]) -> None:  # noqa: B027
         """Each row's prompt will have so many tokens."""

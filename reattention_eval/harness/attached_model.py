@@ -16,9 +16,15 @@ from reattention_eval.context_length import context_length
 from reattention_eval.engine import Session, attach
 from reattention_eval.engine.fit import check_cache, check_processes, fitting
 from reattention_eval.engine.kernels_ahead import compiling
-from reattention_eval.errors import ConfigError, DeviceMemoryError, ReAttentionError
+from reattention_eval.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    HostMemoryError,
+    ReAttentionError,
+)
 from reattention_eval.harness.fingerprint import plain, weights_sample
-from reattention_eval.harness.memory_check import out_of_memory
+from reattention_eval.harness.memory_check import out_of_host_memory, out_of_memory
+from reattention_eval.machine_memory import is_host_full
 from reattention_eval.methods import build_method, method_settings
 from reattention_eval.parallel import ranks_of
 
@@ -154,7 +160,7 @@ class AttachedModel:
 
     @contextmanager
     def _fit_for_the_next(self, rows: int, tokens: int) -> Iterator[None]:
-        """What is raised inside leaves nothing behind; a full GPU says how to make room."""
+        """What is raised inside leaves nothing behind; full memory says how to make room."""
         try:
             yield
         except BaseException as error:
@@ -164,7 +170,17 @@ class AttachedModel:
             full = isinstance(error, (torch.OutOfMemoryError, DeviceMemoryError))
             if full and not _is_of_a_cpu(error, self.model):
                 raise ConfigError(out_of_memory(self._entry(rows), tokens)) from error
+            if is_host_full(error) and not self.ranks:  # of which the others may have had enough
+                said = out_of_host_memory(self._entry(rows), tokens, self._held_of_host())
+                raise HostMemoryError(said) from error
             raise
+
+    def _held_of_host(self) -> int:
+        """Bytes of main memory that the weights and the cache have."""
+        own = [x for x in self.model.parameters() if x.device.type == "cpu"]
+        stats, on_host = self.session.stats, self.model.device.type == "cpu"
+        cache = stats.cache_host_bytes + (stats.cache_bytes if on_host else 0)
+        return cache + sum(x.numel() * x.element_size() for x in own)
 
     def _entry(self, rows: int) -> dict[str, Any]:
         """What a configuration's entry for this model says of its memory."""

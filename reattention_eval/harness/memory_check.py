@@ -113,6 +113,35 @@ def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
     )
 
 
+def out_of_host_memory(model: Mapping[str, Any], tokens: int, held: int) -> str:
+    """The same where the host ran out of memory.
+
+    held: bytes of it that the model and its cache have.
+    """
+    sentence = (
+        f"{model['abbr']}: no host memory left at a prompt of {tokens:,} tokens with its answer"
+    )
+    cure = "ask for less, or give it more memory"
+    try:
+        shape = _shape(model)
+        where, memory = _place(model)
+        room = main_memory()
+        if where.on_gpu:
+            memory = usable(min(total for _, total in accelerator_memory()))
+    except (ReAttentionError, ValueError):
+        shape = None
+    if shape is None or memory is None or room is None:
+        return f"{sentence}; {cure}."
+    method, rows = build_method(plain(model["method"])), int(model.get("batch_size") or 1)
+    tier, room = _tier(model, method, where), room + held
+    limits = (memory, rows, tier, room) if where.on_gpu else (room, rows, tier)
+    longest = largest_length(shape, method, where, *limits)
+    return (
+        f"{sentence}; by plan the longest that fits here is "
+        f'{longest:,} tokens with cache="{tier}": {cure}.'
+    )
+
+
 def _instead(
     shape: ModelShape, method: Method, tokens: int, where: Placement, memory: int, rows: int,
     tier: str,

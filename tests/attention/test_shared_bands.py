@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import random_prompt, tiny_model
+from tiny_models import longrope, random_prompt, tiny_model
 
 from reattention_eval import attach
 from reattention_eval.attention import attend_parts, banded_view
@@ -98,3 +98,13 @@ def test_the_oldest_goes_and_modes_are_kept_apart():
     for i in range(MOST - 1):
         row.for_all_layers(i, object)
     assert row.for_all_layers("a", object) is not first
+
+
+@pytest.mark.parametrize("method", METHODS[::2], ids=str)
+def test_what_was_read_before_changes_no_bit(method):
+    """Of a RoPE whose tables begin below 0 where a view has more places than the row tokens."""
+    model, found = tiny_model(rope_scaling=longrope(60)), []
+    for lengths in (range(8, 40), reversed(range(8, 40))):
+        with attach(model, method) as session:
+            found.append({n: session.prefill(random_prompt(n)) for n in lengths})
+    assert [n for n, logits in found[0].items() if not torch.equal(found[1][n], logits)] == []

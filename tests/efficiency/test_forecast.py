@@ -137,12 +137,17 @@ def test_steps_whose_keys_come_from_the_host_are_told_by_the_link_and_by_launchi
     known = with_host_steps(plain, [step(0.5, 19.9e9), step(0.06, 0.9e9), like])
     assert (known.moved, known.launched) == (0.5 / 20e9, 0.002)
     much, little, none = Transfers(19.9e9, 1e8), Transfers(1e6, 0), Transfers(0, 1e8)
-    assert known.step_seconds_in(work, much, card) == pytest.approx(0.5)
-    assert known.step_seconds_in(work, little, card) == pytest.approx(0.06)
+
+    def seconds(rates: Rates, moved: Transfers) -> float:
+        return rates.seconds(like.prompt, work, (Transfers(0, 0), moved), card)[1]
+
+    assert seconds(known, much) == pytest.approx(0.5)
+    assert seconds(known, little) == pytest.approx(0.06)
     graph = plain.step_seconds(work)
-    assert known.step_seconds_in(work, none, card) == pytest.approx(graph + 0.0025)
-    assert plain.step_seconds_in(work, little, card) == graph < 0.06
-    assert plain.step_seconds_in(work, much, card) == pytest.approx(20e9 / card.link)
+    assert seconds(known, none) == pytest.approx(graph + 0.0025)
+    assert seconds(plain, little) == graph < 0.06
+    assert seconds(plain, much) == pytest.approx(20e9 / card.link)
+    assert plain.seconds(like.prompt, work)[1] == graph
     slower = known.scaled(card, CARDS["a100-80g"])
     assert slower.moved == pytest.approx(2 * 0.5 / 20e9) and slower.launched == 0.002
     assert with_host_steps(plain, [like]) == plain

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -10,11 +12,11 @@ from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
-from reattention_eval.attention import hook
-from reattention_eval.cache import capacity, host_memory
+from reattention_eval.cache import capacity, host_keys, host_memory, values
 from reattention_eval.errors import ConfigError, DeviceMemoryError, HostMemoryError
 
 METHOD = ReAttention(global_size=2, local_size=12, span_size=4, max_spans=4, top_k=3, chunk_size=6)
+TOKEN_BYTES = 2 * 16 * 8  # keys of a layer
 PROMPT, NEXT = random_prompt(60), torch.tensor([[5]])
 
 
@@ -86,7 +88,7 @@ def test_a_prompt_without_room_leaves_what_it_shares_with(monkeypatch):
         expected = session.generate(max_new_tokens=6)
         session.prefill(PROMPT)
         with monkeypatch.context() as patch:
-            patch.setattr(hook, "require_device", no_room)
+            patch.setattr(capacity, "require_device", no_room)
             with pytest.raises(DeviceMemoryError):
                 session.prefill(torch.cat((PROMPT[:, :30], PROMPT), 1), reuse_prefix=True)
         assert session.lengths == [60]
@@ -104,6 +106,78 @@ def test_a_prompt_without_room_may_cost_what_was_moved_for_it(monkeypatch):
             session.prefill(random_prompt(500))
         with pytest.raises(ConfigError, match="Call prefill first"):
             session.generate()
+
+
+def test_memory_that_ended_on_the_way_is_there_for_the_next_prompt(monkeypatch):
+    """Layers that had made more room hold no memory that the others lack then."""
+    limit, real = 2 * 2.5 * 600 * TOKEN_BYTES, values.storage  # of two layers, not of three
+    monkeypatch.setattr(capacity, "GROWTH_TOKENS", 0)
+    model, held = tiny_model(layers=4), [0]
+
+    def storage(shape, like):
+        nbytes = math.prod(shape) * like.element_size()
+        if held[0] + nbytes > limit:
+            raise MemoryError
+        made = real(shape, like)
+        held[0] += nbytes
+        weakref.finalize(made, lambda: held.__setitem__(0, held[0] - nbytes))
+        return made
+
+    with attach(model, METHOD) as session:
+        found = session.prefill(random_prompt(200))
+    monkeypatch.setattr(values, "storage", storage)
+    with attach(model, METHOD) as session:
+        session.prefill(random_prompt(100))
+        with pytest.raises(MemoryError):
+            session.answer_nll([5] * 500)
+        assert held[0] > 0.9 * limit
+        assert torch.equal(session.prefill(random_prompt(200)), found)
+
+
+def test_keys_on_the_host_are_there_where_more_room_on_the_device_failed(monkeypatch, tmp_path):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    make_tiers_small(monkeypatch)
+    with attach(tiny_model(), METHOD) as session:
+        expected = session.generate(PROMPT, 12)
+    with attach(tiny_model(), METHOD, cache="host") as session:
+        session.prefill(PROMPT)
+        with monkeypatch.context() as patch:
+            patch.setattr(host_keys, "storage", full)
+            with pytest.raises(torch.OutOfMemoryError):
+                session.generate(max_new_tokens=12)
+        session.save(tmp_path / "kept")
+        session.load(tmp_path / "kept")
+        assert torch.equal(session.generate(max_new_tokens=12), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_prompt_that_could_not_begin_leaves_an_empty_session(rows, layer, monkeypatch):
+    """Of another number of rows too, and whichever layer had no room."""
+    left, real = [2 * layer], values.storage
+
+    def storage(*asked):
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError
+        return real(*asked)
+
+    batch = random_prompt(90, rows)
+    with attach(tiny_model(), METHOD) as session:
+        expected = session.prefill(batch)
+    with attach(tiny_model(), METHOD) as session:
+        session.prefill(PROMPT)
+        with monkeypatch.context() as patch:
+            patch.setattr(values, "storage", storage)
+            with pytest.raises(MemoryError):
+                session.prefill(batch)
+        assert session.stats.cache_bytes == 0
+        with pytest.raises(ConfigError, match="Call prefill first"):
+            session.generate()
+        session.reset()
+        assert torch.equal(session.prefill(batch), expected)
 
 
 class Listener:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import LongContextLM, PromptRunner
 from reattention_eval.harness.record_file import RecordFile, records_path
@@ -133,6 +136,32 @@ def test_a_failing_sample_is_recorded_and_the_others_go_on(
     with pytest.raises(SystemExit):
         LongContextInferTask(config).run()
     assert ran == ["   "]
+
+
+@pytest.mark.parametrize(("take", "batch_size"), [(bytearray, 1), (torch.empty, 4)])
+def test_a_sample_too_long_for_the_host_says_what_fits_and_the_others_go_on(
+    task_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, take: Any, batch_size: int
+) -> None:
+    large, read = rows(), HookedSession._read
+    large[1]["prompt"] += " fox" * 200
+
+    def read_less(self: Any, prompts: list[list[int]], *more: Any) -> Any:
+        if max(map(len, prompts)) > 200:
+            read(self, [ids[:50] for ids in prompts], *more)
+            take(1 << 60)
+        return read(self, prompts, *more)
+
+    monkeypatch.setattr(HookedSession, "_read", read_less)
+    config = task_config(large, batch_size=batch_size)
+    with pytest.raises(SystemExit, match=r"rows\.json"):
+        LongContextInferTask(config).run()
+    records = read_records(Files(config).records)
+    said = (
+        r"HostMemoryError: tiny-llama: no host memory left at a prompt of \d{3} tokens with its "
+        r'answer; by plan the longest that fits here is [\d,]{7,} tokens with cache="device": ask '
+    )
+    assert re.match(said, records[1]["error"]), records[1]["error"]
+    assert all("prediction" in records[i] for i in (0, 2, 3))
 
 
 def test_in_a_batch_only_the_bad_sample_fails(task_config: Callable[..., Any]) -> None:

@@ -19,7 +19,7 @@ from reattention_eval.efficiency import (
 )
 from reattention_eval.errors import ConfigError, DeviceMemoryError
 from reattention_eval.harness import PromptRunner, memory_check
-from reattention_eval.harness.memory_check import check_memory, longest_prompt
+from reattention_eval.harness.memory_check import check_memory, longest_prompt, out_of_host_memory
 from reattention_eval.harness.samples import Sample
 from reattention_eval.harness.tasks import LongContextInferTask
 from reattention_eval.methods import build_method
@@ -187,6 +187,26 @@ def test_a_cpu_without_room_is_not_called_a_gpu(
     monkeypatch.undo()
     assert runner.run([Sample("the dog")], 4)
     runner.close()
+
+
+def test_what_a_host_holds_beside_a_gpu_is_told_by_its_tier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a million tokens 64 GiB of values, and as many of keys."""
+    monkeypatch.setattr(memory_check, "accelerator_memory", gpus(5))
+    monkeypatch.setattr(memory_check, "main_memory", lambda: 10 * GIB)
+    shape, method = read_shape(str(MODEL["path"])), build_method("reattention")
+    for cache, tier in (("values_on_host", "values_on_host"), ("auto", "host")):
+        said = out_of_host_memory({**MODEL, "cache": cache}, 1 << 20, 22 * GIB)
+        longest = largest_length(
+            shape, method, Placement(), usable(80 * GIB), 1, tier, host=32 * GIB
+        )
+        assert f'the longest that fits here is {longest:,} tokens with cache="{tier}": ' in said
+        assert 200_000 < longest < 600_000
+    monkeypatch.setattr(memory_check, "main_memory", lambda: None)
+    assert out_of_host_memory(MODEL, 1 << 20, 0).endswith(
+        "answer; ask for less, or give it more memory."
+    )
 
 
 def test_on_a_cpu_the_task_asks_before_it_loads(

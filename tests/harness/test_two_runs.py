@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,28 @@ def test_a_result_waits_for_who_writes_it(
     assert not list(work.glob("results/tiny/*"))
     LongContextEvalTask(config).run()
     assert len(list(work.glob("results/tiny/*"))) == 1
+
+
+def test_a_result_that_another_run_has_written_meanwhile_stays(
+    task_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill in the middle of a second one would leave a file that no run removes."""
+    config = task_config(ROWS)
+    LongContextInferTask(config).run()
+    work, held = Path(config.work_dir), eval_task.held
+    result = work / "results" / "tiny" / "rows.json"
+
+    @contextmanager
+    def after_another(*asked: Any) -> Iterator[None]:
+        result.parent.mkdir(parents=True)
+        result.write_text("the other run's")
+        with held(*asked):
+            yield
+
+    monkeypatch.setattr(eval_task, "held", after_another)
+    LongContextEvalTask(config).run()
+    assert result.read_text() == "the other run's"
+    assert not (work / "unfinished").exists()
 
 
 def test_two_writers_of_a_file_take_turns(tmp_path: Path) -> None:

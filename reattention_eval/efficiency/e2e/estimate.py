@@ -73,15 +73,14 @@ class Estimate:
         if isinstance(method, StreamingLLM):
             prompt = replace(prompt, scores=0, rescored=0)
         step = step_work(self.shape, method, tokens, self.itemsize)
-        first, one = self.rates.prompt_seconds(prompt), self.rates.step_seconds(step)
-        if form.cache not in (DEVICE, AUTO) and self.card is not None:
+        moved = None
+        if form.cache not in (DEVICE, AUTO):
             # methods without a budget have as many values brought over as keys
             tier = form.cache if method.budget else HOST
             moving = method if isinstance(method, ReAttention) else ReAttention()
             asked = self.shape, moving, tokens, self.itemsize, tier
             moved = prompt_transfers(*asked, MOST_TOKENS), step_transfers(*asked)
-            first = self.rates.prompt_seconds_in(prompt, moved[0], self.card)
-            one = self.rates.step_seconds_in(step, moved[1], self.card)
+        first, one = self.rates.seconds(prompt, step, moved, self.card)
         return first + (0 if form.whole else decode * one) + AROUND
 
     def warm_seconds(self, form: Form, tokens: int, effort: Effort) -> float | None:

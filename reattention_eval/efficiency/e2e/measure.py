@@ -34,7 +34,7 @@ from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.engine import Session
 from reattention_eval.engine.hooked import HookedSession
 from reattention_eval.errors import DeviceMemoryError, HostMemoryError
-from reattention_eval.machine_memory import main_memory
+from reattention_eval.machine_memory import is_host_full, main_memory
 from reattention_eval.weight_parts import held_bytes
 
 THOUSAND = 1000  # tokens of a long answer whose speed and memory are kept
@@ -166,10 +166,13 @@ class Bench:
         except (HostMemoryError, DeviceMemoryError) as error:
             full = isinstance(error, HostMemoryError)
             cell |= {"out_of_memory": str(error), "host_full": full}
-        except RuntimeError as error:
-            if "No available kernel" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if is_host_full(error):
+                cell |= {"out_of_memory": "the host took no more memory", "host_full": True}
+            elif "No available kernel" not in str(error):
                 raise
-            cell["failed"] = str(error).split(". ")[0]
+            else:
+                cell["failed"] = str(error).split(". ")[0]
         gc.collect()
         self.record.save()
         self.say(f"{form.name} at {tokens:,}{', warm-up' if warm else ''}: {said(cell, warm)}")

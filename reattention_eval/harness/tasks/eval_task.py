@@ -53,10 +53,13 @@ class LongContextEvalTask(OwnLog, openicl_eval.OpenICLEvalTask):
 
     def _save_results(self, result: dict[str, Any]) -> None:
         """A result is whole or absent: what a kill leaves of one would count as done. Another run
-        in this folder may be writing the same one."""
+        in this folder may be writing the same one, or have written it: nobody would come back to
+        what a kill left of a second."""
         whole, work_dir = self._result(), self.work_dir
         records = records_path(Path(work_dir) / "predictions" / whole.parent.name, whole.name)
         with held(records, LOCK_SECONDS, get_logger()):
+            if whole.is_file():
+                return
             self.work_dir = str(Path(work_dir) / UNFINISHED)
             try:
                 with writing_to(whole):
