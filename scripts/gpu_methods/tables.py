@@ -64,6 +64,7 @@ def main() -> int:
         rules |= cells if group in RULES else {}
         if any(was_run(asked.work_dir, cell) for cell in cells):
             made(asked.work_dir, cells, asked.ablation / group)
+            (asked.ablation / group / "heatmap.png").unlink()  # two questions a square
     with tempfile.TemporaryDirectory() as folder:
         made(asked.work_dir, rules, Path(folder), by_family=True)
         shutil.copyfile(Path(folder) / "at_length.png", asked.ablation / "rules.png")

@@ -40,10 +40,30 @@ def draw_lines(
         _line(axis, line, name, colours[name], len(names) <= _BANDS)
 
 
+def draw_points(
+    axis: Any, points: Sequence[Point], title: Callable[[Point], str], colours: dict[str, str]
+) -> None:
+    """Of one length, side by side with their intervals."""
+    for place, point in enumerate(points):
+        at = point.length * 2 ** ((place + 0.5) / len(points) - 0.5)
+        name = title(point)
+        colour, (_, marker) = colours[name], _look(colours[name])
+        if not math.isnan(point.low):
+            axis.plot([at, at], [point.low, point.high], color=colour, lw=1.2)
+        axis.plot([at], [point.value], marker=marker, ms=4, label=name, color=colour)
+    length = points[0].length
+    axis.set_xlim(length * 2**-0.5, length * 2**0.5)
+
+
+def _look(colour: str) -> tuple[str, str]:
+    """Style and marker of a line."""
+    again = int(colour[1:]) // 10 % len(_STYLES) if colour[0] == "C" else 0
+    return _STYLES[again], _MARKERS[again]
+
+
 def _line(axis: Any, line: Sequence[Point], name: str, colour: str, band: bool) -> None:
     lengths = [p.length for p in line]
-    again = int(colour[1:]) // 10 % len(_STYLES) if colour[0] == "C" else 0
-    style, marker = _STYLES[again], _MARKERS[again]
+    style, marker = _look(colour)
     values = [p.value for p in line]
     axis.plot(lengths, values, style, marker=marker, ms=4, label=name, color=colour)
     if band and any(not math.isnan(p.low) for p in line):
@@ -59,7 +79,7 @@ def finish(axis: Any, own: Iterable[Point], panel: str, window: int | None) -> N
     lengths = sorted({p.length for p in own})
     axis.set_xticks(lengths, [thousands(n) for n in lengths], fontsize=7)
     axis.minorticks_off()
-    if window:
+    if window and len(lengths) > 1:
         axis.axvline(window, color="black", lw=1, ls=(0, (3, 2)))
     if in_percent(panel):
         axis.set_ylim(*PERCENT)
@@ -68,4 +88,3 @@ def finish(axis: Any, own: Iterable[Point], panel: str, window: int | None) -> N
     counts = {p.n for p in own}
     n = f"n = {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else "")
     axis.set_title(f"{panel} ({n} a point)", fontsize=9, parse_math=False)
-    axis.legend(fontsize=7)

@@ -8,27 +8,35 @@ from textwrap import fill
 from typing import Any
 
 from reattention_eval.pictures import save_picture
-from reattention_eval.report.curve.lines import draw_lines, finish, titles
+from reattention_eval.report.curve.lines import draw_lines, draw_points, finish, titles
 from reattention_eval.report.curve.points import Point
+
+_LETTER = 0.062  # inches of a legend's letter
 
 
 def draw_panels(points: Sequence[Point], window: int | None, path: Path) -> None:
-    """All panels, two in a row."""
+    """All panels, two in a row, and below them what the lines are."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(p.panel for p in points))
     across = min(2, len(panels))
     down = -(-len(panels) // across)
-    figure = Figure(figsize=(6.2 * across, 3.1 * down), layout="constrained")
+    title, colours = titles(points)
+    wide = max(1, int(6.2 * across / (0.6 + _LETTER * max(map(len, colours)))))
+    rows = -(-len(colours) // wide)
+    figure = Figure(figsize=(6.2 * across, 3.1 * down + 0.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(down, across)
-    title, colours = titles(points)
+    lines: dict[str, Any] = {}
     for i, panel in enumerate(panels):
         axis = figure.add_subplot(grid[i // across, i % across])
         own = [p for p in points if p.panel == panel]
-        draw_lines(axis, own, title, colours)
+        draw = draw_lines if len({p.length for p in own}) > 1 else draw_points
+        draw(axis, own, title, colours)
         finish(axis, own, panel, window)
+        lines |= _lines(axis)
+    figure.legend(lines.values(), lines, fontsize=7, loc="outside lower center", ncols=wide)
     _headline(figure, points, window)
     save_picture(figure, path, dpi=150)
 
@@ -74,17 +82,21 @@ def draw_grid(
             words = fill(axis.get_title(), 52)
             axis.set_title(f"{name}\n{words}", fontsize=8, parse_math=False)
     for column_axes in axes.T:  # one legend a column, below it
-        drawn = [axis for axis in column_axes if axis.get_legend()]
+        drawn = [axis for axis in column_axes if axis.has_data()]
         lines: dict[str, Any] = {}
         for axis in drawn:
-            handles, labels = axis.get_legend_handles_labels()
-            lines = {**dict(zip(labels, handles, strict=True)), **lines}
-            axis.get_legend().remove()
+            lines = {**_lines(axis), **lines}
         drawn[-1].legend(
             lines.values(), lines, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12)
         )
     _headline(figure, points, window)
     save_picture(figure, path, dpi=130)
+
+
+def _lines(axis: Any) -> dict[str, Any]:
+    """A panel's lines by what they are called."""
+    handles, labels = axis.get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
 
 
 def _headline(figure: Any, points: Sequence[Point], window: int | None) -> None:
