@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,25 @@ from reattention_eval.report.curve.points import Point
 METHODS = [f"reattention 8,192 (last_tokens=document, vote_memory={n})" for n in range(30)]
 
 
-def picture(points: list[Point], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Figure:
+def picture(
+    points: list[Point],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    draw: Callable[..., None] = pictures.draw_panels,
+    *more: Any,
+) -> Figure:
     """Drawn whole, which is when the layout may find no room."""
     drawn: list[Any] = []
 
     def keep(figure: Figure, path: Path, dpi: int) -> None:
         drawn.append(figure)
         figure.savefig(path, dpi=40)
+        figure.draw_without_rendering()  # in its own dots again
 
     monkeypatch.setattr(pictures, "save_picture", keep)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        pictures.draw_panels(points, 2048, tmp_path / "curve.png")
+        draw(points, *more, 2048, tmp_path / "curve.png")
     return drawn[0]
 
 
@@ -48,6 +56,22 @@ def test_thirty_lines_leave_the_panels_their_room(
         room = axis.get_window_extent()
         assert room.height > 2 * figure.dpi and not axis.get_legend()
         assert not room.overlaps(legend.get_window_extent())
+
+
+def test_a_column_of_thirty_lines_leaves_its_panels_their_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    points = [
+        Point(panel, "m", method, length, 50.0, 22, 40.0, 60.0)
+        for panel in ("found, %", "score")
+        for method in METHODS
+        for length in (1024, 4096)
+    ]
+    figure = picture(points, monkeypatch, tmp_path, pictures.draw_grid, lambda p: "all", ["all"])
+    for axis in figure.axes:
+        assert axis.get_window_extent().height > 1.5 * figure.dpi
+    (legend,) = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+    assert legend.get_window_extent().y0 >= 0
 
 
 def test_points_of_one_length_stand_apart_with_their_intervals(

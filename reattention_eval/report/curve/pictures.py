@@ -59,15 +59,18 @@ def draw_grid(
 
     panels = list(dict.fromkeys(p.panel for p in points))
     columns = [name for name in order if name in set(map(column, points))]
-    figure = Figure(figsize=(4.4 * len(columns), 2.9 * len(panels) + 2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row")
     title, _ = titles(points)
     grey = dict.fromkeys(map(title, points), "0.6")
     colours: dict[str, dict[str, str]] = {name: {} for name in columns}  # in each column anew
     for p in points:
         own = colours[column(p)]
         own.setdefault(title(p), f"C{len(own)}")
+    wide = max(4.4, 0.6 + _LETTER * max(map(len, grey)))
+    below = 0.8 + 0.18 * max(map(len, colours.values()))
+    size = wide * len(columns), 2.9 * len(panels) + below
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row")
     for place, panel in enumerate(panels):
         of_panel = [p for p in points if p.panel == panel]
         for axis, name in zip(axes[place], columns, strict=True):
