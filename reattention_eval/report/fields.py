@@ -48,22 +48,26 @@ def _are_spans(value: Any) -> bool:
     return all(len(layer) % 2 == 0 and all(map(is_count, layer)) for layer in value)
 
 
+def _is_measured(value: Any) -> bool:
+    return is_number(value) and not math.isnan(value)
+
+
 _count, _number, _text = _optional(is_count), _optional(is_number), _optional(_is_text)
+_measured = _optional(_is_measured)
 RECORD: Mapping[str, Check] = {
     "index": is_count,
     "version": _count,
-    **dict.fromkeys(("finished", "seconds"), _number),
+    **dict.fromkeys(("finished", "seconds"), _measured),
     "prediction": _text,
     **dict.fromkeys(("new_tokens", "batch_size"), _count),
     "must_select": _optional(lambda value: isinstance(value, bool)),
     "attended": _optional(_are_spans),
     **dict.fromkeys(
         ("n_tokens", "n_cut", "layer_steps", "layer_steps_selected", "reused_tokens", "peak_bytes"),
-        _number,
+        _measured,
     ),
     **dict.fromkeys(
         (
-            "answer_nll",
             "mean_view",
             "decode_view",
             "keys_kept",
@@ -72,8 +76,9 @@ RECORD: Mapping[str, Check] = {
             "decode_seconds",
             "decode_tokens_per_second",
         ),
-        _number,
+        _measured,
     ),
+    "answer_nll": _number,
 }
 DETAIL: Mapping[str, Check] = {
     "depth": _number,
