@@ -58,7 +58,7 @@ RECORD: Mapping[str, Check] = {
     "index": is_count,
     "version": _count,
     **dict.fromkeys(("finished", "seconds"), _measured),
-    "prediction": _text,
+    **dict.fromkeys(("prediction", "prompt_sha256", "key", "weights", "attention"), _text),
     **dict.fromkeys(("new_tokens", "batch_size"), _count),
     "must_select": _optional(lambda value: isinstance(value, bool)),
     "attended": _optional(_are_spans),
@@ -93,11 +93,13 @@ MANIFEST: Mapping[str, Mapping[str, Check]] = {
         "trained_window": _count,
         "settings": _is_mapping,
         "settings.max_prompt_tokens": _count,
+        "settings.max_seq_len": _count,
+        "settings.system": _text,
     },
     "method": {"name": _is_text, "budget": _count, "settings": _is_mapping},
     "dataset": {
         "n": _count,
-        "length": _count,
+        **dict.fromkeys(("length", "max_out_len", "max_prompt_tokens"), _count),
         "benchmark": _text,
         "task": _text,
         "group": _text,
@@ -131,6 +133,10 @@ def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
             return "method has no name"
         if wrong := wrong_field(entry, checks):
             return f"{part}.{wrong}"
+    environment = manifest.get("environment")
+    for process in environment if isinstance(environment, list) else [environment]:
+        if isinstance(process, dict) and not isinstance(process.get("versions") or {}, dict):
+            return f"environment.versions is {shown(process['versions'])}"
     return None
 
 

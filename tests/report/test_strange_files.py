@@ -193,6 +193,37 @@ def by_words(*words: object) -> None:
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.parametrize("command", ["report", "export inspect", "export lm-eval"])
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("environment", [{"versions": "x"}], "environment.versions is 'x'"),
+        ("dataset", {"max_out_len": "x"}, "dataset.max_out_len is 'x'"),
+        ("dataset", {"max_prompt_tokens": [1]}, "dataset.max_prompt_tokens is [1]"),
+        ("model", {"settings": {"max_seq_len": "x"}}, "model.settings.max_seq_len is"),
+        ("model", {"settings": {"system": 3}}, "model.settings.system is"),
+    ],
+)
+def test_a_field_that_a_command_reads_is_looked_at_before(
+    tmp_path: Path, command: str, part: str, value: Any, said: str
+) -> None:
+    model, dataset = write_cell(tmp_path, OURS, ANSWERS)
+    changed(tmp_path / "records" / model / f"{dataset}.manifest.json", **{part: value})
+    done = CliRunner().invoke(app, [*command.split(), str(tmp_path)])
+    assert done.exit_code == 2 and f"is damaged: {said}" in done.output
+
+
+def test_a_record_whose_hash_is_no_text_is_none(tmp_path: Path) -> None:
+    for method in (FULL, OURS):
+        model, dataset = write_cell(tmp_path, method, ANSWERS)
+    records = tmp_path / "records" / model / f"{dataset}.jsonl"
+    records.write_text(records.read_text().replace(f'"{1:064d}"', '{"a": 1}'))
+    words = ["compare", str(tmp_path), str(tmp_path), "--a", "full", "--b", "reattention"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and "1 samples are not in both" in done.output
+    assert "1 of 3 predictions have no readable record" in one_problem(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["peak_bytes", "n_tokens", "prefill_seconds", "finished"])
 def test_a_record_that_measured_nothing_is_none(tmp_path: Path, name: str) -> None:
     model, dataset = write_cell(tmp_path, FULL, ANSWERS)
