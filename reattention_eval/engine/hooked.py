@@ -145,9 +145,10 @@ class HookedSession(Session):
 
     def _load(self, folder: Path, room: int) -> SavedPrompt:
         about = check_saved(folder, self.model, self._hook, self.method)
+        self._start(1, about["tokens"] + room)  # refused, all stays as it is
         self._forget()
         self._read_counts.begin(0)
-        return load_hooked(folder, about, room, self._hook)
+        return load_hooked(folder, about, self._hook)
 
     @contextmanager
     def _returning(self) -> Iterator[None]:
