@@ -176,8 +176,12 @@ class Hook:
 
     def same_rope(self, one: int, other: int) -> bool:
         """Whether prompts of these lengths have the same RoPE where they have the same tokens."""
-        one, other = self.rows.whole(one), self.rows.whole(other)
-        return all(rope.regime(one) == rope.regime(other) for rope in self._ropes)
+        whole = self.rows.whole(one), self.rows.whole(other)
+        for layer in self._parts.layers:  # sliding ones are at their own positions
+            first, second = whole if layer.window is None else (one, other)
+            if layer.rope.regime(first) != layer.rope.regime(second):
+                return False
+        return True
 
     def take_back(self, lengths: Sequence[int], counts: Counts) -> None:
         """A forward has failed on its way: hold and count what was before it."""
