@@ -314,9 +314,13 @@ class Storm(Case):
 
     @contextmanager
     def memory_ends(self, error: type[BaseException], at: int) -> Iterator[None]:
-        """When the cache makes storage for the `at`th time."""
-        places = host_keys, last_fetched, value_window, values
-        made = self.failing(values.storage, error, at)
+        """When the cache makes storage for the `at`th time; the truth's has what it needs."""
+        places, real = (host_keys, last_fetched, value_window, values), values.storage
+        fails = self.failing(real, error, at)
+
+        def made(*given: Any) -> Any:
+            return real(*given) if self.replaying else fails(*given)
+
         with self.patch.context() as patch:
             for place in places:
                 patch.setattr(place, "storage", made)
