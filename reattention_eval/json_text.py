@@ -7,6 +7,7 @@ be written again, and halves of surrogate pairs, which no encoding writes.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,17 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
         return [map_strings(item, change) for item in value]
     if isinstance(value, dict):
         return {change(key): map_strings(item, change) for key, item in value.items()}
+    return value
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with null for NaN and infinities, which JSON has no words for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
     return value
 
 

@@ -20,6 +20,7 @@ from storm_case import VOCABULARY, Case, Row
 from storm_draws import a_method, model_of
 
 from reattention_eval import attach
+from reattention_eval.attention import room
 from reattention_eval.cache import capacity, host_keys, last_fetched, value_window, values
 from reattention_eval.engine.forward_size import ForwardSize
 from reattention_eval.errors import ConfigError, ReAttentionError
@@ -36,7 +37,7 @@ class Storm(Case):
         make_tiers_small(self.patch)
         fits = random.Random(self.draw.random())
         self.patch.setattr(capacity, "_fits", lambda *_: fits.random() < 0.4)
-        self.patch.setattr(capacity, "GROWTH_TOKENS", fits.choice((0, 3, 20, 4096)))
+        self.patch.setattr(room, "GROWTH_TOKENS", fits.choice((0, 3, 20, 4096)))
         chunk = getattr(self.method, "chunk_size", 1)
         plain = ForwardSize.choose
         with torch.no_grad():
@@ -313,9 +314,13 @@ class Storm(Case):
 
     @contextmanager
     def memory_ends(self, error: type[BaseException], at: int) -> Iterator[None]:
-        """When the cache makes storage for the `at`th time."""
-        places = host_keys, last_fetched, value_window, values
-        made = self.failing(values.storage, error, at)
+        """When the cache makes storage for the `at`th time; the truth's has what it needs."""
+        places, real = (host_keys, last_fetched, value_window, values), values.storage
+        fails = self.failing(real, error, at)
+
+        def made(*given: Any) -> Any:
+            return real(*given) if self.replaying else fails(*given)
+
         with self.patch.context() as patch:
             for place in places:
                 patch.setattr(place, "storage", made)

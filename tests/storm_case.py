@@ -38,7 +38,7 @@ class Case:
         self.hooked = isinstance(self.method, ViewMethod)
         self.exact = made[4] == torch.float64
         self.rows: list[Row] | None = None
-        self.unread = self.perhaps = False
+        self.unread = self.perhaps = self.replaying = False
         self.prompts: list[list[int]] = []
         self.saved: dict[Path, Row] = {}
         self.one = self.method.name in PRESSES
@@ -87,9 +87,11 @@ class Case:
 
     def replay(self, row: Row) -> list[Tensor]:
         """Logits behind each step of a row."""
+        self.replaying = True
         with self.truth.watching_views() as views:
             found = self.steps(self.truth, row)
             self.true_views = views()
+        self.replaying = False
         return found
 
     def steps(self, session: Session, row: Row) -> list[Tensor]:

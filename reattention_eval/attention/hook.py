@@ -25,17 +25,11 @@ from reattention_eval.attention.one_thread import OneThread
 from reattention_eval.attention.policy import ViewPolicy
 from reattention_eval.attention.refusals import check_autocast, check_dropouts, dropouts
 from reattention_eval.attention.repeated_steps import RepeatedSteps
+from reattention_eval.attention.room import Room
 from reattention_eval.attention.row_lengths import RowLengths, RowStep
 from reattention_eval.attention.transformers_cache import HookCache, plan_forward
 from reattention_eval.attention.user_forward import UserForwards, named
-from reattention_eval.cache import (
-    DEVICE,
-    Transferred,
-    make_room,
-    place,
-    require_device,
-    reserve_more,
-)
+from reattention_eval.cache import DEVICE, Transferred
 from reattention_eval.cache_argument import with_cache
 from reattention_eval.errors import ConfigError, SelectionError
 from reattention_eval.parallel import ranks_of
@@ -61,7 +55,9 @@ class Hook:
         self._dropouts = dropouts(model)
         self._parts = find_model_parts(model)
         layers = self._parts.layers
-        self.layers, self.tier = layer_caches(layers, policy, tier, ranks_of(model))
+        ranks = ranks_of(model)
+        self.layers, self.tier = layer_caches(layers, policy, tier, ranks)
+        self.room = Room(self.layers, self.tier, ranks)
         self.cache = HookCache(self.layers)
         self._ropes = list(dict.fromkeys(layer.rope for layer in layers))
         self._choosing = _choosing_layers(layers, policy)
@@ -163,20 +159,9 @@ class Hook:
             ConfigError: too little host memory; nothing has been taken of it.
             DeviceMemoryError: too little memory on a device; the same.
         """
-        if self.tier is not None:
-            place(self.tier, self.layers, rows, capacity)
-        require_device(self.layers, rows, capacity)
+        self.room.ask(rows, capacity)
         self.cache = HookCache(self.layers)  # what a user still holds is of an earlier prompt
-        if len({layer.room for layer in self.layers}) > 1:  # making room failed half way
-            for layer in self.layers:
-                layer.clear()  # or what some hold would be missing to the others
-        try:
-            for layer in self.layers:
-                layer.reserve(rows, capacity)
-        except BaseException:
-            for layer in self.layers:
-                layer.drop(rows)
-            raise
+        self.room.make(rows, capacity)
         self.rows.start(rows)
 
     @property
@@ -191,17 +176,12 @@ class Hook:
 
     def same_rope(self, one: int, other: int) -> bool:
         """Whether prompts of these lengths have the same RoPE where they have the same tokens."""
-        one, other = self.rows.whole(one), self.rows.whole(other)
-        return all(rope.regime(one) == rope.regime(other) for rope in self._ropes)
-
-    def reserve_more(self, capacity: int) -> None:
-        """Make room for `capacity` tokens a row, keeping what is stored. Raises as `start`."""
-        reserve_more(self.tier, self.layers, capacity)
-
-    def make_room(self, tokens: int) -> None:
-        """The same for `tokens` and some behind them, where there is less. Raises as `start`."""
-        ranks = ranks_of(self.model)
-        make_room(self.tier, self.layers, tokens, ranks is None or ranks.size == 1)
+        whole = self.rows.whole(one), self.rows.whole(other)
+        for layer in self._parts.layers:  # sliding ones are at their own positions
+            first, second = whole if layer.window is None else (one, other)
+            if layer.rope.regime(first) != layer.rope.regime(second):
+                return False
+        return True
 
     def take_back(self, lengths: Sequence[int], counts: Counts) -> None:
         """A forward has failed on its way: hold and count what was before it."""
@@ -265,7 +245,7 @@ class Hook:
                 self._begin(module, args, kwargs)
                 self._alone = True
             self.rows.plan_prompts([RowStep(*step) for step in plan_forward(self, kwargs)])
-            self.make_room(self.rows.longest)
+            self.room.make_some(self.rows.longest)
             self.cache.unfinished = True
         self._before = self.counts() if self.rows.reads else None
         kwargs = with_cache(module, kwargs, self.cache)

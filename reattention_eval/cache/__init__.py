@@ -1,7 +1,7 @@
 """Where the keys and values of a layer live, and what methods keep beside them."""
 
 from reattention_eval.cache.block_memory import BlockFactory, BlockMemory
-from reattention_eval.cache.capacity import make_room, place, require_device, reserve_more
+from reattention_eval.cache.capacity import place, place_more, require_device
 from reattention_eval.cache.host_tier import HostTier, Transferred
 from reattention_eval.cache.layer import LayerCache, RepeatedStep
 from reattention_eval.cache.page_bounds import PageBounds, PageBoundsFactory
@@ -40,10 +40,9 @@ __all__ = [
     "RowState",
     "TierBytes",
     "Transferred",
-    "make_room",
     "place",
+    "place_more",
     "require_device",
-    "reserve_more",
     "rounded_capacity",
     "tier_bytes",
 ]

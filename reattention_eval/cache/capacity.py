@@ -10,10 +10,9 @@ from reattention_eval.cache.device_room import require_room
 from reattention_eval.cache.host_keys import SLOTS
 from reattention_eval.cache.host_memory import require_host_room
 from reattention_eval.cache.host_tier import HostTier
-from reattention_eval.cache.layer import GROWTH_TOKENS, LayerCache
+from reattention_eval.cache.layer import LayerCache
 from reattention_eval.cache.rounding import rounded_capacity
 from reattention_eval.cache.tiers import AUTO, HOST
-from reattention_eval.errors import DeviceMemoryError, HostMemoryError
 from reattention_eval.machine_memory import free_bytes
 
 SHARE_FOR_CACHE = 0.9  # of a device's free memory; forwards take the rest
@@ -44,42 +43,7 @@ def place(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int
     require_host(tier, layers, rows, capacity)
 
 
-def reserve_more(tier: HostTier | None, layers: Sequence[LayerCache], capacity: int) -> None:
-    """Room for `capacity` tokens a row, keeping what is stored.
-
-    Raises:
-        HostMemoryError, DeviceMemoryError: too little memory; nothing has been taken of it.
-    """
-    rows = len(layers[0].lengths)
-    if tier is not None:
-        _place_more(tier, layers, rows, capacity)
-    require_device(layers, rows, capacity)
-    for layer in layers:
-        layer.reserve_more(capacity)
-
-
-def make_room(
-    tier: HostTier | None, layers: Sequence[LayerCache], tokens: int, alone: bool = True
-) -> None:
-    """Room for `tokens` tokens a row and for some behind them, so that it is not asked for at every
-    one; for no more than `tokens` where memory ends there.
-
-    alone: no other processes share the model, which would have to make as much.
-
-    Raises:
-        HostMemoryError, DeviceMemoryError: as `reserve_more`.
-    """
-    if all(layer.capacity >= tokens for layer in layers):
-        return
-    try:
-        reserve_more(tier, layers, tokens + GROWTH_TOKENS)
-    except (HostMemoryError, DeviceMemoryError):
-        if not alone:
-            raise
-        reserve_more(tier, layers, tokens)
-
-
-def _place_more(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
+def place_more(tier: HostTier, layers: Sequence[LayerCache], rows: int, capacity: int) -> None:
     """Choose for what `rows` rows are going to grow to: "auto" goes on keeping all on the devices
     where it has so far and they have room.
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from reattention_eval.cli.console import err, out
+from reattention_eval.json_text import finite
 from reattention_eval.report.compare import Changed, Comparison, compare_runs
 from reattention_eval.report.compare import Task as Compared
 from reattention_eval.report.paired import Difference
@@ -38,7 +39,7 @@ def show_comparison(
     for task in found.tasks:
         _show_changed(task, samples)
     if file is not None:
-        file.write_text(json.dumps(_plain(found), indent=1) + "\n", encoding="ascii")
+        file.write_text(json.dumps(finite(_plain(found)), indent=1) + "\n", encoding="ascii")
         _say(str(file.resolve()))
     for where, why in (*found.refused, *found.alone):
         err.print(f"not compared: {where}: {why}", style="red", markup=False, soft_wrap=True)

@@ -67,7 +67,7 @@ class RepeatedDecode:
         capacity = min(self._capacity(length + 1), repeats_until(self._method, length + 1))
         frequencies = self._hook.repeats.frequencies(length + 1)
         if capacity <= length or self._hook.repeats.frequencies(capacity) != frequencies:
-            return None  # not the same work; the storage grows first; RoPE changes on the way
+            return None  # not the same work; RoPE changes on the way
         # layers differ where making room for a prompt failed half way
         place = capacity, sum(layer.moves for layer in self._hook.layers), frequencies
         captured = self._graphs.get(place)

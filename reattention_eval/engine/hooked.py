@@ -118,10 +118,10 @@ class HookedSession(Session):
             raise
 
     def _reserve(self, capacity: int) -> None:
-        self._hook.reserve_more(capacity)
+        self._hook.room.make_more(capacity)
 
     def _make_room(self, tokens: int) -> None:
-        self._hook.make_room(max(self.lengths) + bool(self._unread) + tokens)
+        self._hook.room.make_some(max(self.lengths) + bool(self._unread) + tokens)
 
     def _expect(self, lengths: list[int]) -> None:
         self._hook.expect(lengths)
@@ -145,9 +145,10 @@ class HookedSession(Session):
 
     def _load(self, folder: Path, room: int) -> SavedPrompt:
         about = check_saved(folder, self.model, self._hook, self.method)
+        self._start(1, about["tokens"] + room)  # refused, all stays as it is
         self._forget()
         self._read_counts.begin(0)
-        return load_hooked(folder, about, room, self._hook)
+        return load_hooked(folder, about, self._hook)
 
     @contextmanager
     def _returning(self) -> Iterator[None]:
@@ -170,7 +171,7 @@ class HookedSession(Session):
         shared = next((i for i in range(limit) if new[i] != old[i]), limit)
         shared -= shared % self.method.chunk_size
         if shared:
-            self._hook.reserve_more(len(new) + max_new_tokens)  # refused, all stays as it is
+            self._hook.room.make_more(len(new) + max_new_tokens)  # refused, all stays as it is
             self._hook.rewind([shared])
         return shared
 

@@ -74,19 +74,18 @@ def check_saved(folder: Path, model: nn.Module, hook: Hook, method: Method) -> d
     return about
 
 
-def load_hooked(folder: Path, about: dict[str, Any], room: int, hook: Hook) -> SavedPrompt:
-    """The hook then holds what is kept, or nothing where a file is damaged."""
+def load_hooked(folder: Path, about: dict[str, Any], hook: Hook) -> SavedPrompt:
+    """The hook, which has started a row with room, then holds what is kept, or nothing where a file
+    is damaged."""
     prompt = read_file(folder, about, PROMPT)
     kept = SavedPrompt(prompt["ids"].tolist(), about["prompt_length"], prompt["logits"])
-    length = about["tokens"]
-    hook.start(1, length + room)
     try:
         for i, layer in enumerate(hook.layers):
             _fill(layer, folder, about, i)
     except BaseException:
         hook.rewind([0])
         raise
-    hook.rows.tokens = [length]
+    hook.rows.tokens = [about["tokens"]]
     hook.expect([about["rope_length"]])
     hook.rows.end_reading()
     return kept

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reattention_eval.errors import ConfigError
+from reattention_eval.json_text import finite
 from reattention_eval.report.benchmarks import averages_csv, benchmark_grids
 from reattention_eval.report.expected import note_expected
 from reattention_eval.report.families import KEYS, draw_families, family_order, joined_cuts
@@ -151,7 +152,7 @@ def _build(
     files = [
         _write(folder / "table.csv", csv_table(frame)),
         _write(folder / "table.md", _page(tables, [words, *notes], problems)),
-        _write(folder / "manifest.json", json.dumps(_manifest(cells), indent=1) + "\n"),
+        _write(folder / "manifest.json", json.dumps(finite(_manifest(cells)), indent=1) + "\n"),
     ]
     if grouped:
         files.append(_write(folder / "averages.csv", averages_csv(frame)))

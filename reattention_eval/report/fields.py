@@ -48,22 +48,26 @@ def _are_spans(value: Any) -> bool:
     return all(len(layer) % 2 == 0 and all(map(is_count, layer)) for layer in value)
 
 
+def _is_measured(value: Any) -> bool:
+    return is_number(value) and not math.isnan(value)
+
+
 _count, _number, _text = _optional(is_count), _optional(is_number), _optional(_is_text)
+_measured = _optional(_is_measured)
 RECORD: Mapping[str, Check] = {
     "index": is_count,
     "version": _count,
-    **dict.fromkeys(("finished", "seconds"), _number),
-    "prediction": _text,
+    **dict.fromkeys(("finished", "seconds"), _measured),
+    **dict.fromkeys(("prediction", "prompt_sha256", "key", "weights", "attention"), _text),
     **dict.fromkeys(("new_tokens", "batch_size"), _count),
     "must_select": _optional(lambda value: isinstance(value, bool)),
     "attended": _optional(_are_spans),
     **dict.fromkeys(
         ("n_tokens", "n_cut", "layer_steps", "layer_steps_selected", "reused_tokens", "peak_bytes"),
-        _number,
+        _measured,
     ),
     **dict.fromkeys(
         (
-            "answer_nll",
             "mean_view",
             "decode_view",
             "keys_kept",
@@ -72,8 +76,9 @@ RECORD: Mapping[str, Check] = {
             "decode_seconds",
             "decode_tokens_per_second",
         ),
-        _number,
+        _measured,
     ),
+    "answer_nll": _number,
 }
 DETAIL: Mapping[str, Check] = {
     "depth": _number,
@@ -88,11 +93,13 @@ MANIFEST: Mapping[str, Mapping[str, Check]] = {
         "trained_window": _count,
         "settings": _is_mapping,
         "settings.max_prompt_tokens": _count,
+        "settings.max_seq_len": _count,
+        "settings.system": _text,
     },
     "method": {"name": _is_text, "budget": _count, "settings": _is_mapping},
     "dataset": {
         "n": _count,
-        "length": _count,
+        **dict.fromkeys(("length", "max_out_len", "max_prompt_tokens"), _count),
         "benchmark": _text,
         "task": _text,
         "group": _text,
@@ -126,6 +133,10 @@ def wrong_manifest(manifest: Mapping[str, Any]) -> str | None:
             return "method has no name"
         if wrong := wrong_field(entry, checks):
             return f"{part}.{wrong}"
+    environment = manifest.get("environment")
+    for process in environment if isinstance(environment, list) else [environment]:
+        if isinstance(process, dict) and not isinstance(process.get("versions") or {}, dict):
+            return f"environment.versions is {shown(process['versions'])}"
     return None
 
 

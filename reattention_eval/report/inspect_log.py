@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from reattention_eval.json_text import finite
 from reattention_eval.report.fields import is_number
 from reattention_eval.report.labels import model_name
 from reattention_eval.report.progress import is_running
@@ -58,7 +59,7 @@ def write_inspect_log(cell: Cell, work_dir: Path, folder: Path) -> Path:
 
 
 def _put(log: ZipFile, name: str, value: Any) -> None:
-    log.writestr(name, json.dumps(value, ensure_ascii=True, allow_nan=False))
+    log.writestr(name, json.dumps(finite(value), ensure_ascii=True, allow_nan=False))
 
 
 def _spec(cell: Cell, samples: int) -> dict[str, Any]:

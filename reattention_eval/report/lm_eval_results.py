@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
+from reattention_eval.json_text import finite
 from reattention_eval.report.fields import is_number
 from reattention_eval.report.labels import model_name
 from reattention_eval.report.run import Cell
@@ -51,7 +52,7 @@ def write_lm_eval(cells: Sequence[Cell], work_dir: Path, folder: Path) -> list[P
         files.append(path)
     path = own / f"results_{name}.json"
     whole = {**_document(cells, results, moment), "task_hashes": hashes}
-    write_whole_text(path, json.dumps(whole, indent=2, ensure_ascii=True) + "\n")
+    write_whole_text(path, json.dumps(finite(whole), indent=2, ensure_ascii=True) + "\n")
     return [path, *files]
 
 
@@ -146,7 +147,7 @@ def _write_samples(path: Path, rows: Iterable[SampleRow], cell: Cell) -> str:
     asked = _config(cell)["generation_kwargs"]
     with whole_file(path) as file:
         for row in rows:
-            sample = _sample(row, names, asked)
+            sample = finite(_sample(row, names, asked))
             for key in ("doc_hash", "prompt_hash", "target_hash"):
                 total.update(sample[key].encode())
             file.write(f"{json.dumps(sample, ensure_ascii=True)}\n".encode("ascii"))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from naive_reattention import Naive
-from tiny_models import VOCABULARY, random_prompt, tiny_model
+from tiny_models import VOCABULARY, longrope, random_prompt, tiny_model
 from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 from reattention_eval import FullAttention, ReAttention, StreamingLLM, attach
@@ -176,3 +176,24 @@ def test_learned_sinks_are_refused():
 
     with pytest.raises(ConfigError, match="layer 0 attends with learned attention sinks"):
         attach(tiny_family("gpt_oss"), "full").__enter__()
+
+
+@pytest.mark.parametrize(
+    "scaling", [longrope(60), {"rope_type": "dynamic", "factor": 2.0}], ids=["longrope", "dynamic"]
+)
+def test_a_prefix_is_read_again_where_sliding_layers_had_another_rope(scaling):
+    """They are at their own positions, under the frequencies of the whole prompt's length."""
+    prompt = random_prompt(84)
+    model = tiny_model(
+        "qwen2", layers=3, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1,
+        window=60, rope_scaling=scaling,
+    )  # fmt: skip
+    with attach(model, ReAttention(**BEYOND)) as session:
+        short, longer = session.prefill(prompt[:, :50]), session.prefill(prompt[:, :80])
+        session.prefill(prompt)
+        assert torch.equal(session.prefill(prompt[:, :50], reuse_prefix=True), short)
+        assert session.stats.reused_tokens == 0
+        assert torch.equal(session.prefill(prompt[:, :50], reuse_prefix=True), short)
+        assert session.stats.reused_tokens == 45
+        session.prefill(prompt)
+        assert torch.equal(session.prefill(prompt[:, :80], reuse_prefix=True), longer)

@@ -12,6 +12,7 @@ from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
+from reattention_eval.attention import room
 from reattention_eval.cache import capacity, host_keys, host_memory, values
 from reattention_eval.errors import ConfigError, DeviceMemoryError, HostMemoryError
 
@@ -88,7 +89,7 @@ def test_a_prompt_without_room_leaves_what_it_shares_with(monkeypatch):
         expected = session.generate(max_new_tokens=6)
         session.prefill(PROMPT)
         with monkeypatch.context() as patch:
-            patch.setattr(capacity, "require_device", no_room)
+            patch.setattr(room, "require_device", no_room)
             with pytest.raises(DeviceMemoryError):
                 session.prefill(torch.cat((PROMPT[:, :30], PROMPT), 1), reuse_prefix=True)
         assert session.lengths == [60]
@@ -111,7 +112,7 @@ def test_a_prompt_without_room_may_cost_what_was_moved_for_it(monkeypatch):
 def test_memory_that_ended_on_the_way_is_there_for_the_next_prompt(monkeypatch):
     """Layers that had made more room hold no memory that the others lack then."""
     limit, real = 2 * 2.5 * 600 * TOKEN_BYTES, values.storage  # of two layers, not of three
-    monkeypatch.setattr(capacity, "GROWTH_TOKENS", 0)
+    monkeypatch.setattr(room, "GROWTH_TOKENS", 0)
     model, held = tiny_model(layers=4), [0]
 
     def storage(shape, like):

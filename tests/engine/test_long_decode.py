@@ -11,7 +11,8 @@ from repeats import repeat_without_gpu
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import ReAttention, attach
-from reattention_eval.cache import capacity, rounded_capacity
+from reattention_eval.attention import room
+from reattention_eval.cache import rounded_capacity
 from reattention_eval.engine import decode_graph
 
 METHOD = ReAttention(4, 64, 8, 3, 9, chunk_size=64)
@@ -45,7 +46,7 @@ def test_a_reserved_answer_moves_nothing(captured):
 
 
 def test_an_answer_of_unknown_length_seldom_moves(captured, monkeypatch):
-    monkeypatch.setattr(capacity, "GROWTH_TOKENS", 512)
+    monkeypatch.setattr(room, "GROWTH_TOKENS", 512)
     with attach(tiny_model(layers=1), METHOD) as session:
         session.prefill(random_prompt(PROMPT))
         layer = session._hook.layers[0]

@@ -116,6 +116,19 @@ def test_a_token_without_room_leaves_the_session_as_it_was(monkeypatch):
         assert torch.equal(session.decode(token), expected)
 
 
+def test_what_was_saved_and_has_no_room_leaves_the_session_as_it_was(monkeypatch, tmp_path):
+    with attach(unending(), METHOD) as session:
+        session.prefill(random_prompt(90, seed=2))
+        session.save(tmp_path / "kept")
+        expected = session.generate(PROMPT, 8)
+        session.prefill(PROMPT)
+        with monkeypatch.context() as patch:
+            patch.setattr(device_room, "free_bytes", lambda device: 0)
+            with pytest.raises(DeviceMemoryError, match="1 x 9,090 tokens"):
+                session.load(tmp_path / "kept", max_new_tokens=9000)
+        assert torch.equal(session.generate(max_new_tokens=8), expected)
+
+
 def test_a_forward_of_the_users_own_without_room_can_be_tried_again(monkeypatch):
     model = unending()
     with attach(model, METHOD):

@@ -12,8 +12,10 @@ from repeats import repeat_without_gpu
 from tiny_models import random_prompt, tiny_model
 
 from reattention_eval import FullAttention, ReAttention, attach
+from reattention_eval.cache import device_room
 from reattention_eval.engine import decode_graph
 from reattention_eval.engine.decode_graph import RepeatedDecode
+from reattention_eval.errors import DeviceMemoryError
 from reattention_eval.parallel import Ranks
 
 SMALL = dict(global_size=2, local_size=12, span_size=4, max_spans=3, top_k=2, chunk_size=8)
@@ -107,6 +109,26 @@ def repeated_steps(model: torch.nn.Module, ranks: Ranks) -> dict[str, Any]:
             found["one_fails"] = _steps(model)
         found["said"] = [str(w.message) for w in said if w.category is RuntimeWarning]
     return found
+
+
+def refused_by_one(model: torch.nn.Module, ranks: Ranks) -> dict[str, Any]:
+    """What is said where only the second process has no room for a prompt, and for an answer; an
+    answer behind it."""
+    said = []
+    with attach(model, METHODS["reattention"]) as session:
+        session.prefill(random_prompt(45))
+        for read in (
+            lambda: session.prefill(random_prompt(5000)),
+            lambda: session.generate(max_new_tokens=5000),
+            lambda: session.decode(torch.tensor([[5]])),
+        ):
+            with pytest.MonkeyPatch.context() as patch:
+                if ranks.rank:
+                    patch.setattr(device_room, "free_bytes", lambda device: 0)
+                with pytest.raises(DeviceMemoryError) as refused:
+                    read()
+            said.append(str(refused.value))
+        return {"said": said, "tokens": session.generate(max_new_tokens=5).tolist()}
 
 
 def _steps(model: torch.nn.Module) -> torch.Tensor:

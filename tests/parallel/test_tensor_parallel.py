@@ -61,6 +61,16 @@ def test_repeated_steps_over_two_processes(two_ranks):
         assert ("no memory for a graph" if rank else "in another process") in said
 
 
+def test_what_one_process_has_no_room_for_both_refuse(two_ranks):
+    """Or the other one would wait for it in a forward."""
+    first, second = (found["refused"] for found in two_ranks)
+    assert first["tokens"] == second["tokens"] and len(first["tokens"][0]) == 5
+    asked = ("1 x 5,000 tokens", "1 x 5,045 tokens", "1 x 46 tokens")
+    for words, here, there in zip(asked, first["said"], second["said"], strict=True):
+        assert f"another process that shares the model has too little memory for {words}" in here
+        assert words in there and "GiB of cache on cpu" in there
+
+
 def test_sizes_that_do_not_divide_the_heads():
     config = tiny_model(heads=12, kv_heads=4).config
     check_split(config, 4)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from cases import CASES, answers, captured_steps, repeated_steps, smooth_model
+from cases import CASES, answers, captured_steps, refused_by_one, repeated_steps, smooth_model
 
 from reattention_eval.parallel import join, split
 
@@ -21,5 +21,6 @@ if __name__ == "__main__":
         found = {n: answers(split(case.model(), ranks), case.method) for n, case in CASES.items()}
         model = split(CASES["llama-reattention"].model(), ranks)
         found["repeated"] = repeated_steps(model, ranks)
+        found["refused"] = refused_by_one(model, ranks)
     torch.save(found, Path(sys.argv[1]) / f"rank{ranks.rank}.pt")
     dist.destroy_process_group()

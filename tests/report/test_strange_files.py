@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runs_by_hand import leave_cell
+from typer.testing import CliRunner
 from written_run import FULL, OURS, put, write_cell
 
+from reattention_eval.cli import app
 from reattention_eval.report.check import check_run
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.progress import run_progress
@@ -156,3 +160,77 @@ def test_of_two_prompts_that_are_one_sample_either_may_be_made_again(
     leave_cell(tmp_path, "full", "leval-sci_fi", details, records=records, **ask)
     assert f"1 of 2 samples were scored by other answers than their records hold (sample " \
         f"{remade % 2})" in one_problem(tmp_path)  # fmt: skip
+
+
+def test_what_is_written_for_others_is_json(tmp_path: Path) -> None:
+    """Python's own writer puts NaN, which no other reader takes."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    cells = [write_cell(run, method, ANSWERS) for method in (FULL, OURS)]
+    for model, dataset in cells:
+        path = run / "results" / model / f"{dataset}.json"
+        result = json.loads(path.read_text())
+        for detail in result["details"]:
+            detail |= {"depth": math.nan, "reference": {"Paris": math.inf}}
+        path.write_text(json.dumps(result))
+    by_words("compare", run, run, "--a", "full", "--b", "rea", "--json", tmp_path / "out.json")
+    for model, dataset in cells:
+        path = run / "records" / model / f"{dataset}.manifest.json"
+        about = json.loads(path.read_text())["dataset"]
+        changed(path, dataset={**about, "seed": math.nan, "rate": [math.inf, 1.5]})
+    by_words("report", run, "--into", out / "report")
+    by_words("export", "inspect", run, "--out", out / "inspect")
+    by_words("export", "lm-eval", run, "--out", out / "lm-eval")
+    texts = [path.read_text() for path in [tmp_path / "out.json", *out.rglob("*.json*")]]
+    for path in out.rglob("*.eval"):
+        with zipfile.ZipFile(path) as log:
+            texts += [log.read(name).decode() for name in log.namelist()]
+    assert len(texts) > 15
+    assert [text for text in texts if "NaN" in text or "Infinity" in text] == []
+
+
+def by_words(*words: object) -> None:
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("command", ["report", "export inspect", "export lm-eval"])
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("environment", [{"versions": "x"}], "environment.versions is 'x'"),
+        ("dataset", {"max_out_len": "x"}, "dataset.max_out_len is 'x'"),
+        ("dataset", {"max_prompt_tokens": [1]}, "dataset.max_prompt_tokens is [1]"),
+        ("model", {"settings": {"max_seq_len": "x"}}, "model.settings.max_seq_len is"),
+        ("model", {"settings": {"system": 3}}, "model.settings.system is"),
+    ],
+)
+def test_a_field_that_a_command_reads_is_looked_at_before(
+    tmp_path: Path, command: str, part: str, value: Any, said: str
+) -> None:
+    model, dataset = write_cell(tmp_path, OURS, ANSWERS)
+    changed(tmp_path / "records" / model / f"{dataset}.manifest.json", **{part: value})
+    done = CliRunner().invoke(app, [*command.split(), str(tmp_path)])
+    assert done.exit_code == 2 and f"is damaged: {said}" in done.output
+
+
+def test_a_record_whose_hash_is_no_text_is_none(tmp_path: Path) -> None:
+    for method in (FULL, OURS):
+        model, dataset = write_cell(tmp_path, method, ANSWERS)
+    records = tmp_path / "records" / model / f"{dataset}.jsonl"
+    records.write_text(records.read_text().replace(f'"{1:064d}"', '{"a": 1}'))
+    words = ["compare", str(tmp_path), str(tmp_path), "--a", "full", "--b", "reattention"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and "1 samples are not in both" in done.output
+    assert "1 of 3 predictions have no readable record" in one_problem(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["peak_bytes", "n_tokens", "prefill_seconds", "finished"])
+def test_a_record_that_measured_nothing_is_none(tmp_path: Path, name: str) -> None:
+    model, dataset = write_cell(tmp_path, FULL, ANSWERS)
+    records = tmp_path / "records" / model / f"{dataset}.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    lines[0][name] = math.nan
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "1 of 3 predictions have no readable record" in one_problem(tmp_path)
+    (task,) = run_progress(tmp_path)
+    assert (task.state, task.pace.done) == ("failed", 2)
