@@ -279,7 +279,7 @@ class Storm(Case):
                 lambda: model(ids, use_cache=False), lambda: model(ids, labels=ids),
                 lambda: model(ids[:, :1].repeat(1, 3), attention_mask=hole),
                 lambda: model(ids, position_ids=torch.full_like(ids, 7)),
-                lambda: model(ids + 1000), lambda: model.model(ids, use_cache=False),
+                lambda: model(ids + 1000), lambda: model.base_model(ids, use_cache=False),
                 lambda: model(ids, attention_mask=torch.ones(1, ids.shape[1] + 4)),
             ]  # fmt: skip
         with pytest.raises(ReAttentionError):
