@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from reattention_eval.cache import AUTO
 from reattention_eval.checkpoints.load import pick_dtype
@@ -56,22 +56,19 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
     if tokens is None or os.environ.get(VARIABLE, "").lower() == "off":
         return
     try:
-        shape = _shape(model)
-        method = build_method(plain(model.get("method") or {"type": "full"}))
-        where, memory = _place(model)
+        planned = _planned(model)
     except (ReAttentionError, KeyError):
         return  # loading says what is wrong in its own words
-    if memory is None or shape is None:
+    if planned is None or planned.memory is None:
         return
-    rows = int(model.get("batch_size") or 1)
-    tier = _tier(model, method, where)
-    plan = plan_memory(shape, method, tokens, where, rows, tier)
+    where, memory = planned.where, planned.memory
+    plan = plan_memory(planned.shape, planned.method, tokens, where, planned.rows, planned.tier)
     needed = plan.taken(where)
     if needed <= memory:
         return
-    longest = largest_length(shape, method, where, memory, rows, tier)
+    longest = planned.longest(memory)
     device = "each GPU" if where.on_gpu else "this machine"
-    instead = _instead(shape, method, tokens, where, memory, rows, tier)
+    instead = _instead(planned, tokens, memory)
     more = "more GPUs (REATTENTION_GPUS)" if where.on_gpu else "it more memory"
     larger = "more or larger GPUs (REATTENTION_GPUS)" if where.on_gpu else "it more memory"
     cure = (
@@ -90,26 +87,17 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
 
 def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
     """What to say where a GPU ran out of memory after all, at `tokens` of prompt and answer."""
-    sentence = (
-        f"{model['abbr']}: no GPU memory left at a prompt of {tokens:,} tokens with its answer"
-    )
-    cure = "ask for less, or give more GPUs (REATTENTION_GPUS)"
+    sentence, cure = _none_left("GPU", model, tokens), "give more GPUs (REATTENTION_GPUS)"
     try:
-        shape = _shape(model)
-        where, _ = _place(model)
-        room = usable(min(total for _, total in accelerator_memory()))
+        planned, room = _planned(model), _of_a_gpu()
     except (ReAttentionError, ValueError):
-        shape = None
-    if shape is None:
-        return f"{sentence}; {cure}."
-    method, rows = build_method(plain(model["method"])), int(model.get("batch_size") or 1)
-    tier = _tier(model, method, where)
-    longest = largest_length(shape, method, where, room, rows, tier)
-    instead = _instead(shape, method, tokens, where, room, rows, tier)
+        planned = None
+    if planned is None:
+        return f"{sentence}; ask for less, or {cure}."
     return (
         f"{sentence}; by plan the longest that fits while nothing else is on the GPU is "
-        f'{longest:,} tokens with cache="{tier}": ask for less, {instead}or give more GPUs '
-        "(REATTENTION_GPUS)."
+        f'{planned.longest(room):,} tokens with cache="{planned.tier}": ask for less, '
+        f"{_instead(planned, tokens, room)}or {cure}."
     )
 
 
@@ -118,39 +106,71 @@ def out_of_host_memory(model: Mapping[str, Any], tokens: int, held: int) -> str:
 
     held: bytes of it that the model and its cache have.
     """
-    sentence = (
-        f"{model['abbr']}: no host memory left at a prompt of {tokens:,} tokens with its answer"
-    )
+    sentence = _none_left("host", model, tokens)
     cure = "ask for less, or give it more memory"
     try:
-        shape = _shape(model)
-        where, memory = _place(model)
-        room = main_memory()
-        if where.on_gpu:
-            memory = usable(min(total for _, total in accelerator_memory()))
+        planned, room = _planned(model), main_memory()
+        memory = _of_a_gpu() if planned is not None and planned.where.on_gpu else None
     except (ReAttentionError, ValueError):
-        shape = None
-    if shape is None or memory is None or room is None:
+        planned = None
+    if planned is None or planned.memory is None or room is None:
         return f"{sentence}; {cure}."
-    method, rows = build_method(plain(model["method"])), int(model.get("batch_size") or 1)
-    tier, room = _tier(model, method, where), room + held
-    limits = (memory, rows, tier, room) if where.on_gpu else (room, rows, tier)
-    longest = largest_length(shape, method, where, *limits)
+    room += held
+    longest = planned.longest(room) if memory is None else planned.longest(memory, room)
     return (
         f"{sentence}; by plan the longest that fits here is "
-        f'{longest:,} tokens with cache="{tier}": {cure}.'
+        f'{longest:,} tokens with cache="{planned.tier}": {cure}.'
     )
 
 
-def _instead(
-    shape: ModelShape, method: Method, tokens: int, where: Placement, memory: int, rows: int,
-    tier: str,
-) -> str:  # fmt: skip
+def _none_left(memory: str, model: Mapping[str, Any], tokens: int) -> str:
+    return (
+        f"{model['abbr']}: no {memory} memory left at a prompt of {tokens:,} tokens with its answer"
+    )
+
+
+def _of_a_gpu() -> int:
+    """Bytes of the smallest GPU. Raises ValueError where there is none."""
+    return usable(min(total for _, total in accelerator_memory()))
+
+
+class _Planned(NamedTuple):
+    """What an entry of `models` says to plans, and the bytes there are for it on the fullest
+    device (None: not known)."""
+
+    shape: ModelShape
+    method: Method
+    where: Placement
+    rows: int
+    tier: str
+    memory: int | None
+
+    def longest(self, memory: int, host: int | None = None) -> int:
+        """Tokens of the longest prompt that fits into so many bytes."""
+        about = self.shape, self.method, self.where
+        return largest_length(*about, memory, self.rows, self.tier, host)
+
+
+def _planned(model: Mapping[str, Any]) -> _Planned | None:
+    """None where the size of its weights is not known.
+
+    Raises:
+        ReAttentionError, KeyError: the entry says something that cannot be.
+    """
+    shape = _shape(model)
+    method = build_method(plain(model.get("method") or {"type": "full"}))
+    where, memory = _place(model)
+    rows, tier = int(model.get("batch_size") or 1), _tier(model, method, where)
+    return None if shape is None else _Planned(shape, method, where, rows, tier, memory)
+
+
+def _instead(planned: _Planned, tokens: int, memory: int) -> str:
     """The tier of the cache that holds so many tokens, as one of several cures.
 
     That is "auto", which takes the fastest prompt by prompt, unless several processes share the
     model (`check_cache`).
     """
+    shape, method, where, rows, tier, _ = planned
     tiers, host = tiers_of(method), main_memory()
 
     def fits(plan: MemoryPlan) -> bool:

@@ -64,7 +64,8 @@ def main() -> int:
         rules |= cells if group in RULES else {}
         if any(was_run(asked.work_dir, cell) for cell in cells):
             made(asked.work_dir, cells, asked.ablation / group)
-            (asked.ablation / group / "heatmap.png").unlink()  # two questions a square
+            # two questions a square
+            (asked.ablation / group / "heatmap.png").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         made(asked.work_dir, rules, Path(folder), by_family=True)
         shutil.copyfile(Path(folder) / "at_length.png", asked.ablation / "rules.png")

@@ -54,11 +54,16 @@ def figure_of(cell: Cell, figure: str) -> float | None:
     return median(found) if found else None
 
 
+def busy_share(run: dict[str, Any]) -> float:
+    """The share of the host's processors that others kept busy beside a run; 0 where that is
+    little, or older than the measure."""
+    share = run.get(BUSY_HOST) or 0.0
+    return share if share > BUSY_SHARE else 0.0
+
+
 def busy_host(cell: Cell) -> float:
-    """The share of the host's processors that others kept busy beside a cell's runs, at most; 0
-    where that is little, or older than the measure."""
-    most = max((run.get(BUSY_HOST) or 0.0 for run in cell.get("runs", [])), default=0.0)
-    return most if most > BUSY_SHARE else 0.0
+    """`busy_share` of a cell's runs, at most."""
+    return max(map(busy_share, cell.get("runs", [])), default=0.0)
 
 
 def name_of(cell: Cell) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reattention_eval.efficiency.e2e.record import BUSY_HOST, BUSY_SHARE
+from reattention_eval.efficiency.e2e.results import busy_share
 from reattention_eval.machine_memory import GIB
 
 
@@ -32,6 +32,6 @@ def said(cell: dict[str, Any], warm: bool = False) -> str:
             parts.append(
                 f"{taken / GIB:.2f} GiB of it taken meanwhile, {seconds:.1f} s of the host"
             )
-    if (busy := run.get(BUSY_HOST) or 0.0) > BUSY_SHARE:
+    if busy := busy_share(run):
         parts.append(f"beside other work on {busy:.0%} of the host")
     return ", ".join(parts)
