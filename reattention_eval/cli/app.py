@@ -218,12 +218,13 @@ def curve(
     folder: Annotated[Path, typer.Option("--out", help="Folder of curve.png and curve.csv.")],
 ) -> None:
     """Score against length: needles, RULER and perplexity by position, a line a method."""
-    from reattention_eval.report.curve import draw_curve
+    from reattention_eval.report.curve import draw_read_curve
     from reattention_eval.report.joined import read_runs
 
-    for path in draw_curve(work_dirs, folder):
+    cells = read_runs(work_dirs)
+    for path in draw_read_curve(cells, work_dirs, folder):
         out.print(str(path.resolve()), soft_wrap=True, markup=False)
-    if show_problems(read_runs(work_dirs)):
+    if show_problems(cells):
         raise typer.Exit(FAILED)
 
 
@@ -241,11 +242,12 @@ def answers(
     from reattention_eval.report.answers import answers_page
     from reattention_eval.report.run import read_run
 
-    page = answers_page(work_dirs, samples)
+    runs = [(path, read_run(path)) for path in map(latest_work_dir, work_dirs)]
+    page = answers_page(runs, work_dirs, samples)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
     out.print(str(file.resolve()), soft_wrap=True, markup=False)
-    if show_problems([cell for run in work_dirs for cell in read_run(latest_work_dir(run))]):
+    if show_problems([cell for _, cells in runs for cell in cells]):
         raise typer.Exit(FAILED)
 
 

@@ -10,30 +10,36 @@ from reattention_eval.errors import DataError
 from reattention_eval.report.fields import is_count
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.predictions import read_predictions
-from reattention_eval.report.run import Cell, latest_work_dir, read_run
+from reattention_eval.report.run import Cell
 from reattention_eval.report.shown import visible
 from reattention_eval.report.tables import markdown_text
 
 QUESTION, ANSWER = 400, 600  # characters shown of the prompt's end, and of an answer
 
 
-def answers_page(work_dirs: Sequence[Path], samples: int = 1) -> str:
+def answers_page(
+    runs: Sequence[tuple[Path, Sequence[Cell]]], asked: Sequence[Path], samples: int = 1
+) -> str:
     """Markdown: for each dataset the same `samples` first samples, the end of the prompt, what was
     right, and what the model answered under each method, with the sample's score.
 
+    Args:
+        runs: folders and the cells that were read from them.
+        asked: folders as they were given.
+
     Raises:
-        DataError: no run there, none with predictions, or a damaged file.
+        DataError: none has scored predictions, or a damaged file.
     """
     parts = ["# What the model answered\n"]
-    for work_dir in map(latest_work_dir, work_dirs):
-        cells = [cell for cell in read_run(work_dir) if cell.result and cell.details]
+    for work_dir, every in runs:
+        cells = [cell for cell in every if cell.result and cell.details]
         labels = method_labels(cells)
         for dataset in dict.fromkeys(cell.dataset for cell in cells):
             own = [cell for cell in cells if cell.dataset == dataset]
             parts += _dataset(work_dir, dataset, own, labels, samples)
     if len(parts) == 1:
         raise DataError(
-            f"{', '.join(map(str, work_dirs))}: no scored predictions to show; the evaluation has "
+            f"{', '.join(map(str, asked))}: no scored predictions to show; the evaluation has "
             "to end first."
         )
     return "\n".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reattention_eval.errors import DataError
@@ -10,7 +10,7 @@ from reattention_eval.report.curve.pictures import draw_panels
 from reattention_eval.report.curve.points import curve_points, points_csv
 from reattention_eval.report.heatmap import trained_window
 from reattention_eval.report.joined import read_runs
-from reattention_eval.report.run import latest_work_dir
+from reattention_eval.report.run import Cell, latest_work_dir
 from reattention_eval.report.selected import read_selected, write_selected
 
 
@@ -25,7 +25,12 @@ def draw_curve(work_dirs: Sequence[Path], folder: Path) -> list[Path]:
         DataError: no run, a damaged file, or none with figures at a length.
         ImportError: matplotlib is absent (`pip install "reattention-eval[report]"`).
     """
-    cells = [cell for cell in read_runs(work_dirs) if cell.result]
+    return draw_read_curve(read_runs(work_dirs), work_dirs, folder)
+
+
+def draw_read_curve(cells: Iterable[Cell], work_dirs: Sequence[Path], folder: Path) -> list[Path]:
+    """`draw_curve` of runs whose cells have been read (`read_runs`)."""
+    cells = [cell for cell in cells if cell.result]
     points = curve_points(cells)
     if not points:
         raise DataError(
