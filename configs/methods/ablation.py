@@ -59,20 +59,13 @@ ablations = dict(
         ],
     ],
     layer_slope=[_base, *[dict(_base, layer_slope=slope) for slope in (-0.5, 0.5)]],
-    # what helps by itself: a smaller local part for tracing, the choice for single facts
+    # what helps by itself, together: a smaller local part, and the choice
     together=[
         _base,
         dict(_base, **_near),
-        *[
-            dict(_base, **_near, **more)
-            for more in (
-                dict(last_tokens=48),
-                dict(span_grid=True),
-                dict(votes="margin"),
-                dict(span_grid=True, last_tokens=48),
-            )
-        ],
-        dict(_base, span_grid=True, last_tokens=48),
+        dict(_base, **_near, type="reattention_plus"),
+        dict(_base, **_near, span_grid=True),
+        dict(_base, **_near, type="reattention_plus", span_grid=True),
         dict(_base, local_size=1024, span_size=8, max_spans=892),
     ],
 )

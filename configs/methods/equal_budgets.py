@@ -18,6 +18,7 @@ whole_cache = [
 ]
 _views = [
     "reattention",
+    "reattention_plus",
     "streaming_llm",
     "infllm",
     "lm_infinite",

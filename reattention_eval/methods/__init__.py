@@ -30,6 +30,7 @@ from reattention_eval.methods.oracle import OracleTopK, OracleTopP
 from reattention_eval.methods.prompt_reader import PromptReader
 from reattention_eval.methods.quest import Quest
 from reattention_eval.methods.reattention import ReAttention
+from reattention_eval.methods.reattention_plus import ReAttentionPlus
 from reattention_eval.methods.registry import (
     build_method,
     list_methods,
@@ -66,6 +67,7 @@ __all__ = [
     "PyramidKV",
     "Quest",
     "ReAttention",
+    "ReAttentionPlus",
     "Repeats",
     "SelfExtend",
     "SnapKV",

@@ -107,10 +107,15 @@ class ReAttention(ViewMethod, VoteRules, Repeats, CallsKernels):
     def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
         """As the paper's scopes of 8,192 and 16,416: half is local, in whole chunks, and the spans
         take the rest; what is too short for a span is local too."""
+        return cls._sized(tokens, given, 2)
+
+    @classmethod
+    def _sized(cls, tokens: int, given: Mapping[str, Any], part: int) -> dict[str, Any]:
+        """A scope of so many tokens, one of `part` parts of it local."""
         first = cls.given_or_default(given, "global_size", 0)
         span = cls.given_or_default(given, "span_size", 1)
         chunk = cls.given_or_default(given, "chunk_size", 1)
-        local = max(chunk, tokens // 2 // chunk * chunk)
+        local = max(chunk, tokens // part // chunk * chunk)
         spans, rest = divmod(tokens - first - local, span)
         cls.require(
             spans >= 1,

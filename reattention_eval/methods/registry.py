@@ -32,6 +32,7 @@ from reattention_eval.methods.native_full import NativeFull
 from reattention_eval.methods.oracle import OracleTopK, OracleTopP
 from reattention_eval.methods.quest import Quest
 from reattention_eval.methods.reattention import ReAttention
+from reattention_eval.methods.reattention_plus import ReAttentionPlus
 from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
 from reattention_eval.methods.self_extend import SelfExtend
 from reattention_eval.methods.streaming_llm import StreamingLLM
@@ -40,7 +41,7 @@ GROUP = "reattention_eval.methods"
 _METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        ReAttention, FullAttention, StreamingLLM, InfLLM, LMInfinite, SelfExtend,
+        ReAttention, ReAttentionPlus, FullAttention, StreamingLLM, InfLLM, LMInfinite, SelfExtend,
         DualChunkAttention, DynamicNTK, LinearRope, YarnRope, Quest, OracleTopK, OracleTopP,
         NativeFull, SnapKV, H2O, PyramidKV, TOVA, ExpectedAttention, KeyDiff, KVPress,
     )

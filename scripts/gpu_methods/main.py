@@ -32,36 +32,45 @@ def _of(*names):
     return found
 
 
-_8K_any_length = [*_budget(8192, "reattention", "streaming_llm", "infllm"), _alone(8192)]
+_8K_any_length = [
+    *_budget(8192, "reattention", "reattention_plus", "streaming_llm", "infllm"),
+    _alone(8192),
+]
 _quest = _budget(8192, "quest")
 _8K = [*_8K_any_length, *_quest, *_budget(8192, "oracle_topk", "lm_infinite")]
-_16K = [*_budget(16416, "reattention", "streaming_llm"), _alone(16416)]
+_16K = [*_budget(16416, "reattention", "reattention_plus", "streaming_llm"), _alone(16416)]
 _infllm = _budget(16416, "infllm")
 _full = [dict(type="full")]
 _all_keys = [dict(type=name) for name in ("yarn", "dynamic_ntk", "linear")]
-_slow = [dict(type=name) for name in ("dca", "self_extend")]
+_dca = [dict(type="dca")]
+_slow = [*_dca, dict(type="self_extend")]
 _rules = _of("votes", "span_grid", "per_kv_head", "last_tokens")
 _sizes = _of("chunk", "span", "top_k", "local", "selection", "budget", "score")
 _together = _of("together")
 _all_varied = _of(*_groups)
 
 plans = [
-    dict(_varied_needles, methods=_together),
     dict(_varied_ruler, methods=_together),
+    dict(_far_ruler, methods=[*_16K, *_full]),
+    dict(_varied_needles, lengths=[128 * _K], methods=_together),
+    dict(_ruler, lengths=[32 * _K], methods=_8K_any_length),
+    dict(_far_needles, lengths=[256 * _K], methods=_16K),
+    dict(_far_needles, lengths=[64 * _K, 128 * _K], methods=[*_8K_any_length, *_16K]),
+    dict(_needles, lengths=[16 * _K], methods=[*_full, *_8K, *_slow, *_all_keys]),
+    dict(_varied_needles, lengths=[32 * _K], methods=_together),
+    dict(_ruler, lengths=[16 * _K], methods=[*_full, *_8K_any_length, *_quest, *_all_keys]),
+    dict(_needles, lengths=[32 * _K], methods=_16K[:-1]),
+    dict(_ruler, lengths=[32 * _K], methods=_16K[:-1]),
+    *[dict(plan, methods=[*_full, *_16K, *_8K]) for plan in _table.documents],
+    dict(_needles_as_is, lengths=[64 * _K, 128 * _K], methods=[*_full, dict(type="dynamic_ntk")]),
+    dict(_ruler, lengths=[32 * _K], methods=_dca),
     dict(_varied_ruler, methods=_rules),
     dict(_varied_needles, methods=_sizes),
-    dict(_far_needles, lengths=[64 * _K, 128 * _K], methods=_8K_any_length),
-    dict(_needles, lengths=[16 * _K], methods=[*_full, *_8K, *_slow, *_all_keys]),
-    dict(_far_ruler, methods=[*_16K, *_full]),
-    dict(_ruler_as_is, methods=[*_full, *_all_keys]),
-    dict(_ruler, lengths=[16 * _K], methods=[*_full, *_8K_any_length, *_quest, *_all_keys]),
-    *[dict(plan, methods=[*_full, *_16K, *_8K]) for plan in _table.documents],
-    dict(_needles_as_is, lengths=[128 * _K], methods=_slow),
-    dict(_far_needles, lengths=[256 * _K], methods=[_alone(16416), *_infllm]),
-    dict(_needles, lengths=[32 * _K], methods=_budget(16416, "quest", "infllm", "lm_infinite")),
-    dict(_varied_ruler, methods=_all_varied),
-    dict(_ruler, lengths=[32 * _K], methods=[*_budget(8192, "oracle_topk"), *_slow]),
-    dict(_ruler_as_is, methods=[dict(type="dca"), *_infllm]),
+    dict(_ruler_as_is, methods=[*_full, *_all_keys, *_dca]),
     dict(_varied_needles, methods=_all_varied),
+    dict(_varied_ruler, methods=_all_varied),
+    dict(_needles, lengths=[32 * _K], methods=_budget(16416, "quest", "infllm", "lm_infinite")),
     dict(_needles_as_is, methods=[*_full, dict(type="dynamic_ntk")]),
+    dict(_far_needles, lengths=[256 * _K], methods=_infllm),
+    dict(_needles_as_is, lengths=[128 * _K], methods=_dca),
 ]

@@ -28,6 +28,7 @@ SMALL = {
     "oracle_topp": {"p": 1.0},
     "quest": {"dense_layers": 0},
     "reattention": {"global_size": 16, "span_size": 8},
+    "reattention_plus": {"global_size": 16, "span_size": 8},
     "self_extend": {"window_size": 64},
 }
 
@@ -104,6 +105,8 @@ def test_the_comparison_budgets(name, tokens):
         (dict(type="reattention", budget_tokens=8192), dict(local_size=4096, max_spans=127)),
         (dict(type="reattention", budget_tokens=16416), dict(local_size=8192, max_spans=256)),
         (dict(type="reattention", budget_tokens=2048), dict(local_size=1024, max_spans=31)),
+        (dict(type="reattention_plus", budget_tokens=8192), dict(local_size=1024, max_spans=223)),
+        (dict(type="reattention_plus", budget_tokens=16416), dict(local_size=2048, max_spans=448)),
         # what no span fits into is local
         (
             dict(type="reattention", budget_tokens=1000, span_size=16, chunk_size=100),

@@ -44,7 +44,10 @@ def test_papers_defaults_fill_the_window_of_llama3():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(type="reatention"), "unknown method 'reatention'; there are: reattention, full"),
+        (
+            dict(type="reatention"),
+            "there are: reattention, reattention_plus, full",
+        ),
         (dict(type="reattention:local_size=2048"), "a method.s name has no settings in it"),
         (dict(local_size=3), "needs a type"),
         (dict(type="full", spans=3), "full has no setting spans; there are: chunk_size"),

@@ -65,8 +65,15 @@ def _entry(name: str, path: str) -> dict[str, Any]:
 def scopes(window: int) -> dict[str, dict[str, int]]:
     """The paper's scopes for windows of 8,192 and from 16,416 on; for others, half local."""
     local = min(8192, window // 2)
-    spans = min(256, (window - local - 32) // 32)
+    return scopes_of(local, min(256, (window - local - 32) // 32))
+
+
+def scopes_of(local: int, spans: int) -> dict[str, dict[str, int]]:
+    """As many keys for each method, 32 of them the first, as ReAttention's scope of such sizes."""
+    near = local // 4
+    more, rest = divmod(local - near, 32)
     return {
         "reattention": {"local_size": local, "max_spans": spans},
+        "reattention_plus": {"local_size": near + rest, "max_spans": spans + more},
         "streaming_llm": {"window_size": local + 32 * spans},
     }

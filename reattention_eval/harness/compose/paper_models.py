@@ -7,6 +7,7 @@ from typing import Any
 from reattention_eval.checkpoints import model_path
 from reattention_eval.checkpoints.paper_models import PAPER_MODELS
 from reattention_eval.errors import ConfigError
+from reattention_eval.harness.compose.embedded_models import scopes_of
 from reattention_eval.harness.placement import placement
 
 
@@ -14,7 +15,7 @@ def paper_model(name: str) -> dict[str, Any]:
     """A model's entry in a configuration, without its type.
 
     The scope is the paper's: 32 + 4,096 + 127 x 32 = 8,192 for a window of 8K, else
-    32 + 8,192 + 256 x 32 = 16,416; StreamingLLM gets the same budget.
+    32 + 8,192 + 256 x 32 = 16,416; other methods get the same budget.
 
     Raises:
         ConfigError: an unknown name; or see `placement`.
@@ -22,17 +23,14 @@ def paper_model(name: str) -> dict[str, Any]:
     if name not in PAPER_MODELS:
         raise ConfigError(f"unknown model {name!r}; there are: {', '.join(PAPER_MODELS)}.")
     model = PAPER_MODELS[name]
-    local, spans, streaming = (4096, 127, 8160) if model.window <= 8192 else (8192, 256, 16384)
+    local, spans = (4096, 127) if model.window <= 8192 else (8192, 256)
     return dict(
         abbr=model.abbr,
         path=model_path(model.hub),
         chat_template=model.chat,
         dtype="bfloat16",
         window=model.window,
-        method_settings=dict(
-            reattention=dict(local_size=local, max_spans=spans),
-            streaming_llm=dict(window_size=streaming),
-        ),
+        method_settings=scopes_of(local, spans),
         batch_size=1,
         **placement(model.billions),
     )
