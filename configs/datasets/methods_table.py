@@ -45,9 +45,10 @@ _any_length = [
     dict(type="streaming_llm", budget_tokens=16416),
     dict(type="infllm", budget_tokens=16416),
 ]
+_plus = dict(type="reattention_plus", budget_tokens=16416)
 _dynamic_ntk = dict(type="dynamic_ntk")
 million = [
-    dict(_needles, lengths=[2**19], methods=_any_length),
+    dict(_needles, lengths=[2**19], methods=[*_any_length, _plus]),
     dict(_needles, repeats=1, lengths=[2**20], methods=_any_length),
     dict(
         _needles,

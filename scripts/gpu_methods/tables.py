@@ -1,6 +1,7 @@
 """Tables, plots and records of what run.sh left: all methods, and each group of the ablation.
 
     python scripts/gpu_methods/tables.py MODEL WORK_DIR results/methods/NAME results/ablation
+    python scripts/gpu_methods/tables.py MODEL WORK_DIR results/methods/NAME --lanes second
 
 Cells of the plans that were not run are empty in them; the same command, after more was run, makes
 them anew.
@@ -45,12 +46,16 @@ def main() -> int:
     parser.add_argument("model", help="as for run.sh")
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("table", type=Path, help="folder of the table of all methods")
-    parser.add_argument("ablation", type=Path, help="folder that holds one for each group")
+    parser.add_argument(
+        "ablation", type=Path, nargs="?", help="folder that holds one for each group"
+    )
+    parser.add_argument("--lanes", nargs="+", default=LANES, help="whose plans are the table's")
     parser.add_argument("--dtype", default="bfloat16", help="of the run; names depend on it")
     asked = parser.parse_args()
     model = {**model_entry(asked.model), "dtype": asked.dtype}
     of_table = jobs(model, methods, every_plan())
-    lanes = [plan for lane in LANES for plan in read_plans(Path(__file__).parent / f"{lane}.py")]
+    here = Path(__file__).parent
+    lanes = [plan for lane in asked.lanes for plan in read_plans(here / f"{lane}.py")]
     planned = jobs(model, methods, lanes)
     shown = {
         names: job
@@ -58,18 +63,24 @@ def main() -> int:
         if names in planned or was_run(asked.work_dir, names)
     }
     made(asked.work_dir, shown, asked.table, by_family=True)
+    if asked.ablation:
+        ablation(asked.work_dir, model, asked.ablation)
+    return 0
+
+
+def ablation(work_dir: Path, model: Any, into: Path) -> None:
+    """A folder for each group that was run, and one picture of what chooses as many keys."""
     rules: dict[Names, Job] = {}
     for group, members in ablations.items():
         cells = jobs(model, members, varied.plans)
         rules |= cells if group in RULES else {}
-        if any(was_run(asked.work_dir, cell) for cell in cells):
-            made(asked.work_dir, cells, asked.ablation / group)
+        if any(was_run(work_dir, cell) for cell in cells):
+            made(work_dir, cells, into / group)
             # two questions a square
-            (asked.ablation / group / "heatmap.png").unlink(missing_ok=True)
+            (into / group / "heatmap.png").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        made(asked.work_dir, rules, Path(folder), by_family=True)
-        shutil.copyfile(Path(folder) / "at_length.png", asked.ablation / "rules.png")
-    return 0
+        made(work_dir, rules, Path(folder), by_family=True)
+        shutil.copyfile(Path(folder) / "at_length.png", into / "rules.png")
 
 
 def every_plan() -> list[dict[str, Any]]:
