@@ -14,7 +14,7 @@ from reattention_eval.cli.console import out
 from reattention_eval.efficiency.e2e.bars import entry_of_plans, traceable
 from reattention_eval.efficiency.e2e.forms import form_name
 from reattention_eval.efficiency.e2e.record import E2ERecord, read
-from reattention_eval.efficiency.fit import Measured, deviation, fit, measured, with_host_steps
+from reattention_eval.efficiency.fit import Measured, deviation, fit, measured, with_host
 from reattention_eval.efficiency.rates import FILE, Rates, write_rates
 from reattention_eval.errors import DataError
 from reattention_kernels.bench import record as kernels
@@ -40,7 +40,7 @@ def make_rates(records: Sequence[Path], into: Path | None, bars: Path | None = N
     found, entries = {}, []
     for card in sorted({cell.card for cell in cells}):
         own = [cell for cell in cells if cell.card == card]
-        found[card] = with_host_steps(fit(_fitted(own)), own)
+        found[card] = with_host(fit(_fitted(own)), own)
         for table in _tables(card, own, found[card]):
             out.print(table)
         if bars:
@@ -62,7 +62,7 @@ def _fitted(cells: Sequence[Measured]) -> list[Measured]:
 def _others(cell: Measured, cells: Sequence[Measured]) -> Rates:
     """Made without its model and length."""
     others = [one for one in cells if one.place != cell.place]
-    return with_host_steps(fit(_fitted(others)), others)
+    return with_host(fit(_fitted(others)), others)
 
 
 def _bar(cells: Sequence[Measured], environment: dict[str, Any] | None) -> list[dict[str, Any]]:

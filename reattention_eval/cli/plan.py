@@ -259,7 +259,10 @@ def _time_notes(gpu: Gpu, plans: list[list[Forecast]]) -> list[str]:
         if gpu.rates.moved:
             link = f"a link of {1e-9 / gpu.rates.moved:.0f} GB/s"
             link += ", so scaled" if gpu.rates.scaled_from else ", as measured"
-        notes.append(f"~ of tiers on the host: transfers by {link}, none saved.")
+        notes.append(
+            f"~ of tiers on the host: transfers by {link}; {gpu.rates.awaited:.0%} of the values "
+            "that views may need of a prompt, all of those of a token."
+        )
     return notes
 
 

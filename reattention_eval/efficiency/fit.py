@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reattention_eval.cache.tiers import AUTO, DEVICE, HOST
+from reattention_eval.cache.tiers import AUTO, DEVICE, HOST, VALUES_ON_HOST
 from reattention_eval.efficiency.cards import card_by_name
 from reattention_eval.efficiency.e2e.estimate import WARM_STEPS
 from reattention_eval.efficiency.e2e.record import E2ERecord
@@ -180,8 +180,32 @@ def fit(cells: Sequence[Measured]) -> Rates:
     )
 
 
-def with_host_steps(rates: Rates, cells: Sequence[Measured]) -> Rates:
-    """And what steps tell whose keys are in host memory, on whatever text.
+def with_host(rates: Rates, cells: Sequence[Measured]) -> Rates:
+    """And what prompts and steps tell whose cache is in host memory, on whatever text."""
+    return _with_host_prompts(_with_host_steps(rates, cells), cells)
+
+
+def _with_host_prompts(rates: Rates, cells: Sequence[Measured]) -> Rates:
+    """The share of their views' values that prompts waited for, least squares of the relative
+    error; of those whose keys are on the device, where nothing else crosses the link."""
+    amounts, found = [], []
+    for cell in cells:
+        card = card_by_name(cell.card)
+        if cell.tier != VALUES_ON_HOST or cell.moved is None or card is None:
+            continue
+        if not cell.moved[0].awaited or busy_host(cell.cell):
+            continue
+        alone = replace(rates, awaited=0.0).seconds(cell.prompt, cell.step, cell.moved, card)[0]
+        amounts.append(cell.moved[0].awaited / rates.link(card) / cell.prompt_seconds)
+        found.append((cell.prompt_seconds - alone) / cell.prompt_seconds)
+    if not found:
+        return rates
+    share = float(np.dot(amounts, found) / np.dot(amounts, amounts))
+    return replace(rates, awaited=_rounded(min(1.0, max(0.0, share))))
+
+
+def _with_host_steps(rates: Rates, cells: Sequence[Measured]) -> Rates:
+    """What steps tell whose keys are in host memory.
 
     A byte takes what it took in the step that moved most a second; of a step that takes more than
     twice as long the rest is launching.

@@ -30,6 +30,8 @@ class Rates:
         scaled_from: the card that was measured in this one's place.
         moved: a byte from host memory; None: the data sheet's.
         launched: a layer of a step that is launched, since its keys are in host memory, at least.
+        awaited: the share of the values that a prompt's views may need from host memory that it
+            waits for: the others stayed from the view before, or came beside the GPU's work.
     """
 
     prompt: tuple[float, ...]
@@ -38,6 +40,7 @@ class Rates:
     scaled_from: str | None = None
     moved: float | None = None
     launched: float = 0.0
+    awaited: float = 1.0
 
     def prompt_seconds(self, work: PromptWork) -> float:
         """Time to the first token."""
@@ -61,8 +64,13 @@ class Rates:
             return first, one
         if moved[1].meanwhile:  # a step that brings keys over is no graph
             one = max(one, self.launched * step.layers)
-        link = 1 / self.moved if self.moved else card.link
-        return with_transfers(first, moved[0], link), with_transfers(one, moved[1], link)
+        link = self.link(card)
+        waits = replace(moved[0], awaited=self.awaited * moved[0].awaited)
+        return with_transfers(first, waits, link), with_transfers(one, moved[1], link)
+
+    def link(self, card: Card) -> float:
+        """Bytes a second between host memory and `card`."""
+        return 1 / self.moved if self.moved else card.link
 
     def scaled(self, own: Card, other: Card) -> Rates:
         """For a card that was not measured, by the data sheets of both; `own` was."""

@@ -122,6 +122,7 @@ def made(
 def of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
+    member.mtime = 0  # the same records are the same archive
     return member
 
 

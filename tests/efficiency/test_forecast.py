@@ -28,15 +28,13 @@ from reattention_eval.efficiency.fit import (
     fit,
     measured,
     method_of,
-    with_host_steps,
+    with_host,
 )
 from reattention_eval.efficiency.forecast import Gpu, forecast
 from reattention_eval.efficiency.rates import FILE, Rates, rates_of
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import (
     PromptWork,
-    StepWork,
-    Transfers,
     can_be_timed,
     prompt_work,
     step_work,
@@ -110,79 +108,15 @@ def test_the_rates_in_the_package_are_those_of_the_records(cells: list[Measured]
     in_tiers = [cell for path in RECORDS for cell in measured(read(path))]
     for card in {cell.card for cell in cells}:
         own = [cell for cell in in_tiers if cell.card == card]
-        made = with_host_steps(fit([cell for cell in own if cell.makes_rates]), own)
+        made = with_host(fit([cell for cell in own if cell.makes_rates]), own)
         held = rates_of(card)
         assert held is not None and held.scaled_from is None
         assert held.prompt == pytest.approx(made.prompt, rel=2e-3)
         assert held.step == pytest.approx(made.step, rel=2e-3)
         assert held.measured == made.measured
         assert (held.moved, held.launched) == pytest.approx((made.moved, made.launched), rel=2e-3)
+        assert held.awaited == pytest.approx(made.awaited, rel=2e-3)
     assert set(json.loads(FILE.read_text())) == {cell.card for cell in cells}
-
-
-def test_steps_whose_keys_come_from_the_host_are_told_by_the_link_and_by_launching(
-    cells: list[Measured],
-) -> None:
-    """Of a step that moves much the link is known, of one that moves little what launching takes;
-    without such steps the data sheet counts, and graphs."""
-    card = CARDS["h200"]
-    plain = fit([cell for cell in cells if cell.makes_rates])
-    like = next(cell for cell in cells if cell.card == card.name)
-    work = StepWork(1e9, 30, 30)
-
-    def step(seconds: float, keys: float) -> Measured:
-        moved = Transfers(0, 0), Transfers(keys, 1e8)
-        return replace(like, tier="host", step=work, step_seconds=seconds, moved=moved)
-
-    known = with_host_steps(plain, [step(0.5, 19.9e9), step(0.06, 0.9e9), like])
-    assert (known.moved, known.launched) == (0.5 / 20e9, 0.002)
-    much, little, none = Transfers(19.9e9, 1e8), Transfers(1e6, 0), Transfers(0, 1e8)
-
-    def seconds(rates: Rates, moved: Transfers) -> float:
-        return rates.seconds(like.prompt, work, (Transfers(0, 0), moved), card)[1]
-
-    assert seconds(known, much) == pytest.approx(0.5)
-    assert seconds(known, little) == pytest.approx(0.06)
-    graph = plain.step_seconds(work)
-    assert seconds(known, none) == pytest.approx(graph + 0.0025)
-    assert seconds(plain, little) == graph < 0.06
-    assert seconds(plain, much) == pytest.approx(20e9 / card.link)
-    assert plain.seconds(like.prompt, work)[1] == graph
-    slower = known.scaled(card, CARDS["a100-80g"])
-    assert slower.moved == pytest.approx(2 * 0.5 / 20e9) and slower.launched == 0.002
-    assert with_host_steps(plain, [like]) == plain
-
-
-def test_what_was_measured_beside_a_busy_host_makes_no_rates(cells: list[Measured]) -> None:
-    used = [cell for cell in cells if cell.makes_rates]
-    beside = {**used[0].cell, "runs": [{**used[0].cell["runs"][0], "host_busy": 0.3}]}
-    assert not replace(used[0], cell=beside).makes_rates
-    steps = [cell for path in RECORDS for cell in measured(read(path)) if cell.tier == "host"]
-    rates = with_host_steps(fit(used), steps)
-    assert rates.moved
-    busy = [
-        replace(cell, cell={**cell.cell, "runs": [{**run, "host_busy": 0.3}]})
-        for cell in steps for run in cell.cell["runs"][:1]
-    ]  # fmt: skip
-    assert with_host_steps(fit(used), busy) == fit(used)
-
-
-def test_a_cache_that_auto_put_in_two_places_is_a_cell(cells: list[Measured]) -> None:
-    """With the keys of as many layers as were away; of one that fitted nothing is told twice."""
-    path = next(path for path in RECORDS if "llama3.1-8b" in path.name and "79.1g" in path.name)
-    record = read(path)
-    (cell,) = measured(record)
-    assert cell.tier == "auto" and not cell.makes_rates and cell.moved is not None
-    token = 7 * 8 * 128 * 2  # seven layers' keys
-    assert cell.moved[1].meanwhile == pytest.approx(cell.tokens * token)
-    rates = rates_of(cell.card)
-    assert rates is not None and cell.step_seconds is not None
-    first, one = cell.predicted(rates)
-    assert abs(deviation(first, cell.prompt_seconds)) < BAR
-    assert abs(deviation(one, cell.step_seconds)) < BAR
-    for run in record.data["cells"][0]["runs"]:
-        run["layers_with_keys_on_host"] = 0
-    assert measured(record) == []
 
 
 @pytest.mark.parametrize("method", [SMALL, FullAttention(chunk_size=5)], ids=lambda m: m.name)
