@@ -41,6 +41,8 @@ from reattention_eval.whole_file import write_whole_text
 if TYPE_CHECKING:
     import pandas
 
+PAGE = "report.html"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -73,7 +75,7 @@ def build_report(
     Args:
         work_dir: holds predictions/, results/ and records/.
         expected: (model, dataset) abbreviations that must be there; noted for later calls.
-        page: write report.html too.
+        page: write report.html too, also where none is there yet.
 
     Raises:
         ConfigError: the report cannot be written there, or the page without `[report]`.
@@ -166,13 +168,20 @@ def _build(
             files += filter(None, [draw_heatmap(frame, names_of(own), folder / picture)])
     except ImportError:
         notes.append('No pictures: matplotlib is absent, `pip install "reattention-eval[report]"`.')
-    if page:
+    # a page that is there is made anew too: it would go on saying what an earlier report said
+    if page or (folder / PAGE).exists():
         names = [latest_work_dir(path).resolve().name for path in work_dirs]
-        written = write_page(
-            folder / "report.html", names, frame, forms, tables, [*said, *notes], problems
-        )
+        written = write_page(folder / PAGE, names, frame, forms, tables, [*said, *notes], problems)
         files.append(written)
+    for path in sorted({*_of_a_report(folder)} - {*files}):
+        path.unlink()
     return Report(tables, words, problems, files, notes, frame)
+
+
+def _of_a_report(folder: Path) -> Iterator[Path]:
+    """What reports write where there is something to say of it, and an earlier one may have."""
+    for name in ("averages.csv", "heatmap.png", "heatmap-*.png", "families.png", "at_length.png"):
+        yield from folder.glob(name)
 
 
 def names_of(cells: Sequence[Cell]) -> list[str]:
