@@ -38,6 +38,11 @@ KINDS = ("predictions", "records", "results")
 RULES = (
     "last_tokens", "per_kv_head", "votes", "span_grid", "vote_memory", "layer_slope", "together",
 )  # fmt: skip
+# whose needles one picture shows, depth by depth
+DRAWN = [
+    dict(type=name, budget_tokens=16416)
+    for name in ("streaming_llm", "reattention", "reattention_plus")
+]
 Names = tuple[str, str]
 
 
@@ -63,6 +68,13 @@ def main() -> int:
         if names in planned or was_run(asked.work_dir, names)
     }
     made(asked.work_dir, shown, asked.table, by_family=True)
+    drawn = jobs(model, DRAWN, [{**plan, "methods": DRAWN} for plan in every_plan()])
+    picture(
+        asked.work_dir,
+        {names: job for names, job in drawn.items() if names in shown and is_needle(job)},
+        "heatmap.png",
+        asked.table / "needles.png",
+    )
     if asked.ablation:
         ablation(asked.work_dir, model, asked.ablation)
     return 0
@@ -78,9 +90,24 @@ def ablation(work_dir: Path, model: Any, into: Path) -> None:
             made(work_dir, cells, into / group)
             # two questions a square
             (into / group / "heatmap.png").unlink(missing_ok=True)
+    picture(work_dir, rules, "at_length.png", into / "rules.png", by_family=True)
+
+
+def picture(
+    work_dir: Path, cells: Mapping[Names, Job], name: str, into: Path, *, by_family: bool = False
+) -> None:
+    """One of a report's on these cells, where it draws it."""
+    into.unlink(missing_ok=True)
+    if not cells:
+        return
     with tempfile.TemporaryDirectory() as folder:
-        made(work_dir, rules, Path(folder), by_family=True)
-        shutil.copyfile(Path(folder) / "at_length.png", into / "rules.png")
+        made(work_dir, cells, Path(folder), by_family=by_family)
+        if (Path(folder) / name).is_file():
+            shutil.copyfile(Path(folder) / name, into)
+
+
+def is_needle(job: Job) -> bool:
+    return job.benchmark == "needle"
 
 
 def every_plan() -> list[dict[str, Any]]:
