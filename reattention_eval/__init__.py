@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reattention_eval.checkpoints.load import load, load_tokenizer
     from reattention_eval.engine import Session, attach
-    from reattention_eval.methods import FullAttention, ReAttention, StreamingLLM
+    from reattention_eval.methods import FullAttention, ReAttention, ReAttentionPlus, StreamingLLM
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FullAttention": "methods",
     "ReAttention": "methods",
+    "ReAttentionPlus": "methods",
     "Session": "engine",
     "StreamingLLM": "methods",
     "attach": "engine",
@@ -26,6 +27,7 @@ _HOMES = {
 __all__ = [
     "FullAttention",
     "ReAttention",
+    "ReAttentionPlus",
     "Session",
     "StreamingLLM",
     "attach",
