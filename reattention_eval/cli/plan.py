@@ -260,8 +260,9 @@ def _time_notes(gpu: Gpu, plans: list[list[Forecast]]) -> list[str]:
             link = f"a link of {1e-9 / gpu.rates.moved:.0f} GB/s"
             link += ", so scaled" if gpu.rates.scaled_from else ", as measured"
         notes.append(
-            f"~ of tiers on the host: transfers by {link}; {gpu.rates.awaited:.0%} of the values "
-            "that views may need of a prompt, all of those of a token."
+            f"~ of tiers on the host: transfers by {link}; a prompt waits for "
+            f"{gpu.rates.awaited:.0%} of its views' values, a token for what its selection does "
+            "not share by chance with the one before."
         )
     return notes
 

@@ -63,8 +63,8 @@ class Transfers:
 
     Attributes:
         meanwhile: while the GPU computes: values that leave, keys that are scanned.
-        awaited: of values that a view needs before it is attended, if none stayed from the view
-            before.
+        awaited: of values that a view needs before it is attended: of a prompt if none stayed
+            from the view before.
     """
 
     meanwhile: float
@@ -130,11 +130,13 @@ def step_transfers(
     shape: ModelShape, method: ReAttention, tokens: int, itemsize: int, tier: str,
     share: float = 1.0,
 ) -> Transfers:  # fmt: skip
-    """Of one token behind `tokens` others; share: as for `prompt_transfers`."""
-    token = float(shape.layers * shape.kv_heads * shape.head_dim * itemsize)
-    values = _selected(method, tokens + 1) * token
+    """Of one token behind `tokens` others; share: as for `prompt_transfers`. What it selects was
+    selected for the token before as often as at random."""
     if tier == DEVICE:
         return Transfers(0, 0)
+    token = float(shape.layers * shape.kv_heads * shape.head_dim * itemsize)
+    selected = _selected(method, tokens + 1)
+    values = selected and selected * (1 - selected / _middle(method, tokens + 1)) * token
     return Transfers(0 if tier == VALUES_ON_HOST else share * tokens * token, values)
 
 

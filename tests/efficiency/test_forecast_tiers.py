@@ -40,7 +40,14 @@ def test_what_tiers_move() -> None:
     keys = prompt_transfers(TINY, SMALL, 43, 2, "host", 10)
     assert keys.meanwhile == (2 * 43 + 10 + 20 + 30 + 40 + 43) * token
     assert keys.awaited == values.awaited
-    assert step_transfers(TINY, SMALL, 43, 2, "values_on_host").awaited == 6 * token
+    # of 34 tokens between the first two and the last eight, six: six of 34 were there before
+    step = step_transfers(TINY, SMALL, 43, 2, "values_on_host")
+    assert step.awaited == pytest.approx(6 * 28 / 34 * token)
+    # the first step beyond the scope selects all there is, as the next does
+    assert step_transfers(TINY, SMALL, 16, 2, "values_on_host").awaited == pytest.approx(
+        token * 6 / 7
+    )
+    assert step_transfers(TINY, SMALL, 15, 2, "values_on_host").awaited == 0
     assert step_transfers(TINY, SMALL, 43, 2, "host").meanwhile == 43 * token
     assert with_transfers(2.0, replace(values, meanwhile=30, awaited=5), 10) == 3.5
 

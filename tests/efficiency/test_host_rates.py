@@ -99,8 +99,10 @@ def test_prompts_with_values_on_the_host_take_what_is_said() -> None:
     for cell in told:
         others = [one for one in in_tiers if one.place != cell.place]
         rates = with_host(fit([one for one in others if one.makes_rates]), others)
-        first = cell.predicted(rates)[0]
+        first, one = cell.predicted(rates)
         assert abs(deviation(first, cell.prompt_seconds)) < BAR, (cell.form, *cell.place)
+        assert cell.step_seconds is not None
+        assert abs(deviation(one, cell.step_seconds)) < 0.2, (cell.form, *cell.place)
 
 
 def test_a_cache_that_auto_put_in_two_places_is_a_cell(cells: list[Measured]) -> None:
