@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from reattention_eval.attention import LastApart, last_part
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Row
 from reattention_eval.checkpoints import model_path
@@ -30,6 +31,8 @@ from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.harness.text import answer_token_ids
 from reattention_eval.harness.text_places import places
+from reattention_eval.methods import Method
+from reattention_eval.prompts import PreparedPrompt
 from reattention_eval.report import latest_work_dir
 from reattention_eval.report.labels import method_labels, model_name
 from reattention_eval.report.page.plots import in_pairs
@@ -125,13 +128,12 @@ def selected(runner: PromptRunner, row: Row, failed: Failed) -> dict[str, Any]:
     said = places(runner.tokenizer, prompt.input_ids, output.text.strip(_AROUND))
     right = row.get("continuation") or (answers[0] if answers else "")
     right_ids = answer_token_ids(runner.tokenizer, sample.answer_prefix, right) if right else []
-    views, steps = _steps(runner, prompt.input_ids, right_ids[:MOST_STEPS], found)
+    views, steps = _steps(runner, prompt, right_ids[:MOST_STEPS], found)
     if not any(views):
         raise ConfigError(
             f"nothing is selected from {prompt.n_tokens} tokens by {runner.method.name}; choose a "
             "longer dataset."
         )
-    chunk = getattr(runner.method, "chunk_size", prompt.n_tokens)
     return {
         "reference": row["reference"],
         "prediction": failed.row.prediction,
@@ -140,7 +142,7 @@ def selected(runner: PromptRunner, row: Row, failed: Failed) -> dict[str, Any]:
         "others": failed.others,
         "prompt_ends": row["prompt"][-_ENDS:] + sample.answer_prefix,
         "n_tokens": prompt.n_tokens,
-        "last_chunk": (prompt.n_tokens - 1) % chunk + 1,
+        "last_chunk": _last_chunk(runner.method, prompt),
         "layers": {layer: in_pairs(spans) for layer, spans in enumerate(views) if spans},
         "answers": found,
         "answered": [at for at in said if at not in found],
@@ -148,16 +150,31 @@ def selected(runner: PromptRunner, row: Row, failed: Failed) -> dict[str, Any]:
     }
 
 
+def _last_chunk(method: Method, prompt: PreparedPrompt) -> int:
+    """Tokens of the chunk that ends a prompt."""
+    tokens = last_part(method, prompt.n_tokens, prompt.document_tokens)
+    if tokens and isinstance(method, LastApart):
+        return (tokens - 1) % method.last_chunk_size + 1
+    return (prompt.n_tokens - 1) % getattr(method, "chunk_size", prompt.n_tokens) + 1
+
+
 def _steps(
-    runner: PromptRunner, ids: Sequence[int], right: Sequence[int], found: list[tuple[int, int]]
+    runner: PromptRunner,
+    prompt: PreparedPrompt,
+    right: Sequence[int],
+    found: list[tuple[int, int]],
 ) -> tuple[list[list[int]], list[dict[str, Any]]]:
     """What layers attended to from the prompt's last chunk; and for each token of the right answer,
     read behind those before it: the token, what the model would have said there, and how many
     layers attended to a place of the answer."""
     session, device = runner.session, runner.model.device
     with session.watching_views() as views:
-        prompt = torch.tensor([ids], device=device)
-        logits = session.prefill(prompt, reuse_prefix=True, max_new_tokens=len(right))
+        logits = session.prefill(
+            torch.tensor([prompt.input_ids], device=device),
+            reuse_prefix=True,
+            max_new_tokens=len(right),
+            document_tokens=prompt.document_tokens,
+        )
     first = seen = views()
     steps = []
     for token in right:

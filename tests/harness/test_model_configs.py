@@ -86,6 +86,18 @@ def test_scopes_are_the_papers_and_fit_the_window(name: str, from_the_hub: None)
     assert entry["dtype"] == "bfloat16"
 
 
+@pytest.mark.parametrize("window", [1024, 1100, 2048, 3000, 4096, 8192, 16416, 32768])
+def test_scopes_of_every_method_fit_a_window(window: int) -> None:
+    """Wherever the paper's rule runs, so do the others, with as many keys."""
+    model = dict(path="owner/name", window=window, method_settings=embedded_models.scopes(window))
+    methods = [dict(type=name) for name in ("reattention", "reattention_plus", "streaming_llm")]
+    built = [build_method(pair["method"]) for pair in model_method_pairs([model], methods)]
+    assert len({method.budget for method in built}) == 1
+    assert window - 32 < built[0].budget <= window or built[0].budget == 16416
+    paper, plus = built[:2]
+    assert plus.local_size <= max(512, paper.local_size // 4) + 31
+
+
 @pytest.mark.parametrize("hub_id", NINE, ids=lambda hub_id: hub_id.rsplit("/", 1)[-1])
 def test_a_base_form_runs_on_a_checkpoint_of_its_shape(hub_id: str, on_miniatures: None) -> None:
     """The entry as it is written, but for dtype and a scope that a short prompt exceeds."""

@@ -194,6 +194,33 @@ def test_selected_positions_of_a_failing_sample(
         selected.main([*asked, "--index", "1"])
 
 
+@pytest.mark.parametrize("last", [dict(last_tokens=48), dict(last_tokens="document")], ids=str)
+def test_selected_positions_where_the_last_tokens_choose_alone(
+    checkpoint: Path, haystack: Path, tmp_path: Path, last: dict[str, Any]
+) -> None:
+    plan = dict(
+        benchmark="needle", style="many_depths", lengths=[900], depths=[0], repeats=1,
+        haystack=str(haystack), max_out_len=4,
+    )  # fmt: skip
+    (tmp_path / "plan.py").write_text(f"plan = {plan!r}\n")
+    (tmp_path / "methods.py").write_text(f"methods = {[dict(REATTENTION, **last)]!r}\n")
+    words = ["--model", str(checkpoint), "--methods", str(tmp_path / "methods.py")]
+    words += ["--plans", str(tmp_path / "plan.py"), "--work-dir", str(tmp_path / "run")]
+    assert standalone.main(words) == 0
+    asked = [str(tmp_path / "run"), "--model", str(checkpoint), "--index", "0"]
+    assert selected.main(asked) == 0
+    (sample,), (cell,) = read_selected(tmp_path / "run"), read_run(tmp_path / "run")
+    record = cell.records[0]
+    before = (
+        record["document_tokens"] if last["last_tokens"] == "document" else sample.n_tokens - 48
+    )
+    assert 0 < before < sample.n_tokens
+    assert sample.last_chunk == (sample.n_tokens - before - 1) % 32 + 1
+    assert [[p for ends in view for p in ends] for view in sample.layers.values()] == record[
+        "attended"
+    ]
+
+
 def test_a_failing_sample_that_another_method_got_right_comes_first() -> None:
     def cell(method: str, scores: list[float], name: str = "m") -> Cell:
         facts = {"benchmark": "ruler", "task": "vt", "length": 64, "n": len(scores)}

@@ -16,6 +16,7 @@ from reattention_eval.checkpoints.embedded_models import DEFAULT_MODEL, find_emb
 from reattention_eval.checkpoints.local import is_embedded
 from reattention_eval.harness.compose.machine import gpus_per_task
 from reattention_eval.harness.compose.old_variables import check_old_variables
+from reattention_eval.methods import ReAttentionPlus
 
 
 def embedded_model(name: str = DEFAULT_MODEL) -> dict[str, Any]:
@@ -70,7 +71,8 @@ def scopes(window: int) -> dict[str, dict[str, int]]:
 
 def scopes_of(local: int, spans: int) -> dict[str, dict[str, int]]:
     """As many keys for each method, 32 of them the first, as ReAttention's scope of such sizes."""
-    near = local // 4
+    chunk = ReAttentionPlus.given_or_default({}, "chunk_size", 1)  # must fit into the local part
+    near = max(local // 4, min(local, chunk))
     more, rest = divmod(local - near, 32)
     return {
         "reattention": {"local_size": local, "max_spans": spans},
