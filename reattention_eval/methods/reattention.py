@@ -74,7 +74,8 @@ class ReAttention(ViewMethod, VoteRules, Repeats, CallsKernels):
         self.require(
             self.chunk_size <= self.local_size,
             f"chunk_size {self.chunk_size} must fit into local_size {self.local_size}, or a chunk "
-            "could not see itself; lower chunk_size or raise local_size",
+            "could not see itself; lower chunk_size, raise local_size, or leave the sizes to "
+            "budget_tokens",
         )
         choices = {
             "selection": ("exact", "block_max"),
@@ -223,6 +224,6 @@ class ReAttention(ViewMethod, VoteRules, Repeats, CallsKernels):
             self.allow_beyond_window or scope <= context_length,
             f"the scope of {scope} tokens is larger than the model's trained window of "
             f"{context_length}; lower local_size or max_spans so that {self.global_size} + "
-            f"{self.local_size} + {widest} x {self.span_size} <= {context_length}, or set "
-            "allow_beyond_window=True",
+            f"{self.local_size} + {widest} x {self.span_size} <= {context_length}, leave them to "
+            f"budget_tokens of at most {context_length}, or set allow_beyond_window=True",
         )

@@ -31,5 +31,6 @@ class ReAttentionPlus(ReAttention):
 
     @classmethod
     def budget_settings(cls, tokens: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        """An eighth is local, in whole chunks; the spans take the rest, as for `ReAttention`."""
+        """An eighth is local, in whole chunks and at least one; the spans take the rest, as for
+        `ReAttention`."""
         return cls._sized(tokens, given, LOCAL_SHARE)

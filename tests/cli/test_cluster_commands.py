@@ -102,6 +102,17 @@ def test_plan_says_which_tiers_hold_a_prompt_and_how_long_it_takes() -> None:
     assert "No measured rates for a GPU of which only the memory is known" in unknown
 
 
+def test_plan_says_of_which_methods_times_are_known() -> None:
+    words = ("plan", "--model", MODEL, "--length", "128K", "--gpu", "h200", "--method")
+    known = "known of full and reattention (any sizes, other settings by default)"
+    alone = invoke(*words, "reattention_plus").output
+    assert f"No times: they are {known}, one prompt that fits" in alone
+    both = invoke(*words, "reattention_plus", "--method", "reattention").output
+    assert "Times by rates measured with" in both and f"Times are {known} alone." in both
+    other = invoke(*words, "reattention:local_size=1024,max_spans=223", "--method", "full").output
+    assert "Times by rates measured with" in other and "Times are known" not in other
+
+
 def test_plan_as_json_says_the_same() -> None:
     words = ("--length", "131_072", "--method", "reattention", "--gpu", "h200", "--json")
     result = invoke("plan", "--model", MODEL, *words)

@@ -71,6 +71,17 @@ def test_every_form_is_measured_and_kept(model: Any, tmp_path: Path) -> None:
     assert text.count("**fastest full / reattention") == 2
 
 
+def test_both_rules_of_reattention_stand_beside_full_attention(model: Any) -> None:
+    record = record_of(model)
+    names = ["full:chunk_size=32", f"reattention_plus:{SMALL}", f"reattention:{SMALL}"]
+    bench(model, record).measure(cells(names, 60, 300))
+    text = markdown(record)
+    rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines()]
+    assert rows.index(names[2]) < rows.index(names[1]) < rows.index(names[0])
+    for name in names[1:]:
+        assert rows.count(f"**fastest full / {name}**") == 2
+
+
 def test_the_logits_are_those_of_transformers(model: Any) -> None:
     record = record_of(model)
     bench(model, record, repeats=1, decode=0).measure(cells(["full", "whole-flash"], 200))

@@ -192,7 +192,7 @@ def test_other_cards_are_scaled_and_unknown_ones_are_not() -> None:
 def test_only_what_was_measured_is_timed() -> None:
     assert can_be_timed(ReAttention(chunk_size=2048, max_spans=256))
     assert can_be_timed(FullAttention())
-    for other in ("streaming_llm", "infllm", "snapkv", "yarn"):
+    for other in ("reattention_plus", "streaming_llm", "infllm", "snapkv", "yarn"):
         assert not can_be_timed(build_method(other))
     assert not can_be_timed(ReAttention(selection="block_max"))
     settings = {"candidates": "int8", "chunk_size": 512}

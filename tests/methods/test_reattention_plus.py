@@ -14,7 +14,13 @@ from reattention_eval import ReAttention, attach
 from reattention_eval.cache import TIERS
 from reattention_eval.engine.scoring import token_nll
 from reattention_eval.errors import ConfigError
-from reattention_eval.methods import ReAttentionPlus
+from reattention_eval.methods import (
+    ReAttentionPlus,
+    build_method,
+    method_of_text,
+    method_settings,
+    text_of_method,
+)
 
 LAST = 48
 SIZES = dict(global_size=2, local_size=32, span_size=4, max_spans=4, top_k=3, chunk_size=20)
@@ -105,3 +111,31 @@ def test_nothing_to_read_is_refused():
         session.prefill(random_prompt(60))
         with pytest.raises(ConfigError):
             session.extend(empty)
+
+
+@pytest.mark.parametrize("given", [dict(chunk_size=2048), dict()], ids=str)
+def test_what_does_not_fit_is_left_to_a_budget(given):
+    """A chunk larger than the local part, a window smaller than the scope: the way out is said,
+    and it is one."""
+    with pytest.raises(ConfigError, match=r"leave .* to budget_tokens"):
+        build_method(dict(type="reattention_plus", **given)).check(4096)
+    method = build_method(dict(type="reattention_plus", **given, budget_tokens=4096))
+    method.check(4096)
+    assert method.budget == 4096
+
+
+def test_what_a_budget_becomes():
+    """An eighth of it local in whole chunks, where that is as much as one; never more than it."""
+    for tokens, local in ((600, 512), (1000, 512), (1100, 512), (2048, 512), (4096, 512),
+                          (8192, 1024), (16416, 2048), (100_000, 12_288)):  # fmt: skip
+        method = build_method(dict(type="reattention_plus", budget_tokens=tokens))
+        assert method.budget == tokens and 0 <= method.local_size - local < 32
+        named = text_of_method(method_settings(method))
+        assert method_of_text(named) == method
+    for tokens in (1, 512, 575):
+        with pytest.raises(ConfigError, match="leaves no span of 32 tokens"):
+            build_method(dict(type="reattention_plus", budget_tokens=tokens))
+    none = build_method(dict(type="reattention_plus", budget_tokens=8192, last_tokens=None))
+    assert (
+        none.last_tokens is None and method_of_text(text_of_method(method_settings(none))) == none
+    )
