@@ -16,6 +16,7 @@ from reattention_eval.cache import device_room
 from reattention_eval.engine import decode_graph
 from reattention_eval.engine.decode_graph import RepeatedDecode
 from reattention_eval.errors import DeviceMemoryError
+from reattention_eval.methods import ReAttentionPlus
 from reattention_eval.parallel import Ranks
 
 SMALL = dict(global_size=2, local_size=12, span_size=4, max_spans=3, top_k=2, chunk_size=8)
@@ -24,6 +25,7 @@ METHODS = {
     "reattention": ReAttention(**SMALL),
     "votes": ReAttention(**SMALL, votes="mass", vote_memory=2),
     "by_head": ReAttention(**SMALL, per_kv_head=True),
+    "plus": ReAttentionPlus(**SMALL, last_tokens=11),
 }
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": dict(family="llama"),
@@ -60,6 +62,7 @@ CASES = {
     for name in (
         "llama-full", "llama-reattention", "llama_tied-reattention", "qwen2-reattention",
         "qwen3-full", "internlm2-full", "internlm2-reattention", "llama-votes", "llama-by_head",
+        "llama-plus",
     )
 }  # fmt: skip
 
