@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reattention_eval.errors import ConfigError
-from reattention_eval.report.labels import method_labels, model_name
+from reattention_eval.report.labels import method_labels, method_name, model_name
 from reattention_eval.report.predictions import REMAKE
 from reattention_eval.report.run import Cell
 from reattention_eval.report.stale import stale
@@ -24,7 +24,8 @@ def chosen(
     cells: Sequence[Cell], words: str | None, name: str, labels: Mapping[str, str]
 ) -> list[Cell]:
     """The cells whose model and method contain `words`, whatever the case; on a dataset where
-    `words` are all of a method's label (`full` beside `native_full`), that method alone.
+    `words` are all of a method's label (`full` beside `native_full`), or else of its name
+    (`reattention` beside `reattention_plus`), that method alone.
 
     Args:
         labels: `full_labels`.
@@ -41,13 +42,17 @@ def chosen(
         raise ConfigError(
             f"{name} has no model and method {words!r}; there are: {'; '.join(there) or 'none'}."
         )
-    exact = {
-        cell.model
-        for cell in found
-        if asked in (label := labels[cell.model].lower(), label.partition(": ")[2])
-    }
-    named = {cell.dataset for cell in found if cell.model in exact}
-    return [cell for cell in found if cell.dataset not in named or cell.model in exact]
+
+    def close(cell: Cell) -> int:
+        label = labels[cell.model].lower()
+        if asked in (label, label.partition(": ")[2]):
+            return 2
+        return int(asked == str(method_name(cell)).lower())
+
+    closest: dict[str, int] = {}
+    for cell in found:
+        closest[cell.dataset] = max(close(cell), closest.get(cell.dataset, 0))
+    return [cell for cell in found if close(cell) == closest[cell.dataset]]
 
 
 def full_labels(cells: Sequence[Cell]) -> dict[str, str]:

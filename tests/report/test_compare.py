@@ -183,6 +183,21 @@ def test_a_label_names_its_method_alone_and_says_what_differs(tmp_path: Path) ->
     assert [task.a for task in found.tasks] == ["Tiny: full", "Tiny: native_full"]
 
 
+def test_a_methods_name_is_not_one_that_begins_so(tmp_path: Path) -> None:
+    write_cell(tmp_path, FULL, ANSWERS)
+    for name in ("reattention", "reattention_plus"):
+        write_cell(tmp_path, (name, 8192), OTHERS)
+    for words in ("reattention", "REATTENTION_plus", "_plus"):
+        (task,) = compare_runs(tmp_path, tmp_path, "full", words).tasks
+        name = "reattention_plus" if "plus" in words else "reattention"
+        assert task.b == f"Tiny: {name} 8,192"
+    write_cell(tmp_path, ("reattention", 16416), OTHERS, settings={"local_size": 8192})
+    with pytest.raises(ConfigError) as found:
+        compare_runs(tmp_path, tmp_path, "full", "reattention")
+    assert "reattention 8,192 and Tiny: reattention 16,416: choose" in str(found.value)
+    assert "plus" not in str(found.value)
+
+
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
