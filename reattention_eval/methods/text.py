@@ -33,19 +33,24 @@ def method_of_text(text: str) -> Method:
 
 def text_of_method(settings: Mapping[str, Any]) -> str:
     """`method_of_text`'s word for what `method_settings` gave, without what is so by default."""
-    try:
-        fields = dataclasses.fields(method_class(str(settings["type"])))
-    except ConfigError:  # not installed here
-        fields = ()
-    default = {
-        field.name: field.default_factory() if callable(field.default_factory) else field.default
-        for field in fields
-    }
+    default = default_settings(str(settings["type"]))
     own = [
         f"{name}={value}" for name, value in settings.items()
         if name != "type" and not (name in default and default[name] == value)
     ]  # fmt: skip
     return f"{settings['type']}:{','.join(own)}" if own else str(settings["type"])
+
+
+def default_settings(name: str) -> dict[str, Any]:
+    """What a method's settings are by default; nothing of one that is not installed here."""
+    try:
+        fields = dataclasses.fields(method_class(name))
+    except ConfigError:
+        return {}
+    return {
+        field.name: field.default_factory() if callable(field.default_factory) else field.default
+        for field in fields
+    }
 
 
 def _parts(text: str) -> list[str]:

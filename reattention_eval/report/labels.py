@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from reattention_eval.methods import default_settings
 from reattention_eval.report.run import Cell
 from reattention_eval.report.told import named
 
@@ -29,8 +30,8 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
     """Model abbreviation -> method and budget; settings are added where that is not enough.
 
     Two settings of one method on one checkpoint are told apart by the fields in which they differ,
-    and by how many tokens of a prompt the model is given at most; None, and what a manifest does
-    not have, go without saying.
+    and by how many tokens of a prompt the model is given at most; None where that is a field's
+    default, and what a manifest does not have, go without saying.
     """
     first = {cell.model: cell for cell in reversed(cells)}
     base = {abbr: _base(cell) for abbr, cell in first.items()}
@@ -41,7 +42,8 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
             if base[other] == base[abbr] and model_name(first[other]) == model_name(cell)
         ]  # fmt: skip
         differing = _differing([_settings(first[twin]) for twin in twins])
-        own = {key: value for key, value in _settings(cell).items() if value is not None}
+        usual = default_settings(str(method_name(cell)))
+        own = {k: v for k, v in _settings(cell).items() if v is not None or usual.get(k)}
         extra = ", ".join(f"{key}={own[key]}" for key in differing if key in own)
         labels[abbr] = f"{base[abbr]} ({extra})" if extra else base[abbr]
     return labels

@@ -17,6 +17,7 @@ from written_run import FULL, HOSTILE, OURS, put, write_cell
 from reattention_eval.cli import app
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.compare import compare_runs
+from reattention_eval.report.labels import method_labels
 from reattention_eval.report.paired import difference, mcnemar, newcombe
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.run import read_run
@@ -181,6 +182,20 @@ def test_a_label_names_its_method_alone_and_says_what_differs(tmp_path: Path) ->
     write_cell(tmp_path, ("snapkv", 64), ANSWERS, task="hotpotqa", settings={"query_aware": True})
     found = compare_runs(tmp_path, tmp_path, "full", seen)
     assert [task.a for task in found.tasks] == ["Tiny: full", "Tiny: native_full"]
+
+
+def test_a_plain_label_is_no_setting_that_differs_from_the_default(tmp_path: Path) -> None:
+    """None is said where it is not the default: the row without a word is not the usual one."""
+    for last in (48, None):
+        settings = {"last_tokens": last, "top_k": 4}
+        write_cell(tmp_path, ("reattention_plus", 64), ["Paris"], settings=settings)
+    for last in (48, None):
+        settings = {} if last is None else {"last_tokens": last}
+        write_cell(tmp_path, ("reattention", 64), ["Paris"], settings={**settings, "top_k": 4})
+    assert sorted(method_labels(read_run(tmp_path)).values()) == [
+        "reattention 64", "reattention 64 (last_tokens=48)",
+        "reattention_plus 64 (last_tokens=48)", "reattention_plus 64 (last_tokens=None)",
+    ]  # fmt: skip
 
 
 def test_a_methods_name_is_not_one_that_begins_so(tmp_path: Path) -> None:
