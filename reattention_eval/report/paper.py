@@ -11,6 +11,7 @@ from typing import Any
 
 import reattention_eval
 from reattention_eval.errors import DataError
+from reattention_eval.methods import default_settings
 from reattention_eval.report.frame import TASKS, Figure, Frame
 from reattention_eval.report.intervals import Interval
 from reattention_eval.report.run import Cell
@@ -130,6 +131,10 @@ def _differing(one: Published, figure: Figure) -> str:
         for name, value in one.settings.items():
             if str(ours.get(name)) != value:
                 return f"published with {name} {value}, ours {ours.get(name)}"
+        usual = default_settings(one.method) if own.get("budget") else {}
+        for name, value in own.get("settings", {}).items():
+            if name not in one.settings and value != usual.get(name, value):
+                return f"ours with {name} {value}, of which the published says nothing"
         if _about(cell).get("samples"):
             return f"ours are {_about(cell)['samples']} samples of a task, published: all"
         if _about(cell).get("chat_template"):

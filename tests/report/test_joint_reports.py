@@ -125,19 +125,21 @@ PAPER = {"global_size": 32, "local_size": 8192, "span_size": 32, "top_k": 4, "ma
          "chunk_size": 512}  # fmt: skip
 
 
-def longbench(folder: Path, method: str, settings: dict[str, Any], **facts: Any) -> None:
+def longbench(
+    folder: Path, method: str, settings: dict[str, Any], budget: int | None = None, **facts: Any
+) -> None:
     for name in TASKS:
         details = [{"opencompass_score": value} for value in (30.0, 50.0)]
         about = {"benchmark": "longbench", "task": name, "group": "g", "length": 31500, **facts}
         leave_cell(
             folder, method, f"longbench-{name}", details, facts={**FACTS, **about},
             result={"opencompass_score": 40.0, "n": 2}, model="LLaMA3.1-8B", settings=settings,
-            own={"dtype": "bfloat16"},
+            own={"dtype": "bfloat16"}, budget=budget,
         )  # fmt: skip
 
 
 def test_the_difference_stands_where_model_and_setting_are_the_same(tmp_path: Path) -> None:
-    longbench(tmp_path, "reattention", PAPER)
+    longbench(tmp_path, "reattention", PAPER, 16416)
     longbench(tmp_path, "streaming_llm", {"sink_size": 32, "window_size": 16384})
     longbench(tmp_path, "snapkv", {})
     header, rows = build_report(tmp_path).grids["beside published figures"]
@@ -153,6 +155,24 @@ def test_the_difference_stands_where_model_and_setting_are_the_same(tmp_path: Pa
     assert shown["infllm"]["ours"] == ""
     assert (shown["snapkv"]["published"], shown["snapkv"]["difference"]) == ("", "")
     assert shown["snapkv"]["ours"].startswith("40.00")
+
+
+@pytest.mark.parametrize("rule", [{"last_tokens": 48}, {"selection": "block_max"}], ids=str)
+def test_another_rule_of_the_same_sizes_is_another_setting(
+    tmp_path: Path, rule: dict[str, Any]
+) -> None:
+    longbench(tmp_path, "reattention", {**PAPER, "selection": "exact", **rule}, 16416)
+    longbench(tmp_path, "reattention_plus", {**PAPER, "last_tokens": 48}, 16416)
+    longbench(tmp_path, "full", {"chunk_size": 2048})
+    _, rows = build_report(tmp_path).grids["beside published figures"]
+    (ours,) = [row for row in rows if row[0].endswith(": reattention")]
+    ((name, value),) = rule.items()
+    assert ours[3].startswith("40.00") and ours[4] == ""
+    assert ours[5] == f"ours with {name} {value}, of which the published says nothing"
+    (full,) = [row for row in rows if row[0].endswith(": full")]
+    assert full[4]  # any chunks are full attention
+    (plus,) = [row for row in rows if ": reattention_plus" in row[0]]
+    assert plus[1] == plus[4] == ""
 
 
 def test_a_part_of_the_samples_is_another_setting(tmp_path: Path) -> None:
