@@ -9,7 +9,7 @@ _needles = dict(
     benchmark="needle", style="many_depths", depths=[10, 30, 50, 70, 90], repeats=1,
     haystack="essays", max_out_len=10,
 )  # fmt: skip
-_budget = ["reattention", "streaming_llm", "lm_infinite"]
+_budget = ["reattention", "reattention_plus", "streaming_llm", "lm_infinite"]
 _reading_on = [
     *[dict(type=name) for name in ["full", "dynamic_ntk", "yarn", "linear", "self_extend", "dca"]],
     *[dict(type=name, budget_tokens=2048) for name in _budget],

@@ -16,6 +16,7 @@ from reattention_eval.efficiency.e2e.forms import form_name
 from reattention_eval.efficiency.e2e.record import E2ERecord, read
 from reattention_eval.efficiency.fit import Measured, deviation, fit, measured, with_host
 from reattention_eval.efficiency.rates import FILE, Rates, write_rates
+from reattention_eval.efficiency.work import TIMED
 from reattention_eval.errors import DataError
 from reattention_kernels.bench import record as kernels
 
@@ -36,7 +37,7 @@ def make_rates(records: Sequence[Path], into: Path | None, bars: Path | None = N
     read_ones = [read(path) for path in records]
     cells = [cell for record in read_ones for cell in measured(record)]
     if not cells:
-        raise DataError("these records hold no prompts of full attention or ReAttention to time.")
+        raise DataError(f"these records hold no prompts of {TIMED} to make rates of.")
     found, entries = {}, []
     for card in sorted({cell.card for cell in cells}):
         own = [cell for cell in cells if cell.card == card]

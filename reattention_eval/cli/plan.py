@@ -16,7 +16,7 @@ from reattention_eval.cache.tiers import DEVICE
 from reattention_eval.cli.console import out
 from reattention_eval.efficiency import ModelShape, Placement, read_shape
 from reattention_eval.efficiency.forecast import Forecast, Gpu, forecast
-from reattention_eval.efficiency.work import can_be_timed
+from reattention_eval.efficiency.work import TIMED, can_be_timed
 from reattention_eval.errors import ConfigError
 from reattention_eval.machine_memory import GIB
 from reattention_eval.methods import Method, method_of_text
@@ -31,7 +31,6 @@ COLUMNS = (
     "method", "cache in", "weights", "cache", "workspace", "a GPU", "host", "", "longest",
     "forward", "peak", "first token", "tokens/s",
 )  # fmt: skip
-_TIMED = "full and reattention (any sizes, other settings by default)"
 _LENGTH = re.compile(r"(\d[\d_,]*)([km]?)", re.IGNORECASE)
 
 
@@ -249,14 +248,14 @@ def _time_notes(gpu: Gpu, plans: list[list[Forecast]]) -> list[str]:
         return [f"No measured rates for {what}: times are left empty."] if what else []
     if not timed:
         return [
-            f"No times: they are known of {_TIMED}, one prompt that fits, on one GPU, in 16 bit."
+            f"No times: they are known of {TIMED}, one prompt that fits, on one GPU, in 16 bit."
         ]
     said = f"Times by rates measured with {gpu.rates.measured}"
     if gpu.rates.scaled_from:
         said += f" on {gpu.rates.scaled_from}; ~ scaled to this card by both data sheets"
     notes = [f"{said}."]
     if not all(can_be_timed(tiers[0].method) for tiers in plans):
-        notes.append(f"Times are known of {_TIMED} alone.")
+        notes.append(f"Times are known of {TIMED} alone.")
     if any(one.tier != DEVICE for one in timed):
         link = "the data sheet's link"
         if gpu.rates.moved:

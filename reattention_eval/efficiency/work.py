@@ -13,6 +13,7 @@ from reattention_eval.methods.forward_size import MOST_TOKENS
 _SIZES = (
     "chunk_size", "global_size", "local_size", "span_size", "max_spans", "allow_beyond_window",
 )  # fmt: skip
+TIMED = "full and reattention (any sizes, other settings by default)"  # `can_be_timed`
 
 
 @dataclass(frozen=True)

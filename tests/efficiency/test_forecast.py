@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from tiny_shape import SMALL, TINY
+from typer.testing import CliRunner
 
 from reattention_eval import FullAttention, ReAttention
+from reattention_eval.cli.app import app
 from reattention_eval.efficiency import (
     Placement,
     peak_memory,
@@ -199,6 +201,24 @@ def test_only_what_was_measured_is_timed() -> None:
     assert method_of({"method": "reattention", "settings": settings}) is None  # gone
     assert method_of({"method": "full", "settings": {"chunk_size": 8}}) == FullAttention(
         chunk_size=8
+    )
+
+
+def test_no_rates_are_made_of_another_rule(tmp_path: Path) -> None:
+    """Nor where it is a subclass with the same sizes."""
+    told = json.loads((RECORDS[0].parent / "e2e-qwen2-1.5b-nvidia-h200.json").read_text())
+    ours = [cell for cell in told["cells"] if cell["method"] == "reattention" and cell["runs"]]
+    path = tmp_path / "e2e.json"
+    for name, makes in (("reattention", True), ("reattention_plus", False)):
+        cells = [{**cell, "method": name, "form": name} for cell in ours]
+        path.write_text(json.dumps({**told, "cells": cells}))
+        assert bool(measured(read(path))) == makes
+    done = CliRunner().invoke(
+        app, ["bench", "rates", str(path), "--into", str(tmp_path / "r.json")]
+    )
+    assert done.exit_code != 0 and not (tmp_path / "r.json").exists()
+    assert (
+        "no prompts of full and reattention (any sizes, other settings by default)" in done.output
     )
 
 

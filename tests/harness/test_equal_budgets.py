@@ -86,8 +86,9 @@ def test_what_the_table_asks(wide: None, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_small_table_on_the_same_rows(wide: None) -> None:
     found = cells(Config.fromfile(config_path("eval_methods_small.py"), format_python_code=False))
-    assert len(found) == 19  # two of them with the question seen and not
+    assert len(found) == 20  # two of them with the question seen and not
     assert ("many_depths", 10240) in found["infllm-2048"] & found["dca"] & found["linear"]
+    assert found["reattention_plus-2048"] == found["reattention-2048"]
     assert ("many_depths", 10240) not in found["quest-2048"] | found["snapkv-2048"]
 
 
@@ -96,3 +97,7 @@ def test_a_method_is_named_with_its_budget(monkeypatch: pytest.MonkeyPatch) -> N
     for words, chosen in [("quest-64", [1]), ("QUEST", [1, 2]), ("quest-128,full", [0, 2])]:
         monkeypatch.setenv("REATTENTION_ONLY_METHODS", words)
         assert chosen_methods(methods) == [methods[i] for i in chosen]
+    methods = [dict(type=name, budget_tokens=64) for name in ("reattention", "reattention_plus")]
+    for i, words in enumerate(["reattention,", "Reattention_Plus", "reattention-64"]):
+        monkeypatch.setenv("REATTENTION_ONLY_METHODS", words)
+        assert chosen_methods(methods) == [methods[i % 2]]  # not what begins so
