@@ -16,9 +16,9 @@ from reattention_eval.errors import ConfigError, NonFiniteLogitsError
 def token_nll(session: SessionState, input_ids: Tensor) -> Tensor:
     """Negative log-likelihood (nats) of every token behind the first, float64 [T - 1].
 
-    The text is read as a prompt is: by a view method chunk by chunk, so that a token is predicted
-    from the view of its predecessor's chunk; by a native method in one forward. Afterwards the
-    session is empty.
+    The text is read as a prompt is, but for a question at its end (`last_tokens`), which it has
+    not: by a view method chunk by chunk, so that a token is predicted from the view of its
+    predecessor's chunk; by a native method in one forward. Afterwards the session is empty.
 
     Args:
         session: an attached session.

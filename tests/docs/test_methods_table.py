@@ -41,3 +41,9 @@ def test_the_docs_have_a_row_for_every_method():
     for row in table:
         cited = re.findall(r"\d{4}\.\d{5}", method_class(row[0].strip("`")).source)
         assert all(number in row[2] for number in cited), row[0]
+
+
+def test_the_api_pages_have_every_method():
+    page = (ROOT / "docs/api/methods.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: reattention_eval\.(?:methods\.)?(\w+)$", page, re.MULTILINE)
+    assert {method_class(name).__name__ for name in OWN} <= set(named)

@@ -31,7 +31,7 @@ VARIED = {
     "span_grid": ("span_grid", [False, True]),
     "vote_memory": ("vote_memory", [0, 4, 16, 0, 4, 16]),
     "layer_slope": ("layer_slope", [0.0, -0.5, 0.5]),
-    "together": ("local_size", [4096, 1024, 1024, 1024, 1024, 1024, 4096, 1024]),
+    "together": ("local_size", [4096, 1024, 1024, 1024, 1024, 1024]),
 }
 # of last_tokens the row that vote_memory is compared with, of local the one that together is
 TWICE = 2
