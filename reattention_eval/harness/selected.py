@@ -213,8 +213,10 @@ def main(words: Sequence[str] | None = None) -> int:
             found = selected(runner, rows_of(cell, path)[index], failed)
         finally:
             runner.close()
-        own = {"model": model_name(cell), "method": labels[cell.model]}
-        own |= {"dataset": cell.dataset, "index": index}
+        own = {
+            "model": model_name(cell), "method": labels[cell.model],
+            "dataset": cell.dataset, "index": index,
+        }  # fmt: skip
         file = work_dir / FOLDER / cell.model / f"{cell.dataset}-{index}.json"
         write_whole(file, {**own, **found})
         print(file)
