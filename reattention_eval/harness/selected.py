@@ -203,7 +203,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--index", type=int, help="this sample, whatever it scored")
     asked = parser.parse_args(words)
     work_dir, path = latest_work_dir(asked.work_dir), model_path(asked.model)
-    every = failing(read_run(work_dir), asked.method, asked.dataset, asked.index)
+    cells = read_run(work_dir)
+    labels, every = method_labels(cells), failing(cells, asked.method, asked.dataset, asked.index)
     chosen = [one for _, one in zip(range(asked.most), every, strict=False)]
     for failed in chosen:
         cell, index = failed.cell, failed.row.index
@@ -212,8 +213,10 @@ def main(words: Sequence[str] | None = None) -> int:
             found = selected(runner, rows_of(cell, path)[index], failed)
         finally:
             runner.close()
-        label = method_labels([cell])[cell.model]
-        own = {"model": model_name(cell), "method": label, "dataset": cell.dataset, "index": index}
+        own = {
+            "model": model_name(cell), "method": labels[cell.model],
+            "dataset": cell.dataset, "index": index,
+        }  # fmt: skip
         file = work_dir / FOLDER / cell.model / f"{cell.dataset}-{index}.json"
         write_whole(file, {**own, **found})
         print(file)

@@ -22,7 +22,10 @@ class SmokeSummarizer(LongContextSummarizer):
     """
 
     def __init__(
-        self, config: Any, must_select: Sequence[str] = ("reattention",), **kwargs: Any
+        self,
+        config: Any,
+        must_select: Sequence[str] = ("reattention", "reattention_plus"),
+        **kwargs: Any,
     ) -> None:
         super().__init__(config, **kwargs)
         self.must_select = tuple(must_select)

@@ -313,6 +313,9 @@ def test_bars_of_values_on_the_host() -> None:
     assert {entry["id"]: entry["value"] for entry in entries} == {
         "E7": pytest.approx(0.8), "E7p": pytest.approx(0.95),
     }  # fmt: skip
+    rule = {"form": "reattention:last_tokens=48", "settings": {"last_tokens": 48}}
+    others = [{**cell, **rule, "run": {"ttft_seconds": 1.0, "tpot_seconds": 1.0}} for cell in cells]
+    assert not bars_of(record_of("coder", QWEN, others, **text), lambda line: None)
     cells = [{"tokens": 131_072, "run": {"ttft_seconds": 1.9}} for _ in range(2)]
     assert not bars_of(record_of("other", LLAMA_8B, cells, **text), lambda line: None)
 

@@ -203,13 +203,19 @@ def test_selected_positions_where_the_last_tokens_choose_alone(
         haystack=str(haystack), max_out_len=4,
     )  # fmt: skip
     (tmp_path / "plan.py").write_text(f"plan = {plan!r}\n")
-    (tmp_path / "methods.py").write_text(f"methods = {[dict(REATTENTION, **last)]!r}\n")
+    methods = [REATTENTION, dict(REATTENTION, **last)]
+    (tmp_path / "methods.py").write_text(f"methods = {methods!r}\n")
     words = ["--model", str(checkpoint), "--methods", str(tmp_path / "methods.py")]
     words += ["--plans", str(tmp_path / "plan.py"), "--work-dir", str(tmp_path / "run")]
     assert standalone.main(words) == 0
-    asked = [str(tmp_path / "run"), "--model", str(checkpoint), "--index", "0"]
+    asked = [str(tmp_path / "run"), "--model", str(checkpoint), "--index", "0", "--most", "2"]
     assert selected.main(asked) == 0
-    (sample,), (cell,) = read_selected(tmp_path / "run"), read_run(tmp_path / "run")
+    found = {sample.method: sample for sample in read_selected(tmp_path / "run")}
+    sample = found.pop(f"reattention 104 (last_tokens={last['last_tokens']})")
+    assert list(found) == ["reattention 104"] and list(sample.others) == ["reattention 104"]
+    (cell,) = [
+        c for c in read_run(tmp_path / "run") if c.manifest["method"]["settings"].get("last_tokens")
+    ]
     record = cell.records[0]
     before = (
         record["document_tokens"] if last["last_tokens"] == "document" else sample.n_tokens - 48

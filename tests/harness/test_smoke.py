@@ -122,8 +122,10 @@ def test_a_prompt_without_selection_fails_the_run(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = Config.fromfile(next((copy / "configs").glob("*.py")), format_python_code=False)
     config.work_dir = str(copy)
+    summarizer = SmokeSummarizer(config)
+    assert set(summarizer.must_select) == {"reattention", "reattention_plus"}
     with pytest.raises(SystemExit) as ended:
-        SmokeSummarizer(config).summarize(time_str="20260101_000000")
+        summarizer.summarize(time_str="20260101_000000")
     assert "problem(s)" not in str(ended.value)
     said = f"{path.parent.name} on {path.stem}: in 1 of 2 prompts no layer selected anything."
     assert said in str(ended.value)

@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 import torch
 from naive_reattention import Naive
+from repeats import repeat_without_gpu
 from small_tiers import make_tiers_small
 from tiny_models import random_prompt, tiny_model
 
@@ -102,14 +103,31 @@ def test_query_heads_per_kv_head_as_loops(heads, kv_heads):
         assert session.stats.layer_steps_selected > 0
 
 
+def test_repeated_decode_steps(monkeypatch):
+    """Behind a prompt within the scope, across its end, and behind a turn."""
+
+    def found():
+        with attach(tiny_model(), ReAttentionPlus(**SIZES)) as session:
+            logits = [session.prefill(random_prompt(SCOPE - 9), max_new_tokens=64)]
+            for turn in (1, 60):
+                logits += [session.decode(torch.tensor([[token]])) for token in range(3, 18)]
+                logits.append(session.extend(random_prompt(turn, seed=turn)))
+            return torch.cat(logits)
+
+    launched = found()
+    rooms = repeat_without_gpu(monkeypatch)
+    torch.testing.assert_close(found(), launched, rtol=0, atol=1e-12)
+    assert min(rooms) < SCOPE < max(rooms)
+
+
 def test_nothing_to_read_is_refused():
     with attach(tiny_model(), ReAttentionPlus(**SIZES)) as session:
         empty = torch.empty(1, 0, dtype=torch.int64)
         for call in (session.prefill, lambda ids: session.generate(ids, 2)):
-            with pytest.raises(ConfigError):
+            with pytest.raises(ConfigError, match="at least one token"):
                 call(empty)
         session.prefill(random_prompt(60))
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match="at least one token"):
             session.extend(empty)
 
 

@@ -32,12 +32,18 @@ def tier_bars(record: E2ERecord, columns: list[Column]) -> list[Found]:
     return _longest(columns, memory) if record.data["model"] == QWEN else []
 
 
+def _by_the_paper(cell: dict[str, Any]) -> bool:
+    """Whether it is ReAttention, of any sizes and no other rule."""
+    return cell["method"] == ReAttention.name and can_be_timed(
+        build_method({"type": cell["method"], **cell["settings"]})
+    )
+
+
 def _own(column: Column) -> list[dict[str, Any]]:
-    """ReAttention of exact positions, in any tier, with an answer behind the prompt."""
+    """The paper's rule, in any tier, with an answer behind the prompt."""
     return [
         cell for cell in column.cells.values()
-        if cell["method"] == ReAttention.name and figure_of(cell, "ttft_seconds") is not None
-        and can_be_timed(build_method({"type": cell["method"], **cell["settings"]}))
+        if figure_of(cell, "ttft_seconds") is not None and _by_the_paper(cell)
         and min(run.get("decode_tokens", 0) for run in cell["runs"]) >= DECODED
     ]  # fmt: skip
 
@@ -96,7 +102,7 @@ def _of_text(record: E2ERecord, columns: list[Column]) -> list[Found]:
             (other, cell)
             for cell in column.cells.values()
             if column.tokens == TEXT_TOKENS and cell.get("cache") == VALUES_ON_HOST
-            and cell["method"] == ReAttention.name and cell["runs"]
+            and cell["runs"] and _by_the_paper(cell)
             and (other := column.cells.get(cell["form"])) and other["runs"]
         ]  # fmt: skip
         for other, cell in pairs:
