@@ -42,7 +42,12 @@ from reattention_eval.methods.repeats import Repeats, fixed_view, repeats_until
 from reattention_eval.methods.rope_scaling import DynamicNTK, LinearRope, YarnRope
 from reattention_eval.methods.self_extend import SelfExtend
 from reattention_eval.methods.streaming_llm import StreamingLLM
-from reattention_eval.methods.text import default_settings, method_of_text, text_of_method
+from reattention_eval.methods.text import (
+    default_settings,
+    method_of_text,
+    settings_of_text,
+    text_of_method,
+)
 
 __all__ = [
     "H2O",
@@ -86,6 +91,7 @@ __all__ = [
     "method_settings",
     "repeats_until",
     "score_bytes",
+    "settings_of_text",
     "sized",
     "text_of_method",
 ]

@@ -19,6 +19,15 @@ def method_of_text(text: str) -> Method:
     Raises:
         ConfigError: as `build_method`, or a setting without a name or a value, or given twice.
     """
+    return build_method(settings_of_text(text))
+
+
+def settings_of_text(text: str) -> dict[str, Any]:
+    """The same as a configuration has it: a dict with its type and what the text gives.
+
+    Raises:
+        ConfigError: a setting without a name or a value, or given twice.
+    """
     name, _, rest = text.partition(":")
     settings: dict[str, Any] = {"type": name}
     for part in filter(str.strip, _parts(rest)):
@@ -28,7 +37,7 @@ def method_of_text(text: str) -> Method:
         if key.strip() in settings:
             raise ConfigError(f"{text}: {key.strip()} is given twice; leave one of them out.")
         settings[key.strip()] = _value(value.strip())
-    return build_method(settings)
+    return settings
 
 
 def text_of_method(settings: Mapping[str, Any]) -> str:

@@ -196,11 +196,40 @@ def test_an_embedded_model_by_name_stands_in_with_what_belongs_to_it(
     }
 
 
+def test_methods_are_added_to_those_of_a_configuration(
+    checkpoint: Path, haystack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, with the model's own scopes; plans with methods of their own are left alone."""
+    plan = dict(benchmark="needle", lengths=[600], depths=[50], repeats=1, haystack=str(haystack))
+    own = {**plan, "lengths": [700], "methods": [FULL]}
+    scopes = {"reattention_plus": {"local_size": 512, "max_spans": 4}}
+    entry = model(checkpoint, method_settings=scopes)
+    words = "full  reattention_plus streaming_llm:budget_tokens=1024,sink_size=4"
+    monkeypatch.setenv("REATTENTION_MORE_METHODS", words)
+    jobs = plan_jobs([entry], [FULL, REATTENTION], [plan, own])
+    assert [(job.model["method"], job.asked.facts["length"]) for job in jobs] == [
+        (FULL, 600),
+        (REATTENTION, 600),
+        (dict(type="reattention_plus", local_size=512, max_spans=4), 600),
+        (dict(type="streaming_llm", window_size=1020, sink_size=4), 600),
+        (FULL, 700),
+    ]
+    monkeypatch.setenv("REATTENTION_ONLY_METHODS", "reattention_plus")
+    (job,) = plan_jobs([entry], [FULL, REATTENTION], [plan, own])
+    assert job.model["method"]["type"] == "reattention_plus"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
         ("LENGTHS", "8K", "REATTENTION_LENGTHS is '8K'"),
         ("ONLY_METHODS", "full,magic", "magic; this configuration has full, reattention"),
+        (
+            "MORE_METHODS",
+            "full reatention",
+            "REATTENTION_MORE_METHODS: unknown method 'reatention'",
+        ),
+        ("MORE_METHODS", "reattention_plus:budget=9", "reattention_plus has no setting budget"),
         ("RUN_MODEL", "./nowhere", "nowhere"),
         ("ONLY_TASKS", "niah_sngle_1", "did you mean niah_single_1"),
         ("DEMO_LENGTHS", "600", "REATTENTION_DEMO_LENGTHS is not read any more; set REATTENTION_L"),

@@ -33,6 +33,7 @@ from reattention_eval.harness.compose.run_variables import (
     replaced,
     required,
     sample_limit,
+    with_more_methods,
 )
 from reattention_eval.harness.fingerprint import digest
 from reattention_eval.report.fields import is_count
@@ -75,7 +76,7 @@ def plan_jobs(
     call, and `cut_at_window` (see `model_method_pairs`) is on where a length is what prompts are
     cut to, and off where prompts are made to measure.
 
-    The variables of `run_variables` choose a part.
+    The variables of `run_variables` choose a part, and add methods to those of the call.
 
     Raises:
         ConfigError: a plan, variable or setting that cannot work, or nothing left to run.
@@ -85,6 +86,7 @@ def plan_jobs(
     check_old_variables()
     for entries in (models, methods):
         _check_entries(entries)
+    methods = with_more_methods(methods)
     plans = [_with_variables(plan) for plan in plans]
     known_models = [model_name(m) for plan in plans for m in plan.get("models", models)]
     known_methods = [

@@ -2,6 +2,8 @@
 
 REATTENTION_ONLY_MODELS, _ONLY_METHODS, _ONLY_TASKS, _ONLY_LENGTHS choose a part: lists separated
 by commas; a method by its type, or with its budget_tokens (snapkv-8192).
+REATTENTION_MORE_METHODS adds some, as command lines have them, separated by spaces
+(reattention_plus quest:budget_tokens=8192).
 REATTENTION_SAMPLES: the first so many samples of each task. REATTENTION_SCORING: official,
 opencompass or both. REATTENTION_RUN_MODEL: a folder, a hub id or an embedded model's name instead
 of the models.
@@ -30,6 +32,7 @@ from reattention_eval.harness.compose.model_method_pairs import (
     folder_context_length,
     model_name,
 )
+from reattention_eval.methods import build_method, settings_of_text
 
 SCORINGS = ("official", "opencompass", "both")
 DRY_RUN = "REATTENTION_DRY_RUN"
@@ -113,6 +116,23 @@ def chosen_models(
         return [_replacement(models[0], path)]
     names = pick("REATTENTION_ONLY_MODELS", [model_name(m) for m in models], (), elsewhere)
     return [dict(model) for model in models if model_name(model) in names]
+
+
+def with_more_methods(methods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """And those that REATTENTION_MORE_METHODS names, each once.
+
+    Raises:
+        ConfigError: a word that is no method with settings.
+    """
+    out = list(methods)
+    for word in os.environ.get("REATTENTION_MORE_METHODS", "").split():
+        try:
+            method = settings_of_text(word)
+            build_method(method)
+        except ConfigError as error:
+            raise ConfigError(f"REATTENTION_MORE_METHODS: {error}") from error
+        out += [method] if method not in out else []
+    return out
 
 
 def chosen_methods(
