@@ -41,14 +41,14 @@ as_is = [
 
 _any_length = [
     dict(type="reattention", budget_tokens=16416),
+    dict(type="reattention_plus", budget_tokens=16416),
     dict(type="reattention", budget_tokens=16416, last_tokens="document", last_alone=True),
     dict(type="streaming_llm", budget_tokens=16416),
     dict(type="infllm", budget_tokens=16416),
 ]
-_plus = dict(type="reattention_plus", budget_tokens=16416)
 _dynamic_ntk = dict(type="dynamic_ntk")
 million = [
-    dict(_needles, lengths=[2**19], methods=[*_any_length, _plus]),
+    dict(_needles, lengths=[2**19], methods=_any_length),
     dict(_needles, repeats=1, lengths=[2**20], methods=_any_length),
     dict(
         _needles,

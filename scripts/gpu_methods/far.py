@@ -1,5 +1,8 @@
-"""Plans of run.sh: needles in 524,288 and 1,048,576 tokens, which take minutes a prompt."""
+"""Plans of run.sh: needles in 524,288 and 1,048,576 tokens, which take minutes a prompt.
+
+First the few questions of methods that attend to all keys.
+"""
 
 from configs.datasets import methods_table as _table
 
-plans = _table.million
+plans = [*_table.million[2:], *_table.million[:2]]
