@@ -22,6 +22,7 @@ PANELS = (
     ("token_joules", 1.0, "energy of an output token, J"),
 )
 FROM_ZERO = ("tpot_seconds", "token_joules")
+APART = 8  # values so many times each other leave the smaller ones on one line above zero
 TIMES = 2  # of PANELS; the others are drawn where they were measured
 
 
@@ -73,7 +74,8 @@ def _of_prompts(found: Sequence[Column]) -> Any:
         axis.set_xlabel("prompt, tokens")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-        if name in FROM_ZERO:
+        values = [value for line in axis.get_lines() for value in line.get_ydata()]
+        if name in FROM_ZERO and max(values, default=1) <= APART * min(values, default=1):
             _from_zero(axis)
         else:
             logarithmic(axis)
