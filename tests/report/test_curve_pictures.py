@@ -91,3 +91,35 @@ def test_points_of_one_length_stand_apart_with_their_intervals(
     bars = [tuple(line.get_ydata()) for line in score.lines if line.get_marker() != "o"]
     assert bars == [(low, high) for _, low, high in values.values()]
     assert [line.get_ydata()[0] for line in some.lines] == [55.0]
+
+
+def test_families_show_intervals_where_there_is_no_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of one length side by side, the first family's in grey among them; a single point beside
+    lines at its place."""
+    points = [
+        Point("score", "m", method, 2048, 50.0, 20, 40.0, 60.0) for method in ("full", "a", "b")
+    ]
+    points += [
+        Point("found", "m", method, length, 50.0, 20, 30.0, 70.0)
+        for method, length in [
+            ("full", 1024),
+            ("full", 2048),
+            ("a", 1024),
+            ("a", 2048),
+            ("b", 2048),
+        ]
+    ]
+    kinds = {"full": "whole", "a": "part", "b": "part"}
+    figure = picture(
+        points, monkeypatch, tmp_path, pictures.draw_grid,
+        lambda p: kinds[p.method], ["whole", "part"],
+    )  # fmt: skip
+    _, score, _, found = figure.axes
+    bars = [line for line in score.lines if line.get_marker() != "o"]
+    assert [tuple(line.get_ydata()) for line in bars] == [(40, 60)] * 3
+    assert [line.get_color() for line in bars] == ["0.6", "C0", "C1"]
+    assert len({line.get_xdata()[0] for line in bars}) == 3
+    (bar,) = [line for line in found.lines if list(line.get_ydata()) == [30, 70]]
+    assert list(bar.get_xdata()) == [2048, 2048] and bar.get_color() == "C1"

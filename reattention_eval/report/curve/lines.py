@@ -48,11 +48,15 @@ def draw_points(
         at = point.length * 2 ** ((place + 0.5) / len(points) - 0.5)
         name = title(point)
         colour, (_, marker) = colours[name], _look(colours[name])
-        if not math.isnan(point.low):
-            axis.plot([at, at], [point.low, point.high], color=colour, lw=1.2)
+        _interval(axis, point, at, colour)
         axis.plot([at], [point.value], marker=marker, ms=4, label=name, color=colour)
     length = points[0].length
     axis.set_xlim(length * 2**-0.5, length * 2**0.5)
+
+
+def _interval(axis: Any, point: Point, at: float, colour: str) -> None:
+    if not math.isnan(point.low):
+        axis.plot([at, at], [point.low, point.high], color=colour, lw=1.2)
 
 
 def _look(colour: str) -> tuple[str, str]:
@@ -66,7 +70,9 @@ def _line(axis: Any, line: Sequence[Point], name: str, colour: str, band: bool) 
     style, marker = _look(colour)
     values = [p.value for p in line]
     axis.plot(lengths, values, style, marker=marker, ms=4, label=name, color=colour)
-    if band and any(not math.isnan(p.low) for p in line):
+    if len(line) == 1:
+        _interval(axis, line[0], line[0].length, colour)
+    elif band and any(not math.isnan(p.low) for p in line):
         axis.fill_between(
             lengths, [p.low for p in line], [p.high for p in line], color=colour, alpha=0.12, lw=0
         )

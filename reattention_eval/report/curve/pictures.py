@@ -79,9 +79,13 @@ def draw_grid(
             if not mine:
                 axis.set_axis_off()
                 continue
-            draw_lines(axis, beside, title, grey)
-            draw_lines(axis, mine, title, colours[name])
-            finish(axis, [*beside, *mine], panel, window)
+            both = [*beside, *mine]
+            if len({p.length for p in both}) > 1:
+                draw_lines(axis, beside, title, grey)
+                draw_lines(axis, mine, title, colours[name])
+            else:
+                draw_points(axis, both, title, {**grey, **colours[name]})
+            finish(axis, both, panel, window)
             words = fill(axis.get_title(), 52)
             axis.set_title(f"{name}\n{words}", fontsize=8, parse_math=False)
     for column_axes in axes.T:  # one legend a column, below it
