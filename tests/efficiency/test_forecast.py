@@ -49,13 +49,6 @@ BAR = 0.15  # E13
 LLAMA_8B = read_shape("meta-llama/Llama-3.1-8B")
 
 
-@pytest.fixture(scope="module")
-def cells() -> list[Measured]:
-    """With the cache on the device."""
-    found = [cell for path in RECORDS for cell in measured(read(path))]
-    return [cell for cell in found if cell.tier == "device"]
-
-
 def test_there_are_many_shapes_and_lengths(cells: list[Measured]) -> None:
     assert len({(cell.form, *cell.place) for cell in cells if cell.latest}) >= 14
     assert {cell.model for cell in cells} >= {"LLaMA3.1-8B", "Qwen2-1.5B"}
@@ -105,9 +98,10 @@ def test_peaks_are_within_the_bar_of_every_run() -> None:
     assert found >= 30
 
 
-def test_the_rates_in_the_package_are_those_of_the_records(cells: list[Measured]) -> None:
+def test_the_rates_in_the_package_are_those_of_the_records(
+    cells: list[Measured], in_tiers: list[Measured]
+) -> None:
     """Else: reattention-eval bench rates results/gpu/e2e-*.json"""
-    in_tiers = [cell for path in RECORDS for cell in measured(read(path))]
     for card in {cell.card for cell in cells}:
         own = [cell for cell in in_tiers if cell.card == card]
         made = with_host(fit([cell for cell in own if cell.makes_rates]), own)

@@ -18,13 +18,6 @@ RECORDS = sorted((Path(__file__).parents[2] / "results" / "gpu").glob("e2e-*.jso
 BAR = 0.15  # E13
 
 
-@pytest.fixture(scope="module")
-def cells() -> list[Measured]:
-    """With the cache on the device."""
-    found = [cell for path in RECORDS for cell in measured(read(path))]
-    return [cell for cell in found if cell.tier == "device"]
-
-
 def test_steps_whose_keys_come_from_the_host_are_told_by_the_link_and_by_launching(
     cells: list[Measured],
 ) -> None:
@@ -58,11 +51,13 @@ def test_steps_whose_keys_come_from_the_host_are_told_by_the_link_and_by_launchi
     assert with_host(plain, [like]) == plain
 
 
-def test_what_was_measured_beside_a_busy_host_makes_no_rates(cells: list[Measured]) -> None:
+def test_what_was_measured_beside_a_busy_host_makes_no_rates(
+    cells: list[Measured], in_tiers: list[Measured]
+) -> None:
     used = [cell for cell in cells if cell.makes_rates]
     beside = {**used[0].cell, "runs": [{**used[0].cell["runs"][0], "host_busy": 0.3}]}
     assert not replace(used[0], cell=beside).makes_rates
-    steps = [cell for path in RECORDS for cell in measured(read(path)) if cell.tier == "host"]
+    steps = [cell for cell in in_tiers if cell.tier == "host"]
     rates = with_host(fit(used), steps)
     assert rates.moved
     busy = [
@@ -91,9 +86,8 @@ def test_prompts_wait_for_a_share_of_the_values_on_the_host(cells: list[Measured
     assert with_host(plain, [prompt(-1e-9, 1e9)]).awaited == 0
 
 
-def test_prompts_with_values_on_the_host_take_what_is_said() -> None:
+def test_prompts_with_values_on_the_host_take_what_is_said(in_tiers: list[Measured]) -> None:
     """By rates made without the model and length; beside a busy host none is held to it."""
-    in_tiers = [cell for path in RECORDS for cell in measured(read(path))]
     told = [c for c in in_tiers if c.tier == "values_on_host" and not busy_host(c.cell)]
     assert len(told) >= 8
     for cell in told:
@@ -105,7 +99,7 @@ def test_prompts_with_values_on_the_host_take_what_is_said() -> None:
         assert abs(deviation(one, cell.step_seconds)) < 0.2, (cell.form, *cell.place)
 
 
-def test_a_cache_that_auto_put_in_two_places_is_a_cell(cells: list[Measured]) -> None:
+def test_a_cache_that_auto_put_in_two_places_is_a_cell() -> None:
     """With the keys of as many layers as were away; of one that fitted nothing is told twice."""
     path = next(path for path in RECORDS if "llama3.1-8b" in path.name and "79.1g" in path.name)
     record = read(path)
