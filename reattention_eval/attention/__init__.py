@@ -13,7 +13,7 @@ from reattention_eval.attention.policy import (
     ViewsTogether,
 )
 from reattention_eval.attention.refusals import check_model
-from reattention_eval.attention.row_lengths import RowStep, last_part
+from reattention_eval.attention.row_lengths import RowStep, ends_of_chunks, last_part
 
 __all__ = [
     "Band",
@@ -29,6 +29,7 @@ __all__ = [
     "ViewPolicy",
     "ViewsTogether",
     "check_model",
+    "ends_of_chunks",
     "last_part",
     "last_tokens",
     "shared_band",

@@ -89,9 +89,7 @@ class RowLengths:
 
     def chunk_ends(self, step: RowStep) -> list[int]:
         """Where the chunks end that a row's new tokens are answered as."""
-        policy = self._policy()
-        apart = policy.last_chunk_size if isinstance(policy, LastApart) else policy.chunk_size
-        return chunk_ends(step.count, policy.chunk_size, step.last, apart)
+        return ends_of_chunks(self._policy(), step.count, step.last)
 
     def carry(self) -> int:
         """The forward's tokens are there; how many of its chunks had to select."""
@@ -120,6 +118,12 @@ class RowLengths:
                     continue
             yield first, entry
             first = entry
+
+
+def ends_of_chunks(policy: ViewPolicy, count: int, last: int) -> list[int]:
+    """Where the chunks end that `count` new tokens are answered as, the `last` of them apart."""
+    apart = policy.last_chunk_size if isinstance(policy, LastApart) else policy.chunk_size
+    return chunk_ends(count, policy.chunk_size, last, apart)
 
 
 def last_part(policy: object, tokens: int, document: int | None) -> int:

@@ -188,16 +188,15 @@ def with_host(rates: Rates, cells: Sequence[Measured]) -> Rates:
 def _with_host_prompts(rates: Rates, cells: Sequence[Measured]) -> Rates:
     """The share of their views' values that prompts waited for, least squares of the relative
     error; of those whose keys are on the device, where nothing else crosses the link."""
-    amounts, found = [], []
+    alone, amounts, found = replace(rates, awaited=0.0), [], []
     for cell in cells:
         card = card_by_name(cell.card)
         if cell.tier != VALUES_ON_HOST or cell.moved is None or card is None:
             continue
         if not cell.moved[0].awaited or busy_host(cell.cell):
             continue
-        alone = replace(rates, awaited=0.0).seconds(cell.prompt, cell.step, cell.moved, card)[0]
         amounts.append(cell.moved[0].awaited / rates.link(card) / cell.prompt_seconds)
-        found.append((cell.prompt_seconds - alone) / cell.prompt_seconds)
+        found.append(-deviation(cell.predicted(alone)[0], cell.prompt_seconds))
     if not found:
         return rates
     share = float(np.dot(amounts, found) / np.dot(amounts, amounts))

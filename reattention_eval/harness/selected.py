@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from reattention_eval.attention import LastApart, last_part
+from reattention_eval.attention import ends_of_chunks, last_part
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Row
 from reattention_eval.checkpoints import model_path
@@ -31,7 +31,7 @@ from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.harness.text import answer_token_ids
 from reattention_eval.harness.text_places import places
-from reattention_eval.methods import Method
+from reattention_eval.methods import Method, ViewMethod
 from reattention_eval.prompts import PreparedPrompt
 from reattention_eval.report import latest_work_dir
 from reattention_eval.report.labels import method_labels, model_name
@@ -152,10 +152,10 @@ def selected(runner: PromptRunner, row: Row, failed: Failed) -> dict[str, Any]:
 
 def _last_chunk(method: Method, prompt: PreparedPrompt) -> int:
     """Tokens of the chunk that ends a prompt."""
-    tokens = last_part(method, prompt.n_tokens, prompt.document_tokens)
-    if tokens and isinstance(method, LastApart):
-        return (tokens - 1) % method.last_chunk_size + 1
-    return (prompt.n_tokens - 1) % getattr(method, "chunk_size", prompt.n_tokens) + 1
+    assert isinstance(method, ViewMethod)  # it chose views
+    last = last_part(method, prompt.n_tokens, prompt.document_tokens)
+    *before, end = [0, *ends_of_chunks(method, prompt.n_tokens, last)]
+    return end - before[-1]
 
 
 def _steps(

@@ -38,7 +38,8 @@ _8K_any_length = [
 ]
 _quest = _budget(8192, "quest")
 _8K = [*_8K_any_length, *_quest, *_budget(8192, "oracle_topk", "lm_infinite")]
-_16K = [*_budget(16416, "reattention", "reattention_plus", "streaming_llm"), _alone(16416)]
+_16K = _budget(16416, "reattention", "reattention_plus", "streaming_llm")
+_16K_any_length = [*_16K, _alone(16416)]
 _infllm = _budget(16416, "infllm")
 _full = [dict(type="full")]
 _all_keys = [dict(type=name) for name in ("yarn", "dynamic_ntk", "linear")]
@@ -51,17 +52,17 @@ _all_varied = _of(*_groups)
 
 plans = [
     dict(_varied_ruler, methods=_together),
-    dict(_far_ruler, methods=[*_16K, *_full]),
+    dict(_far_ruler, methods=[*_16K_any_length, *_full]),
     dict(_varied_needles, lengths=[128 * _K], methods=_together),
     dict(_ruler, lengths=[32 * _K], methods=_8K_any_length),
-    dict(_far_needles, lengths=[256 * _K], methods=_16K),
-    dict(_far_needles, lengths=[64 * _K, 128 * _K], methods=[*_8K_any_length, *_16K]),
+    dict(_far_needles, lengths=[256 * _K], methods=_16K_any_length),
+    dict(_far_needles, lengths=[64 * _K, 128 * _K], methods=[*_8K_any_length, *_16K_any_length]),
     dict(_needles, lengths=[16 * _K], methods=[*_full, *_8K, *_slow, *_all_keys]),
     dict(_varied_needles, lengths=[32 * _K], methods=_together),
     dict(_ruler, lengths=[16 * _K], methods=[*_full, *_8K_any_length, *_quest, *_all_keys]),
-    dict(_needles, lengths=[32 * _K], methods=_16K[:-1]),
-    dict(_ruler, lengths=[32 * _K], methods=_16K[:-1]),
-    *[dict(plan, methods=[*_full, *_16K, *_8K]) for plan in _table.documents],
+    dict(_needles, lengths=[32 * _K], methods=_16K),
+    dict(_ruler, lengths=[32 * _K], methods=_16K),
+    *[dict(plan, methods=[*_full, *_16K_any_length, *_8K]) for plan in _table.documents],
     dict(_needles_as_is, lengths=[64 * _K, 128 * _K], methods=[*_full, dict(type="dynamic_ntk")]),
     dict(_ruler, lengths=[32 * _K], methods=_dca),
     dict(_varied_ruler, methods=_rules),

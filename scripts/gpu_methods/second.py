@@ -1,6 +1,7 @@
 """Plans of run.sh for a second, smaller model: needles at 32K and 128K, two RULER tasks at 32K."""
 
 from configs.datasets import methods_table as _table
+from configs.methods.equal_budgets import question_alone_8192 as _question_alone
 
 _needles, _ruler = _table.inside
 _far_needles, _ = _table.beyond
@@ -12,8 +13,7 @@ def _budget(*names):
     return [dict(type=name, budget_tokens=8192) for name in names]
 
 
-_question_alone = dict(_budget("reattention")[0], last_tokens="document", last_alone=True)
-_any_length = [*_budget("reattention", "reattention_plus", "streaming_llm"), _question_alone]
+_any_length = [*_budget("reattention", "reattention_plus", "streaming_llm"), *_question_alone]
 _inside = [dict(type="full"), *_any_length, *_budget("quest"), dict(type="yarn")]
 
 plans = [

@@ -28,6 +28,7 @@ from configs.methods.equal_budgets import methods  # noqa: E402
 from reattention_eval.harness.compose import Job, plan_jobs  # noqa: E402
 from reattention_eval.harness.compose.begun_for import of_jobs  # noqa: E402
 from reattention_eval.harness.standalone import model_entry, read_plans  # noqa: E402
+from reattention_eval.methods import build_method  # noqa: E402
 from reattention_eval.report import build_joint_report  # noqa: E402
 from reattention_eval.report.curve import draw_curve  # noqa: E402
 from reattention_eval.report.expected import note_expected  # noqa: E402
@@ -40,7 +41,7 @@ RULES = (
 )  # fmt: skip
 # whose needles one picture shows, depth by depth
 DRAWN = [
-    dict(type=name, budget_tokens=16416)
+    build_method({"type": name, "budget_tokens": 16416})
     for name in ("streaming_llm", "reattention", "reattention_plus")
 ]
 Names = tuple[str, str]
@@ -68,13 +69,12 @@ def main() -> int:
         if names in planned or was_run(asked.work_dir, names)
     }
     made(asked.work_dir, shown, asked.table, by_family=True)
-    drawn = jobs(model, DRAWN, [{**plan, "methods": DRAWN} for plan in every_plan()])
-    picture(
-        asked.work_dir,
-        {names: job for names, job in drawn.items() if names in shown and is_needle(job)},
-        "heatmap.png",
-        asked.table / "needles.png",
-    )
+    drawn = {
+        names: job
+        for names, job in shown.items()
+        if job.benchmark == "needle" and build_method(job.model["method"]) in DRAWN
+    }
+    picture(asked.work_dir, drawn, "heatmap.png", asked.table / "needles.png")
     if asked.ablation:
         ablation(asked.work_dir, model, asked.ablation)
     return 0
@@ -104,10 +104,6 @@ def picture(
         made(work_dir, cells, Path(folder), by_family=by_family)
         if (Path(folder) / name).is_file():
             shutil.copyfile(Path(folder) / name, into)
-
-
-def is_needle(job: Job) -> bool:
-    return job.benchmark == "needle"
 
 
 def every_plan() -> list[dict[str, Any]]:

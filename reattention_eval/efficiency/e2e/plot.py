@@ -74,7 +74,7 @@ def _of_prompts(found: Sequence[Column]) -> Any:
         axis.set_xlabel("prompt, tokens")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-        values = [value for line in axis.get_lines() for value in line.get_ydata()]
+        values = _values(axis)
         if name in FROM_ZERO and max(values, default=1) <= APART * min(values, default=1):
             _from_zero(axis)
         else:
@@ -122,8 +122,11 @@ def _panels(count: int) -> tuple[Any, list[Any]]:
 
 
 def _from_zero(axis: Any) -> None:
-    values = [value for line in axis.get_lines() for value in line.get_ydata()]
-    axis.set_ylim(0, 1.05 * max(values, default=1.0))
+    axis.set_ylim(0, 1.05 * max(_values(axis), default=1.0))
+
+
+def _values(axis: Any) -> list[float]:
+    return [value for line in axis.get_lines() for value in line.get_ydata()]
 
 
 def _line(

@@ -71,8 +71,8 @@ def scopes(window: int) -> dict[str, dict[str, int]]:
 
 def scopes_of(local: int, spans: int) -> dict[str, dict[str, int]]:
     """As many keys for each method, 32 of them the first, as ReAttention's scope of such sizes."""
-    chunk = ReAttentionPlus.given_or_default({}, "chunk_size", 1)  # must fit into the local part
-    near = max(local // 4, min(local, chunk))
+    # half of `local` is of the scope an eighth less its first tokens; a chunk must fit into it
+    near = max(local // 4, min(local, ReAttentionPlus.chunk_size))
     more, rest = divmod(local - near, 32)
     return {
         "reattention": {"local_size": local, "max_spans": spans},
