@@ -73,5 +73,8 @@ plans = [
     dict(_needles, lengths=[32 * _K], methods=_budget(16416, "quest", "infllm", "lm_infinite")),
     dict(_needles_as_is, methods=[*_full, dict(type="dynamic_ntk")]),
     dict(_far_needles, lengths=[256 * _K], methods=_infllm),
-    dict(_needles_as_is, lengths=[128 * _K], methods=_dca),
+    dict(_needles_as_is, lengths=[128 * _K], methods=_slow),
+    dict(_far_ruler, methods=_budget(8192, "reattention", "reattention_plus", "streaming_llm")),
+    dict(_ruler, lengths=[32 * _K], methods=_budget(16416, "quest", "infllm")),
+    dict(_ruler, lengths=[32 * _K], methods=[dict(type="self_extend")]),
 ]

@@ -29,7 +29,7 @@ pids=()
 for gpu in $gpus; do
   for lane in ${LANES:-main:8 eviction:2 far:1}; do
     name=${lane%:*} path=$PYTHONPATH
-    [[ $name == eviction && ${EVICTION_SITE:-} ]] && path=$EVICTION_SITE:$path
+    [[ $name == *eviction && ${EVICTION_SITE:-} ]] && path=$EVICTION_SITE:$path
     for ((i = 0; i < ${lane#*:}; i++)); do
       CUDA_VISIBLE_DEVICES=$gpu PYTHONPATH=$path "${PYTHON:-python3}" \
         -m reattention_eval.harness.standalone --share --model "$model" --work-dir "$work" \
