@@ -8,7 +8,8 @@
 # On each GPU processes share a run: LANES="main:8 eviction:2 far:1" says how many take the plans of
 # main.py, eviction.py and far.py, one dataset after another. GPUS: their numbers ("0 1"), all if
 # unset. A later call goes on where this one stopped; WORK_DIR may begin as what a
-# results/*/records.tar.xz holds.
+# results/*/records.tar.xz holds. Into a WORK_DIR of their own: "real:1", reattention_plus on what
+# results/qwen2.5-coder-1.5b asks; "times:1", then "times_eviction:1", on a GPU that is idle.
 # Methods through kvpress want transformers 4.57: EVICTION_SITE is a folder for PYTHONPATH that has
 # it and kvpress. Logs are in WORK_DIR/logs; prompts are kept in PROMPTS, WORK_DIR/prompts if unset.
 # h2o takes 25 GB at 16,384 tokens and dynamic_ntk 45 GB at 524,288: where others leave them no

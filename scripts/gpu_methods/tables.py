@@ -2,6 +2,7 @@
 
     python scripts/gpu_methods/tables.py MODEL WORK_DIR results/methods/NAME results/ablation
     python scripts/gpu_methods/tables.py MODEL WORK_DIR results/methods/NAME --lanes second
+    python scripts/gpu_methods/tables.py MODEL WORK_DIR results/methods/NAME/times --times
 
 Cells of the plans that were not run are empty in them; the same command, after more was run, makes
 them anew.
@@ -34,6 +35,7 @@ from reattention_eval.report.curve import draw_curve  # noqa: E402
 from reattention_eval.report.expected import note_expected  # noqa: E402
 
 LANES = ("main", "eviction", "far")
+TIMES = ("times", "times_eviction")
 KINDS = ("predictions", "records", "results")
 # groups that one picture sets side by side: other rules of choosing as many keys
 RULES = (
@@ -56,13 +58,19 @@ def main() -> int:
         "ablation", type=Path, nargs="?", help="folder that holds one for each group"
     )
     parser.add_argument("--lanes", nargs="+", default=LANES, help="whose plans are the table's")
+    parser.add_argument(
+        "--times", action="store_true", help="of processes that had their GPU to themselves"
+    )
     parser.add_argument("--dtype", default="bfloat16", help="of the run; names depend on it")
     asked = parser.parse_args()
     model = {**model_entry(asked.model), "dtype": asked.dtype}
+    planned = jobs(model, methods, plans_of(TIMES if asked.times else asked.lanes))
+    if asked.times:
+        made(asked.work_dir, planned, asked.table, by_family=True, times=True)
+        for file in [*asked.table.glob("*.png"), asked.table / "curve.csv"]:
+            file.unlink(missing_ok=True)  # three questions a cell
+        return 0
     of_table = jobs(model, methods, every_plan())
-    here = Path(__file__).parent
-    lanes = [plan for lane in asked.lanes for plan in read_plans(here / f"{lane}.py")]
-    planned = jobs(model, methods, lanes)
     shown = {
         names: job
         for names, job in of_table.items()
@@ -111,6 +119,12 @@ def every_plan() -> list[dict[str, Any]]:
     return [*table.inside, *table.documents, *table.beyond, *table.as_is, *table.million]
 
 
+def plans_of(lanes: Iterable[str]) -> list[dict[str, Any]]:
+    """Of run.sh's lanes."""
+    here = Path(__file__).parent
+    return [plan for lane in lanes for plan in read_plans(here / f"{lane}.py")]
+
+
 def jobs(model: Any, methods: Any, plans: Iterable[Mapping[str, Any]]) -> dict[Names, Job]:
     """Each once; a plan may list what an earlier one has."""
     return {job.names: job for plan in plans for job in plan_jobs([model], methods, [plan])}
@@ -122,9 +136,14 @@ def was_run(work_dir: Path, cell: Names) -> bool:
 
 
 def made(
-    work_dir: Path, cells: Mapping[Names, Job], into: Path, *, by_family: bool = False
+    work_dir: Path,
+    cells: Mapping[Names, Job],
+    into: Path,
+    *,
+    by_family: bool = False,
+    times: bool = False,
 ) -> None:
-    """Report, curve and records of these cells alone."""
+    """Report, curve and records of these cells alone; with `times`, no process shared a GPU."""
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder)
         note_expected(part, cells, *of_jobs(cells.values()))
@@ -134,8 +153,7 @@ def made(
                     to = part / kind / model / file.name
                     to.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(file, to)
-        # processes shared the GPUs: seconds are of no method
-        build_joint_report([part], into, by_family=by_family, times=False)
+        build_joint_report([part], into, by_family=by_family, times=times)
         draw_curve([part], into)
         with tarfile.open(into / "records.tar.xz", "w:xz") as archive:
             for kind in KINDS:

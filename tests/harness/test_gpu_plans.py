@@ -61,6 +61,39 @@ def test_every_cell_is_one_of_the_configurations(
         assert set(tables.jobs(model, tables.methods, plans)) <= known, lane
 
 
+def test_the_real_tables_cells_are_asked_of_reattention_plus(
+    tables: ModuleType, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from configs.datasets import needle_many_depths, real_tables
+    from configs.methods.paper import methods
+
+    monkeypatch.setenv(DRY_RUN, "1")
+    monkeypatch.chdir(SCRIPTS.parents[1])
+    asked = tables.jobs(model, methods, [*real_tables.ruler, *needle_many_depths.many_depths])
+    datasets = {dataset for _, dataset in asked}
+    real = tables.jobs(model, tables.methods, tables.plans_of(["real"]))
+    assert len(real) == 39
+    assert {dataset for _, dataset in real} <= datasets
+    assert {name.split("-")[2] for name, _ in real} == {"reattention_plus"}
+
+
+def test_times_are_of_the_table_s_methods_and_eviction_stands_apart(
+    tables: ModuleType, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DRY_RUN, "1")
+    monkeypatch.chdir(SCRIPTS.parents[1])
+    of_table = {name for name, _ in tables.jobs(model, tables.methods, tables.every_plan())}
+    alone, pressed = (
+        tables.jobs(model, tables.methods, tables.plans_of([n])) for n in tables.TIMES
+    )
+    assert {name for name, _ in [*alone, *pressed]} <= of_table
+    assert len({dataset for _, dataset in [*alone, *pressed]}) == 2
+    assert {job.model["method"]["type"] for job in pressed.values()} == {
+        "snapkv", "keydiff", "pyramidkv", "tova", "expected_attention"
+    }  # fmt: skip
+    assert not {job.model["method"]["type"] for job in alone.values()} & {"snapkv", "h2o"}
+
+
 def test_processes_of_lanes_share_a_run_and_tables_are_of_a_part_of_it(
     tables: ModuleType, model: dict[str, Any], haystack: Path, tmp_path: Path
 ) -> None:
