@@ -44,4 +44,6 @@ def _apart(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _words(key: str, value: Any) -> str:
-    return f"{len(value)} {key}" if isinstance(value, list) else f"{key}={value}"
+    if isinstance(value, list):
+        return f"{len(value)} {key.removesuffix('s') if len(value) == 1 else key}"
+    return f"{key}={value}"

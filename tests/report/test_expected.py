@@ -71,12 +71,15 @@ def test_a_row_is_called_alike_whichever_of_its_datasets_ran(whole: Run) -> None
     assert [row.method for row in frame.rows] == ["full", "reattention 4,096"]
 
 
-def test_two_datasets_of_one_length_are_told_apart_by_what_is_asked(whole: Run) -> None:
-    few = {"max_out_len": 16, **NEEDLE, "depths": [10, 50, 90], "repeats": 1}
+@pytest.mark.parametrize(("depths", "said"), [([10, 50, 90], "3 depths"), ([50], "1 depth")])
+def test_two_datasets_of_one_length_are_told_apart_by_what_is_asked(
+    whole: Run, depths: list[int], said: str
+) -> None:
+    few = {"max_out_len": 16, **NEEDLE, "depths": depths, "repeats": 1}
     # a run's manifest says more than what is noted before it
     many = {**NEEDLE, "depths": [0, 10, 50, 90, 100], "repeats": 1}
     about = {"needle-32768-aa": few, "needle-32768-bb": many}
     cells = [*expected(whole), *[("m-full", name) for name in about]]
     note_expected(whole.folder, cells, about)
     head, _ = grids(make_frame(read_run(whole.folder)))["accuracy, %"]
-    assert head[1:] == ["4,096", "12,288", "32,768, 3 depths", "32,768, 5 depths"]
+    assert head[1:] == ["4,096", "12,288", f"32,768, {said}", "32,768, 5 depths"]
