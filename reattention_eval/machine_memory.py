@@ -56,6 +56,27 @@ def free_bytes(device: torch.device) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0]) + held
 
 
+def shared_gpu() -> tuple[int, int] | None:
+    """Bytes that this process and others hold of the fullest GPU that it uses.
+
+    None where nobody else is there. What PyTorch does not count is this process's own context or
+    others'; one as large as two contexts is needed to tell.
+    """
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return None
+    used = [i for i in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(i)]
+    left = {i: torch.cuda.mem_get_info(i) for i in used}
+    fullest = min(used, key=lambda i: left[i][0], default=None)
+    if fullest is None:
+        return None
+    free, total = left[fullest]
+    own = torch.cuda.memory_reserved(fullest) + _CONTEXT
+    others = total - free - own
+    return (own, others) if others > _CONTEXT else None
+
+
 def is_host_full(error: BaseException) -> bool:
     """Whether main memory took no more: what Python and NumPy raise, or PyTorch's CPU allocator."""
     full = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

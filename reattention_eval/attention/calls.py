@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import chain
+from typing import Any
+
+import torch
+
 from reattention_eval.attention.recording import Recording
+from reattention_eval.attention.token_ids import finite
 from reattention_eval.errors import ConfigError
 
 # what layers hand to their attention that changes nothing of what it computes
@@ -57,3 +64,40 @@ def check_calls(found: Recording, layers: int, name: str) -> None:
                 f"{name}: layer {i} attends with {words}, which a view's attention does not "
                 "compute; use a checkpoint with plain causal softmax attention."
             )
+
+
+def check_numbers(found: Recording, model: Any, name: str) -> None:
+    """Raise ConfigError where a layer attends with NaN or infinity: no comparison of its numbers
+    would hold, and no answer follows from them."""
+    for i, call in enumerate(found.calls):
+        parts = {"queries": call.query, "keys": call.key, "values": call.value}
+        wrong = {what: x for what, x in parts.items() if not bool(finite(x).all())}
+        if not wrong:
+            continue
+        nan, infinite = (
+            sum(int(asked(x).sum()) for x in wrong.values()) for asked in (torch.isnan, torch.isinf)
+        )
+        words = " and ".join(", ".join(wrong).rsplit(", ", 1))
+        many = sum(x.numel() for x in wrong.values())
+        dtype = call.value.dtype
+        weight = _damaged(model)
+        why = (
+            f"its weights show none, so what is computed of them overflows in {dtype}; load it "
+            "with another dtype (bfloat16 or float32)"
+            if weight is None
+            else f"{weight} holds such numbers too: the checkpoint is damaged, or overflowed in "
+            f"{dtype}; check its files, or load it with another dtype (bfloat16 or float32)"
+        )
+        raise ConfigError(
+            f"{name}: layer {i} attends with {words} that are no numbers ({nan} NaN, {infinite} "
+            f"infinite of {many}); {why}."
+        )
+
+
+def _damaged(model: Any) -> str | None:
+    """The first weight or buffer that holds NaN or infinity."""
+    for name, x in chain(model.named_parameters(), model.named_buffers()):
+        with suppress(RuntimeError, IndexError):  # packed, on the meta device, or empty
+            if x.is_floating_point() and not bool(finite(x.detach()).all()):
+                return str(name)
+    return None

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reattention_eval.attention.calls import check_calls
+from reattention_eval.attention.calls import check_calls, check_numbers
 from reattention_eval.attention.fused_norms import fused_norms
 from reattention_eval.attention.masks import FAR, UnknownMask, seen_window
 from reattention_eval.attention.model_patch import Exchange, OwnForward
@@ -74,6 +74,7 @@ def find_model_parts(model: Any) -> ModelParts:
     with watched(name):
         rotated = record(model, rotaries, **forward)
     check_calls(rotated, model.config.num_hidden_layers, name)
+    check_numbers(rotated, model, name)
     dims = _rotary_dims(rotated, rotaries, name)
     exchanges = [
         Exchange(parent, child, IdentityRotary(dims[id(getattr(parent, child))]))

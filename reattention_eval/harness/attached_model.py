@@ -24,7 +24,7 @@ from reattention_eval.errors import (
 )
 from reattention_eval.harness.fingerprint import plain, weights_sample
 from reattention_eval.harness.memory_check import out_of_host_memory, out_of_memory
-from reattention_eval.machine_memory import is_host_full
+from reattention_eval.machine_memory import is_host_full, shared_gpu
 from reattention_eval.methods import build_method, method_settings
 from reattention_eval.parallel import ranks_of
 
@@ -164,12 +164,14 @@ class AttachedModel:
         try:
             yield
         except BaseException as error:
+            full = isinstance(error, (torch.OutOfMemoryError, DeviceMemoryError))
+            shared = shared_gpu() if full else None  # before anything is given back
             self.session.reset()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            full = isinstance(error, (torch.OutOfMemoryError, DeviceMemoryError))
             if full and not _is_of_a_cpu(error, self.model):
-                raise ConfigError(out_of_memory(self._entry(rows), tokens)) from error
+                said = out_of_memory(self._entry(rows), tokens, shared)
+                raise ConfigError(said) from error
             if is_host_full(error) and not self.ranks:  # of which the others may have had enough
                 said = out_of_host_memory(self._entry(rows), tokens, self._held_of_host())
                 raise HostMemoryError(said) from error

@@ -17,6 +17,7 @@ from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Answer, Row
 from reattention_eval.errors import RunFolderError
 from reattention_eval.harness.compose import Job
+from reattention_eval.harness.done import is_done
 from reattention_eval.harness.kept_model import KeptModel
 from reattention_eval.harness.only_writer import LOCK_SECONDS, Busy, only_writer
 from reattention_eval.harness.prompt_files import kept_rows
@@ -118,8 +119,9 @@ class JobRuns:
         records = records_path(path.parent, path.name)
         if job.names[0] in self._broken:
             return
-        with only_writer(records, patience, logging.getLogger(__name__)):
-            if not patience and self._done(job):
+        log = logging.getLogger(__name__)
+        with only_writer(records, patience, log):
+            if self._done(job, log) and not patience:
                 return
             runner = self._runner_of(job)
             if runner is None:
@@ -173,10 +175,10 @@ class JobRuns:
         model, dataset = job.names
         return self.work_dir / kind / model / f"{dataset}.json"
 
-    def _done(self, job: Job) -> bool:
+    def _done(self, job: Job, log: logging.Logger | None = None) -> bool:
         """Whether it is scored, or failed for somebody since this process began."""
         path = self._path(job, "predictions")
-        if self._path(job, "results").is_file():
+        if is_done(self._path(job, "results"), log):
             return True
         records = read_records(records_path(path.parent, path.name)).values()
         return any(r.get("error") and r.get("finished", 0) >= self._began for r in records)

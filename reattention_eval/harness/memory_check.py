@@ -85,20 +85,34 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
     )
 
 
-def out_of_memory(model: Mapping[str, Any], tokens: int) -> str:
-    """What to say where a GPU ran out of memory after all, at `tokens` of prompt and answer."""
+def out_of_memory(
+    model: Mapping[str, Any], tokens: int, shared: tuple[int, int] | None = None
+) -> str:
+    """What to say where a GPU ran out of memory after all, at `tokens` of prompt and answer.
+
+    shared: bytes of it that this process and others held then (`shared_gpu`).
+    """
     sentence, cure = _none_left("GPU", model, tokens), "give more GPUs (REATTENTION_GPUS)"
+    again = "start the same command again with fewer processes on the GPU: it tries the prompt anew"
+    if shared:
+        own, others = (held / GIB for held in shared)
+        sentence += (
+            f", while this process held {own:.1f} GiB of the GPU and other processes {others:.1f}"
+        )
     try:
         planned, room = _planned(model), _of_a_gpu()
     except (ReAttentionError, ValueError):
         planned = None
     if planned is None:
-        return f"{sentence}; ask for less, or {cure}."
-    return (
-        f"{sentence}; by plan the longest that fits while nothing else is on the GPU is "
-        f'{planned.longest(room):,} tokens with cache="{planned.tier}": ask for less, '
-        f"{_instead(planned, tokens, room)}or {cure}."
+        return f"{sentence}; ask for less, or {again if shared else cure}."
+    longest = planned.longest(room)
+    sentence += (
+        "; by plan the longest that fits while nothing else is on the GPU is "
+        f'{longest:,} tokens with cache="{planned.tier}"'
     )
+    if shared and tokens <= longest:
+        return f"{sentence}; {again}."
+    return f"{sentence}: ask for less, {_instead(planned, tokens, room)}or {cure}."
 
 
 def out_of_host_memory(model: Mapping[str, Any], tokens: int, held: int) -> str:

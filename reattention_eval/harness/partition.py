@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from opencompass.partitioners import NaivePartitioner
 from opencompass.partitioners.base import BasePartitioner
 from opencompass.utils import (
     dataset_abbr_from_cfg,
@@ -19,6 +20,7 @@ from opencompass.utils import (
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.compose.begun_for import of_entries
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
+from reattention_eval.harness.done import is_done, set_aside
 from reattention_eval.harness.preflight import find_problems, machine_lacks
 from reattention_eval.harness.time_limit import run_ends
 from reattention_eval.report.expected import note_expected
@@ -33,7 +35,7 @@ class WorkerPartitioner(BasePartitioner):
     Where that gives fewer tasks than workers, the datasets of every model are dealt out over as
     many tasks as keep the workers busy, each of about the same work by estimate; a task also
     learns what the others of its model were dealt (`others`), so that it can help them when it is
-    done. Datasets whose output is there already are left out.
+    done. Datasets whose output is there already, and whole, are left out.
     Ends the run before the first task where a model cannot be had, or its datasets cannot be made
     for it, naming everything that is wrong.
 
@@ -66,7 +68,9 @@ class WorkerPartitioner(BasePartitioner):
                 missing = [
                     dataset
                     for dataset in group["datasets"]
-                    if not Path(get_infer_output_path(model, dataset, out_dir)).exists()
+                    if not is_done(
+                        Path(get_infer_output_path(model, dataset, out_dir)), self.logger
+                    )
                 ]
                 if missing:
                     wanted.append((model, missing))
@@ -93,6 +97,27 @@ class WorkerPartitioner(BasePartitioner):
                 task = {"models": [model], "datasets": [own], "work_dir": work_dir}
                 others = datasets_of_others(shares, i)
                 tasks.append(Config({**task, "others": others, "until": until, **(add_cfg or {})}))
+        return tasks
+
+
+class ScorePartitioner(NaivePartitioner):
+    """OpenCompass's, for evaluations: datasets whose result is damaged are scored again."""
+
+    def partition(
+        self,
+        model_dataset_combinations: Sequence[Mapping[str, Any]],
+        work_dir: str,
+        out_dir: str,
+        add_cfg: Mapping[str, Any] | None = None,
+    ) -> list[Config]:
+        """The tasks, in the order of the configuration."""
+        for group in model_dataset_combinations:
+            for model in group["models"]:
+                for dataset in group["datasets"]:
+                    set_aside(Path(get_infer_output_path(model, dataset, out_dir)), self.logger)
+        tasks: list[Config] = super().partition(
+            model_dataset_combinations, work_dir, out_dir, add_cfg or {}
+        )
         return tasks
 
 

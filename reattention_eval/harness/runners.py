@@ -24,7 +24,7 @@ from reattention_eval.errors import ConfigError
 PARTITIONER = "reattention_eval.harness.partition.WorkerPartitioner"
 INFER_TASK = "reattention_eval.harness.tasks.LongContextInferTask"
 EVAL_TASK = "reattention_eval.harness.tasks.LongContextEvalTask"
-_EVAL_PARTITIONER = "opencompass.partitioners.NaivePartitioner"
+_EVAL_PARTITIONER = "reattention_eval.harness.partition.ScorePartitioner"
 _LOCAL = "reattention_eval.harness.local_runner.SayingLocalRunner"
 _SLURM = "opencompass.runners.SlurmRunner"
 _EVAL_WORKERS = 2  # scoring is a matter of seconds on a processor

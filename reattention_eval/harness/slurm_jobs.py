@@ -8,6 +8,7 @@ written down when the jobs were submitted, so later edits and variables change n
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from opencompass.utils import (
 
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness.configuration import groups_of, read_configuration
+from reattention_eval.harness.done import is_done
 from reattention_eval.harness.preflight import find_problems
 from reattention_eval.harness.runners import INFER_TASK
 
@@ -88,14 +90,14 @@ def freeze(read: Config) -> Path:
 
 def jobs(read: Config) -> list[Job]:
     """Every array that the run consists of, with what of it is done already."""
-    predictions = str(Path(read.work_dir) / "predictions")
+    predictions, log = str(Path(read.work_dir) / "predictions"), logging.getLogger(__name__)
     return [
         Job(
             model=name,
             gpus=int(model.get("run_cfg", {}).get("num_gpus", 0)),
             datasets=[dataset_abbr_from_cfg(dataset) for dataset in datasets],
             done=[
-                Path(get_infer_output_path(model, dataset, predictions)).exists()
+                is_done(Path(get_infer_output_path(model, dataset, predictions)), log)
                 for dataset in datasets
             ],
         )

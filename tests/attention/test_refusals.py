@@ -101,6 +101,46 @@ def test_a_model_trains_inside_the_block(method):
         assert torch.equal(session.prefill(prompt), expected)
 
 
+NO_NUMBERS = {
+    "values": (1, "self_attn.v_proj.weight", torch.nan, "values"),
+    "queries": (1, "self_attn.q_proj.weight", torch.nan, "queries"),
+    "keys": (0, "self_attn.k_proj.weight", torch.nan, "keys"),
+    "infinite values": (1, "self_attn.v_proj.weight", torch.inf, "values"),
+    "of the layer before": (0, "mlp.down_proj.weight", torch.nan, "queries, keys and values"),
+}
+
+
+@pytest.mark.parametrize("case", NO_NUMBERS)
+@pytest.mark.parametrize("method", ["full", "reattention"])
+def test_weights_that_are_no_numbers_are_named(case, method):
+    at, weight, number, what = NO_NUMBERS[case]
+    model, name = tiny_model(), f"model.layers.{at}.{weight}"
+    model.get_parameter(name).data[3, 4] = number
+    layer = at if weight.startswith("self_attn") else at + 1
+    words = (
+        rf"layer {layer} attends with {what} that are no numbers \(\d+ NaN, \d+ infinite of \d+\)"
+        rf".*{name}.*check its files, or load it with another dtype"
+    )
+    with pytest.raises(ConfigError, match=words) as caught:
+        attach(model, dict(type=method, **SMALL_VIEW[method])).__enter__()
+    assert "position" not in str(caught.value) and "RoPE" not in str(caught.value)
+
+
+def test_activations_that_overflow_name_the_dtype():
+    model = tiny_model(dtype=torch.float16)
+    model.model.layers[0].self_attn.v_proj.weight.data.mul_(3e4)
+    words = r"layer 0 attends with values that.*its weights show none.*overflows in torch\.float16"
+    with pytest.raises(ConfigError, match=words):
+        attach(model, "full").__enter__()
+
+
+def test_frequencies_that_are_no_numbers_are_named():
+    model = tiny_model()
+    model.model.rotary_emb.inv_freq[2] = torch.nan
+    with pytest.raises(ConfigError, match=r"queries and keys that.*model\.rotary_emb\.inv_freq"):
+        attach(model, "full").__enter__()
+
+
 def test_no_trained_window():
     model = tiny_model()
     model.config.max_position_embeddings = 0

@@ -206,7 +206,7 @@ def test_slurm_submits_an_array_a_model_and_the_tables_behind_them(
     done.mkdir(parents=True)
     frozen_text = Path(arrays[0][-3]).read_text()
     names = sorted({w for w in frozen_text.split("'") if w.startswith("needle-magic_number-600-")})
-    (done / f"{names[0]}.json").touch()
+    (done / f"{names[0]}.json").write_text("{}")
     again = invoke("slurm", config, "-w", "runs", "-r", "latest", "--datasets-per-task", "2")
     assert again.exit_code == 0, again.output
     arrays = calls(submitted)[3:-1]

@@ -23,7 +23,12 @@ from reattention_eval.cli.configs import config_path
 from reattention_eval.errors import ConfigError
 from reattention_eval.harness import LongContextLM
 from reattention_eval.harness.only_writer import only_writer
-from reattention_eval.harness.partition import WorkerPartitioner, cost_of, split_by_cost
+from reattention_eval.harness.partition import (
+    ScorePartitioner,
+    WorkerPartitioner,
+    cost_of,
+    split_by_cost,
+)
 from reattention_eval.harness.placement import placement
 from reattention_eval.harness.tasks import LongContextEvalTask, LongContextInferTask, infer_task
 
@@ -121,6 +126,7 @@ def test_the_slurm_flag_is_merged_over_every_section(
     assert [len(task.datasets[0]) for task in tasks] == [1] * 6
     assert isinstance(task_of(config, "infer", tasks[0]), LongContextInferTask)
     assert isinstance(task_of(config, "eval", tasks[0]), LongContextEvalTask)
+    assert isinstance(PARTITIONERS.build(config.eval.partitioner), ScorePartitioner)
 
 
 def test_without_the_flag_the_classes_of_opencompass_are_its_own(read: Any) -> None:
@@ -156,7 +162,7 @@ def test_datasets_are_dealt_out_evenly_and_finished_ones_left_out(tmp_path: Path
     datasets = [{"abbr": name} for name in "abcd"]
     (tmp_path / "m").mkdir()
     for name in "abcd":
-        (tmp_path / "m" / f"{name}.json").touch()
+        (tmp_path / "m" / f"{name}.json").write_text("{}")
     partitioner = WorkerPartitioner(str(tmp_path), num_worker=3)
     tasks = partitioner.partition(
         [{"models": models, "datasets": datasets}], str(tmp_path), str(tmp_path)

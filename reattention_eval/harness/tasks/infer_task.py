@@ -19,6 +19,7 @@ from opencompass.utils import (
 
 from reattention_eval.errors import ConfigError, RunFolderError
 from reattention_eval.harness.call_records import CallRecords
+from reattention_eval.harness.done import is_done, set_aside
 from reattention_eval.harness.inferencer import LongContextGenInferencer
 from reattention_eval.harness.manifest import write_dataset_manifest
 from reattention_eval.harness.memory_check import check_memory
@@ -95,7 +96,7 @@ class LongContextInferTask(OwnLog, openicl_infer.OpenICLInferTask):
                 cur_model = cur_model_abbr = None
         self.model_cfgs = [model for model, _ in wanted]
         self.dataset_cfgs = [datasets for _, datasets in wanted]
-        missing = [path for path in self.get_output_paths() if not Path(path).is_file()]
+        missing = [path for path in self.get_output_paths() if not is_done(Path(path))]
         if unfinished := [path for path in missing if Path(path) in self._unfinished]:
             get_logger().warning(
                 f"{VARIABLE} are over: {len(unfinished)} datasets are unfinished; start this run "
@@ -124,6 +125,7 @@ class LongContextInferTask(OwnLog, openicl_infer.OpenICLInferTask):
         try:
             with only_writer(self._records(model_cfg, dataset_cfg), patience, get_logger()):
                 predictions = self._predictions(model_cfg, dataset_cfg)
+                set_aside(predictions, get_logger())
                 if not predictions.is_file() and not is_over(self._until):
                     super().run(cur_model=self.model, cur_model_abbr=model_abbr_from_cfg(model_cfg))
                 if is_over(self._until) and self._only_unfinished(model_cfg, dataset_cfg):
