@@ -23,6 +23,10 @@ class DeviceMemoryError(ConfigError):
     """The cache of a prompt, and the room asked for behind it, is more than its device has left."""
 
 
+class SharedGpuError(ConfigError):
+    """Other processes hold so much of a GPU that it has no room left for a prompt."""
+
+
 class DataError(ReAttentionError):
     """A data file is missing, damaged, or too small for what was asked of it."""
 

@@ -77,6 +77,12 @@ def shared_gpu() -> tuple[int, int] | None:
     return (own, others) if others > _CONTEXT else None
 
 
+def held_by_others() -> int:
+    """Bytes of the fullest GPU that this process uses that others hold; 0 where nobody does."""
+    shared = shared_gpu()
+    return shared[1] if shared else 0
+
+
 def is_host_full(error: BaseException) -> bool:
     """Whether main memory took no more: what Python and NumPy raise, or PyTorch's CPU allocator."""
     full = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

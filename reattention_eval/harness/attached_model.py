@@ -170,8 +170,7 @@ class AttachedModel:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if full and not _is_of_a_cpu(error, self.model):
-                said = out_of_memory(self._entry(rows), tokens, shared)
-                raise ConfigError(said) from error
+                raise out_of_memory(self._entry(rows), tokens, shared) from error
             if is_host_full(error) and not self.ranks:  # of which the others may have had enough
                 said = out_of_host_memory(self._entry(rows), tokens, self._held_of_host())
                 raise HostMemoryError(said) from error

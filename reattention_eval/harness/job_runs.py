@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ import torch
 
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Answer, Row
-from reattention_eval.errors import RunFolderError
+from reattention_eval.errors import RunFolderError, SharedGpuError
 from reattention_eval.harness.compose import Job
 from reattention_eval.harness.done import is_done
 from reattention_eval.harness.kept_model import KeptModel
@@ -27,10 +28,13 @@ from reattention_eval.harness.run_folder import write_whole
 from reattention_eval.harness.sample_run import SampleRun
 from reattention_eval.harness.samples import Sample
 from reattention_eval.harness.time_limit import is_over, run_ends
+from reattention_eval.machine_memory import held_by_others
 from reattention_eval.report.records import read_records
 from reattention_eval.report.task_logs import infer_log, said_line
 from reattention_eval.whole_file import write_whole_text
 
+# others hold less of a GPU, at so many looks of so many seconds; longer than that nobody waits
+_LESS, _LOOK, _PATIENCE = 0.9, 5.0, 600.0
 # what a model's entry says to OpenCompass, or to the list of jobs
 _NOT_RUNNER = {"abbr", "method", "path", "run_cfg", "batch_size", "max_out_len", "type"}
 
@@ -39,8 +43,10 @@ class JobRuns:
     """Runs jobs; the model stays loaded, and the method attached, for the next that asks for it.
 
     A job that fails is reported, and counted in `failed`; a model with method that does not load
-    or attach is tried once. Nothing is begun once REATTENTION_MINUTES are over, nor once a CUDA
-    error has left this process without its GPU: all jobs would fail.
+    or attach is tried once. Processes that share a run try what others had left a GPU no memory
+    for once more at the end, and again as more comes free. Nothing is begun once
+    REATTENTION_MINUTES are over, nor once a CUDA error has left this process without its GPU: all
+    jobs would fail.
 
     Args:
         prompts: folder that keeps prompts (`prompt_files.kept_rows`); None keeps none.
@@ -56,6 +62,7 @@ class JobRuns:
         self._runner: PromptRunner | None = None
         self._abbr = ""
         self._broken: set[str] = set()
+        self._crowded_out: list[Job] = []
         self._gpu_lost = False
 
     def run_all(self, jobs: Sequence[Job]) -> None:
@@ -80,8 +87,25 @@ class JobRuns:
         while left:
             taken = [self._done(job) or self._try(job, 0) for job in left]
             if not any(taken):
-                return
+                break
             left = [job for job, mine in zip(left, taken, strict=True) if not mine]
+        self._once_more()
+
+    def _once_more(self) -> None:
+        """What this process was crowded out of, now, and each time that others hold less."""
+        held, since = math.inf, time.monotonic()
+        while self._crowded_out and not is_over(self.until):
+            if (now := held_by_others()) < _LESS * held:
+                held, since = now, time.monotonic()
+                jobs, self._crowded_out = self._crowded_out, []
+                logging.info(f"{len(jobs)} jobs that had no memory left on the GPU, once more")
+                self.failed -= len(jobs)
+                for job in jobs:
+                    self._try(job, LOCK_SECONDS)
+            elif time.monotonic() - since > _PATIENCE:
+                return
+            else:
+                time.sleep(_LOOK)
 
     def close(self) -> None:
         """The model is as it was, and its memory free."""
@@ -139,6 +163,8 @@ class JobRuns:
             samples = [sample_of(row, asked.chat_template) for row in rows]
             if not run(samples, [row["reference"] for row in rows], path):
                 self.failed += 1
+                if _is_crowded_out(records):
+                    self._crowded_out.append(job)
                 return
             saved = json.loads(path.read_text(encoding="ascii"))
             answers = [_answer(saved[str(i)]) for i in range(len(rows))]
@@ -182,6 +208,11 @@ class JobRuns:
             return True
         records = read_records(records_path(path.parent, path.name)).values()
         return any(r.get("error") and r.get("finished", 0) >= self._began for r in records)
+
+
+def _is_crowded_out(records: Path) -> bool:
+    errors = [record["error"] for record in read_records(records).values() if record.get("error")]
+    return any(error.startswith(SharedGpuError.__name__) for error in errors)
 
 
 def _is_gpu_lost() -> bool:

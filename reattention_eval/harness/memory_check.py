@@ -23,7 +23,7 @@ from reattention_eval.efficiency import (
     usable,
 )
 from reattention_eval.efficiency.auto_plan import plan_auto
-from reattention_eval.errors import ConfigError, ReAttentionError
+from reattention_eval.errors import ConfigError, ReAttentionError, SharedGpuError
 from reattention_eval.harness.compose.opencompass_dataset import facts_of
 from reattention_eval.harness.fingerprint import plain
 from reattention_eval.machine_memory import GIB
@@ -87,8 +87,8 @@ def check_memory(model: Mapping[str, Any], datasets: Iterable[Mapping[str, Any]]
 
 def out_of_memory(
     model: Mapping[str, Any], tokens: int, shared: tuple[int, int] | None = None
-) -> str:
-    """What to say where a GPU ran out of memory after all, at `tokens` of prompt and answer.
+) -> ConfigError:
+    """What to raise where a GPU ran out of memory after all, at `tokens` of prompt and answer.
 
     shared: bytes of it that this process and others held then (`shared_gpu`).
     """
@@ -103,16 +103,18 @@ def out_of_memory(
         planned, room = _planned(model), _of_a_gpu()
     except (ReAttentionError, ValueError):
         planned = None
+    if planned is None and shared:
+        return SharedGpuError(f"{sentence}; ask for less, or {again}.")
     if planned is None:
-        return f"{sentence}; ask for less, or {again if shared else cure}."
+        return ConfigError(f"{sentence}; ask for less, or {cure}.")
     longest = planned.longest(room)
     sentence += (
         "; by plan the longest that fits while nothing else is on the GPU is "
         f'{longest:,} tokens with cache="{planned.tier}"'
     )
     if shared and tokens <= longest:
-        return f"{sentence}; {again}."
-    return f"{sentence}: ask for less, {_instead(planned, tokens, room)}or {cure}."
+        return SharedGpuError(f"{sentence}; {again}.")
+    return ConfigError(f"{sentence}: ask for less, {_instead(planned, tokens, room)}or {cure}.")
 
 
 def out_of_host_memory(model: Mapping[str, Any], tokens: int, held: int) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from reattention_eval.engine import Session
 from reattention_eval.errors import ConfigError
-from reattention_eval.harness import PromptRunner, attached_model, memory_check
-from reattention_eval.harness.compose import plan_jobs
+from reattention_eval.harness import PromptRunner, attached_model, job_runs, memory_check
+from reattention_eval.harness.compose import Job, plan_jobs
 from reattention_eval.harness.job_runs import JobRuns
 from reattention_eval.harness.samples import Sample
 from reattention_eval.machine_memory import GIB, shared_gpu
@@ -81,37 +81,79 @@ def test_what_others_held_is_in_the_sentence(
     assert "process" not in text and "ask for less, or give more GPUs" in text
 
 
-def test_the_next_run_tries_the_prompt_again(
-    checkpoint: Path, haystack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read, reads = Session.prefill, []
+class Crowd:
+    """Others hold most of the GPU: of the samples, in the order in which they are run, those of
+    `full` find no room."""
 
-    def second_full(self: Session, *args: object, **more: object) -> object:
-        reads.append(args)
-        if len(reads) == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return read(self, *args, **more)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, full: list[bool]) -> None:
+        self.samples = 0
+        run_one = PromptRunner._run_one
 
-    def share() -> int:
-        runs = JobRuns(tmp_path)
-        runs.share_all(jobs)
-        runs.close()
-        return runs.failed
+        def crowded(runner: PromptRunner, *args: Any) -> Any:
+            self.samples += 1
+            if full[self.samples - 1 : self.samples] == [True]:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return run_one(runner, *args)
 
+        monkeypatch.setattr(PromptRunner, "_run_one", crowded)
+        monkeypatch.setattr(attached_model, "shared_gpu", lambda: (20 * GIB, 58 * GIB))
+        monkeypatch.setattr(job_runs, "held_by_others", lambda: 58 * GIB)
+        monkeypatch.setattr(job_runs, "_PATIENCE", -1.0)
+
+
+@pytest.fixture
+def jobs(checkpoint: Path, haystack: Path) -> list[Job]:
     plan = dict(benchmark="needle", lengths=[450], depths=[0], repeats=3, haystack=str(haystack))
-    jobs = plan_jobs([dict(path=str(checkpoint))], [dict(type="full")], [plan])
+    return plan_jobs([dict(path=str(checkpoint))], [dict(type="full")], [plan])
+
+
+def share(jobs: list[Job], folder: Path) -> int:
+    runs = JobRuns(folder)
+    runs.share_all(jobs)
+    runs.close()
+    return runs.failed
+
+
+def test_what_others_left_no_memory_for_is_tried_once_more(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Crowd(monkeypatch, [False, True])
+    assert share(jobs, tmp_path) == 0
+    (path,) = tmp_path.glob("records/*/*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert ["error" in line for line in lines] == [False, True, False, False]
+    assert lines[1]["index"] == lines[3]["index"] and not build_report(tmp_path).problems
+
+
+def test_it_is_tried_as_often_as_others_hold_less(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = Crowd(monkeypatch, [True] * 9)  # three samples, three times
+    held = [58, 58, 55, 50, 50, 0]  # GiB, at each look; a tenth less is less
+    looks = iter(held)
+    monkeypatch.setattr(job_runs, "held_by_others", lambda: next(looks) * GIB)
+    monkeypatch.setattr(job_runs, "_PATIENCE", 60.0)
+    monkeypatch.setattr(job_runs, "_LOOK", 0.0)
+    assert share(jobs, tmp_path) == 0
+    assert crowd.samples == 12 and not list(looks)
+
+
+def test_what_nobody_makes_room_for_stays_failed_and_the_next_run_tries_it(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Session, "prefill", second_full)
-        patched.setattr(attached_model, "shared_gpu", lambda: (20 * GIB, 58 * GIB))
-        assert share() == 1
+        crowd = Crowd(patched, [False, True, False, True])
+        assert share(jobs, tmp_path) == 1
+        assert crowd.samples == 4
     assert not list(tmp_path.glob("results/*/*"))
     (path,) = tmp_path.glob("records/*/*.jsonl")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len(lines) == 3
-    (failed,) = (line for line in lines if "error" in line)
+    assert ["error" in line for line in lines] == [False, True, False, True]
+    failed = lines[-1]
+    assert failed["error"].startswith("SharedGpuError: ")
     assert "20.0 GiB of the GPU and other processes 58.0" in failed["error"]
     (problem,) = build_report(tmp_path).problems
     assert failed["error"] in problem
-    assert share() == 0 and len(list(tmp_path.glob("results/*/*"))) == 1
-    (again,) = map(json.loads, path.read_text().splitlines()[3:])
+    assert share(jobs, tmp_path) == 0 and len(list(tmp_path.glob("results/*/*"))) == 1
+    (again,) = map(json.loads, path.read_text().splitlines()[4:])
     assert again["index"] == failed["index"]
