@@ -12,9 +12,9 @@
 # results/qwen2.5-coder-1.5b asks; "times:1", then "times_eviction:1", on a GPU that is idle.
 # Methods through kvpress want transformers 4.57: EVICTION_SITE is a folder for PYTHONPATH that has
 # it and kvpress. Logs are in WORK_DIR/logs; prompts are kept in PROMPTS, WORK_DIR/prompts if unset.
-# h2o takes 37 GB at 16,384 tokens, dynamic_ntk 53 GB at 524,288 and 103 GB at 1,048,576: where others
-# leave them no memory a prompt is recorded as failed, tried again as memory comes free, and gone on
-# with by the same command with LANES="eviction:1" or "far:1".
+# h2o takes 37 GB at 16,384 tokens, dynamic_ntk 53 GB at 524,288 and 103 GB at 1,048,576: where
+# others leave them no memory a prompt is recorded as failed and tried again as memory comes free;
+# the same command with LANES="eviction:1" or "far:1" goes on with it.
 # Status 1 where a process left something undone: time was over, or a method failed (its log says).
 set -uo pipefail
 model=${1:?give the model: a folder or an embedded name} work=${2:?give the folder of the run}
