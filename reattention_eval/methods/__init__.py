@@ -47,6 +47,7 @@ from reattention_eval.methods.text import (
     method_of_text,
     settings_of_text,
     text_of_method,
+    usual_settings,
 )
 
 __all__ = [
@@ -94,4 +95,5 @@ __all__ = [
     "settings_of_text",
     "sized",
     "text_of_method",
+    "usual_settings",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from reattention_eval.errors import ConfigError
@@ -60,6 +61,16 @@ def default_settings(name: str) -> dict[str, Any]:
         field.name: field.default_factory() if callable(field.default_factory) else field.default
         for field in fields
     }
+
+
+def usual_settings(name: str, budget: int | None, own: Mapping[str, Any]) -> dict[str, Any]:
+    """`default_settings`, and what follows from a budget beside a method's `own` settings."""
+    usual = default_settings(name)
+    if usual and budget:
+        # it has none, or it is a setting by itself, or what is asked about is damaged
+        with suppress(ConfigError, TypeError, ArithmeticError):
+            usual |= method_class(name).budget_settings(budget, own)
+    return usual
 
 
 def _parts(text: str) -> list[str]:

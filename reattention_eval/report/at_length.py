@@ -57,7 +57,8 @@ def _draw(
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(p.panel for p in here))
-    size = 4 + 2.3 * len(panels), 1.6 + 0.24 * len(names)
+    words = 0.06 * max(map(len, names))  # inches
+    size = words + 0.7 + 2.3 * len(panels), 1.6 + 0.24 * len(names)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reattention_eval.methods import default_settings
+from reattention_eval.methods import usual_settings
 from reattention_eval.report.run import Cell
 from reattention_eval.report.told import named
 
@@ -30,8 +30,8 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
     """Model abbreviation -> method and budget; settings are added where that is not enough.
 
     Two settings of one method on one checkpoint are told apart by the fields in which they differ,
-    and by how many tokens of a prompt the model is given at most; None where that is a field's
-    default, and what a manifest does not have, go without saying.
+    and by how many tokens of a prompt the model is given at most. A field's default, what follows
+    from the budget, and what a manifest does not have go without saying.
     """
     first = {cell.model: cell for cell in reversed(cells)}
     base = {abbr: _base(cell) for abbr, cell in first.items()}
@@ -42,8 +42,7 @@ def method_labels(cells: Sequence[Cell]) -> dict[str, str]:
             if base[other] == base[abbr] and model_name(first[other]) == model_name(cell)
         ]  # fmt: skip
         differing = _differing([_settings(first[twin]) for twin in twins])
-        usual = default_settings(str(method_name(cell)))
-        own = {k: v for k, v in _settings(cell).items() if v is not None or usual.get(k)}
+        own = _unusual(cell)
         extra = ", ".join(f"{key}={own[key]}" for key in differing if key in own)
         labels[abbr] = f"{base[abbr]} ({extra})" if extra else base[abbr]
     return labels
@@ -62,6 +61,12 @@ def _settings(cell: Cell) -> dict[str, Any]:
     settings: dict[str, Any] = cell.about.get("method", {}).get("settings", {})
     own = cell.about.get("model", {}).get("settings", {})
     return {**settings, "max_prompt_tokens": own.get("max_prompt_tokens")}
+
+
+def _unusual(cell: Cell) -> dict[str, Any]:
+    own, budget = _settings(cell), cell.about.get("method", {}).get("budget")
+    usual = usual_settings(str(method_name(cell)), budget, own)
+    return {key: value for key, value in own.items() if value != usual.get(key)}
 
 
 def _differing(settings: list[dict[str, Any]]) -> list[str]:
