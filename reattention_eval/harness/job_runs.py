@@ -202,9 +202,9 @@ class JobRuns:
         return self.work_dir / kind / model / f"{dataset}.json"
 
     def _done(self, job: Job, log: logging.Logger | None = None) -> bool:
-        """Whether it is scored, or failed for somebody since this process began."""
+        """Whether it is answered and scored, or failed for somebody since this process began."""
         path = self._path(job, "predictions")
-        if is_done(self._path(job, "results"), log):
+        if is_done(self._path(job, "results"), log) and is_done(path, log):
             return True
         records = read_records(records_path(path.parent, path.name)).values()
         return any(r.get("error") and r.get("finished", 0) >= self._began for r in records)
