@@ -16,7 +16,7 @@ import torch
 
 from reattention_eval.benchmarks import find_benchmark
 from reattention_eval.benchmarks.base import Answer, Row
-from reattention_eval.errors import RunFolderError, SharedGpuError
+from reattention_eval.errors import RunFolderError
 from reattention_eval.harness.compose import Job
 from reattention_eval.harness.done import is_done
 from reattention_eval.harness.kept_model import KeptModel
@@ -25,7 +25,7 @@ from reattention_eval.harness.prompt_files import kept_rows
 from reattention_eval.harness.prompt_runner import PromptRunner
 from reattention_eval.harness.record_file import records_path
 from reattention_eval.harness.run_folder import write_whole
-from reattention_eval.harness.sample_run import SampleRun
+from reattention_eval.harness.sample_run import SampleRun, is_crowded_out
 from reattention_eval.harness.samples import Sample
 from reattention_eval.harness.time_limit import is_over, run_ends
 from reattention_eval.machine_memory import held_by_others
@@ -63,6 +63,7 @@ class JobRuns:
         self._abbr = ""
         self._broken: set[str] = set()
         self._crowded_out: list[Job] = []
+        self._shares = False
         self._gpu_lost = False
 
     def run_all(self, jobs: Sequence[Job]) -> None:
@@ -83,6 +84,7 @@ class JobRuns:
         Raises:
             RunFolderError: `work_dir` takes no more files.
         """
+        self._shares = True
         left = list(jobs)
         while left:
             taken = [self._done(job) or self._try(job, 0) for job in left]
@@ -159,11 +161,12 @@ class JobRuns:
                 max_prompt_tokens=asked.max_prompt_tokens,
                 facts={"chat_template": asked.chat_template, **asked.facts},
                 until=self.until,
+                crowded_ends=self._shares,
             )
             samples = [sample_of(row, asked.chat_template) for row in rows]
             if not run(samples, [row["reference"] for row in rows], path):
                 self.failed += 1
-                if _is_crowded_out(records):
+                if any(map(is_crowded_out, read_records(records).values())):
                     self._crowded_out.append(job)
                 return
             saved = json.loads(path.read_text(encoding="ascii"))
@@ -208,11 +211,6 @@ class JobRuns:
             return True
         records = read_records(records_path(path.parent, path.name)).values()
         return any(r.get("error") and r.get("finished", 0) >= self._began for r in records)
-
-
-def _is_crowded_out(records: Path) -> bool:
-    errors = [record["error"] for record in read_records(records).values() if record.get("error")]
-    return any(error.startswith(SharedGpuError.__name__) for error in errors)
 
 
 def _is_gpu_lost() -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reattention_eval.errors import SharedGpuError
 from reattention_eval.harness.fingerprint import digest, plain, rows_fingerprint
 from reattention_eval.harness.live_progress import LiveProgress
 from reattention_eval.harness.manifest import (
@@ -46,6 +47,8 @@ class SampleRun:
         facts: written to the manifest's dataset part as they are (length, style, seed, ...).
         stored_prompt_chars: a longer prompt is stored as head, tail, length and hash.
         until: no sample is begun from then on (`time_limit.run_ends`).
+        crowded_ends: nor behind one for which other processes left the GPU no memory: they would
+            leave the next none either.
     """
 
     runner: PromptRunner
@@ -57,6 +60,7 @@ class SampleRun:
     stored_prompt_chars: int = 2000
     log: logging.Logger = field(default_factory=lambda: logging.getLogger(__name__))
     until: float | None = None
+    crowded_ends: bool = False
 
     def __call__(self, samples: Sequence[Sample], golds: Sequence[Any], path: Path) -> list[str]:
         """Predictions in order, also written to `path`; an empty list if one is missing."""
@@ -75,6 +79,8 @@ class SampleRun:
                     break
                 entries = list(self._entries(batch, samples, keys, golds))
                 progress.add(records.append(*entries))
+                if self.crowded_ends and any(map(is_crowded_out, entries)):
+                    break
         if records.failed:
             self.log.error(
                 f"{path.stem}: {len(records.failed)} of {len(samples)} samples failed, so no "
@@ -178,6 +184,11 @@ class SampleRun:
     def _prediction(self, sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
         prompt = compact(sample.prompt, self.stored_prompt_chars)
         return {"origin_prompt": prompt, **{key: record[key] for key in KEPT}}
+
+
+def is_crowded_out(record: Mapping[str, Any]) -> bool:
+    """Whether a sample failed because other processes held the GPU's memory."""
+    return str(record.get("error") or "").startswith(f"{SharedGpuError.__name__}: ")
 
 
 def compact(prompt: str, limit: int) -> str:
