@@ -22,13 +22,14 @@ from reattention_eval.efficiency.rates import Rates, rates_of
 from reattention_eval.efficiency.shape import ModelShape
 from reattention_eval.efficiency.work import (
     can_be_timed,
+    counted_as,
     prompt_transfers,
     prompt_work,
     step_transfers,
     step_work,
 )
 from reattention_eval.machine_memory import accelerator_memory, main_memory, usable
-from reattention_eval.methods import FullAttention, Method, ReAttention, method_settings
+from reattention_eval.methods import Method, ReAttention, method_settings
 
 _TIMED_DTYPES = ("bfloat16", "float16")  # the same units compute in both
 
@@ -156,7 +157,7 @@ def _in(tier: str, asked: _Asked) -> Forecast:
     forward, peak = prompt_forward(*sizes), peak_memory(*sizes)
     ttft, tpot = _seconds(asked, tier, forward)
     scaled = gpu.rates is not None and gpu.rates.scaled_from is not None
-    estimated = ttft is not None and (scaled or tier != DEVICE)
+    estimated = ttft is not None and (scaled or tier != DEVICE or not can_be_timed(method))
     return Forecast(method, tier, plan, fits, longest, forward, peak, ttft, tpot, estimated)
 
 
@@ -185,18 +186,19 @@ def _seconds(
     alone = rows == placement.gpus == placement.tensor_parallel == 1 and shape.weight_bits is None
     if not alone or placement.dtype not in _TIMED_DTYPES:
         return None, None
-    if gpu.rates is None or not can_be_timed(method):
+    counted = counted_as(method)
+    # beside the cache on the GPU another rule's views were not measured
+    if gpu.rates is None or counted is None or (tier != DEVICE and counted != method):
         return None, None
-    assert isinstance(method, (FullAttention, ReAttention))
     size = placement.itemsize
     moved = None
     if tier != DEVICE:
         if gpu.card is None:
             return None, None
-        assert isinstance(method, ReAttention)
+        assert isinstance(counted, ReAttention)
         moved = (
-            prompt_transfers(shape, method, tokens, size, tier, forward, share),
-            step_transfers(shape, method, tokens, size, tier, share),
+            prompt_transfers(shape, counted, tokens, size, tier, forward, share),
+            step_transfers(shape, counted, tokens, size, tier, share),
         )
-    of_prompt = prompt_work(shape, method, tokens, forward)
-    return gpu.rates.seconds(of_prompt, step_work(shape, method, tokens, size), moved, gpu.card)
+    of_prompt = prompt_work(shape, counted, tokens, forward)
+    return gpu.rates.seconds(of_prompt, step_work(shape, counted, tokens, size), moved, gpu.card)

@@ -7,7 +7,13 @@ from math import ceil
 
 from reattention_eval.cache.tiers import DEVICE, VALUES_ON_HOST
 from reattention_eval.efficiency.shape import ModelShape
-from reattention_eval.methods import FullAttention, Method, ReAttention, ViewMethod
+from reattention_eval.methods import (
+    FullAttention,
+    Method,
+    ReAttention,
+    ReAttentionPlus,
+    ViewMethod,
+)
 from reattention_eval.methods.forward_size import MOST_TOKENS
 
 _SIZES = (
@@ -80,6 +86,16 @@ def can_be_timed(method: Method) -> bool:
     own = ReAttention()
     sizes = {name: getattr(own, name) for name in _SIZES}
     return type(method) is ReAttention and replace(method, **sizes) == own
+
+
+def counted_as(method: Method) -> FullAttention | ReAttention | None:
+    """The method whose times tell this one's: itself, or, where `reattention_plus` differs from
+    its own defaults in sizes alone, `reattention` of the same sizes; None where nothing does."""
+    if type(method) is ReAttentionPlus and method.last_tokens == ReAttentionPlus.last_tokens:
+        method = ReAttention(**{**method.settings(), "last_tokens": None})
+    if isinstance(method, (FullAttention, ReAttention)) and can_be_timed(method):
+        return method
+    return None
 
 
 def prompt_work(

@@ -105,10 +105,13 @@ def test_plan_says_which_tiers_hold_a_prompt_and_how_long_it_takes() -> None:
 def test_plan_says_of_which_methods_times_are_known() -> None:
     words = ("plan", "--model", MODEL, "--length", "128K", "--gpu", "h200", "--method")
     known = "known of full and reattention (any sizes, other settings by default)"
-    alone = invoke(*words, "reattention_plus").output
+    alone = invoke(*words, "streaming_llm").output
     assert f"No times: they are {known}, one prompt that fits" in alone
-    both = invoke(*words, "reattention_plus", "--method", "reattention").output
+    both = invoke(*words, "streaming_llm", "--method", "reattention").output
     assert "Times by rates measured with" in both and f"Times are {known} alone." in both
+    plus = invoke(*words, "reattention_plus").output
+    assert "~ of reattention_plus, with all on the GPU: those of reattention" in plus
+    assert "Times are known" not in plus
     other = invoke(*words, "reattention:local_size=1024,max_spans=223", "--method", "full").output
     assert "Times by rates measured with" in other and "Times are known" not in other
 

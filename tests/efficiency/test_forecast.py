@@ -23,7 +23,7 @@ from reattention_eval.efficiency import (
 from reattention_eval.efficiency import forecast as forecast_module
 from reattention_eval.efficiency.cards import CARDS, card_by_key, card_by_name
 from reattention_eval.efficiency.e2e.record import read
-from reattention_eval.efficiency.e2e.results import busy_host
+from reattention_eval.efficiency.e2e.results import busy_host, figure_of
 from reattention_eval.efficiency.fit import (
     Measured,
     deviation,
@@ -72,6 +72,28 @@ def test_times_are_within_the_bar_of_every_record(cells: list[Measured]) -> None
         assert abs(deviation(rates.prompt_seconds(cell.prompt), cell.prompt_seconds)) < BAR, at
         if cell.step_seconds is not None:
             assert abs(deviation(rates.step_seconds(cell.step), cell.step_seconds)) < BAR, at
+
+
+def test_times_of_reattention_plus_are_told_by_those_of_reattention() -> None:
+    """With its sizes, within what `plan` says of them; with no other last tokens, on no host."""
+    found = 0
+    for path in sorted(RECORDS[0].parent.glob("plus-*.json")):
+        record = read(path)
+        shape, gpu = ModelShape(**record.data["shape"]), Gpu.of("h200")
+        for cell in record.data["cells"]:
+            if cell["method"] != "reattention_plus":
+                continue
+            own = dict(type=cell["method"], **cell["settings"])
+            tokens = cell["tokens"], Placement(), gpu
+            device, *others = forecast(shape, build_method(own), *tokens)
+            first, step = figure_of(cell, "ttft_seconds"), figure_of(cell, "tpot_seconds")
+            assert device.ttft == pytest.approx(first, rel=0.06) and device.estimated
+            assert device.tpot == pytest.approx(step, rel=0.13)
+            other = build_method({**own, "last_tokens": 16})
+            unknown = [*others, *forecast(shape, other, *tokens)]
+            assert len(others) == 2 and all(one.ttft is None for one in unknown)
+            found += 1
+    assert found == 4
 
 
 def test_peaks_are_within_the_bar_of_every_run() -> None:
