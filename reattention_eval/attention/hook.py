@@ -7,7 +7,8 @@ the view, rotates it and attends (`layer_answers`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -70,7 +71,7 @@ class Hook:
         self.user = UserForwards()
         self.handed_in: WeakSet[Cache] = WeakSet()  # that users began prompts with
         self.one_thread = OneThread()
-        self._driven = self._around = self._alone = False
+        self._driven = self._around = self._inside = self._alone = False
         self._handles: list[Any] = []
         self.reset_counters()
 
@@ -147,10 +148,15 @@ class Hook:
 
     # -- a forward -------------------------------------------------------------------------------
 
-    def drive(self, plan: Sequence[RowStep]) -> None:
-        """Say which rows and tokens the next forward of the model carries (the engine's way)."""
+    @contextmanager
+    def drive(self, plan: Sequence[RowStep]) -> Iterator[None]:
+        """The forward of the model inside carries these rows and tokens (the engine's way)."""
         self.rows.plan = plan
         self._driven = True
+        try:
+            yield
+        finally:
+            self._driven = False  # where it never came to its decoder, the next is the user's
 
     def start(self, rows: int, capacity: int) -> None:
         """Empty the cache and make room.
@@ -206,7 +212,7 @@ class Hook:
     def _before_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._driven:
             self._begin(module, args, kwargs)
-        self._around = not self._driven
+        self._around, self._inside = not self._driven, False
 
     def _after_model(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._around:
@@ -236,6 +242,9 @@ class Hook:
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         driven, self._driven = self._driven, False
+        # a model enters its decoder once; one that Ctrl-C ended has left neither
+        self._around, self._inside = self._around and not self._inside, True
+        self._alone = False
         check_autocast(self._devices)
         check_dropouts(self._dropouts, type(self.model).__name__)
         kwargs = named(module, args, kwargs)

@@ -147,8 +147,8 @@ class RepeatedDecode:
         return float(failures) == 0
 
     def _forward(self, ids: Tensor) -> Tensor:
-        self._hook.drive([RowStep(0, 0, 1)])
-        logits: Tensor = self._model(input_ids=ids, logits_to_keep=1).logits
+        with self._hook.drive([RowStep(0, 0, 1)]):
+            logits: Tensor = self._model(input_ids=ids, logits_to_keep=1).logits
         return logits
 
     def _capture(self, step: RepeatedStep, forward: Callable[[], Tensor]) -> _Captured:

@@ -249,9 +249,10 @@ class HookedSession(Session):
     def _read_all(self, tokens: list[int]) -> Iterator[Tensor]:
         for start in range(0, len(tokens), self.method.chunk_size):
             part = tokens[start : start + self.method.chunk_size]
-            self._hook.drive([RowStep(0, 0, len(part))])
             ids = torch.tensor([part], device=self._device)
-            yield self.model(input_ids=ids, logits_to_keep=0).logits[0]
+            with self._hook.drive([RowStep(0, 0, len(part))]):
+                logits = self.model(input_ids=ids, logits_to_keep=0).logits[0]
+            yield logits
 
     def _next(self, tokens: list[int], rows: list[int]) -> Tensor:
         logits = self._repeats(tokens) if len(self.lengths) == 1 else None
@@ -270,11 +271,11 @@ class HookedSession(Session):
         wanted, index = ends.unique(return_inverse=True)
         together = len(wanted) == 1
         steps = zip(rows, map(len, parts), strict=True)
-        self._hook.drive([RowStep(row, 0, n, n if apart else 0) for row, n in steps])
         # not waiting for what the device still does, so that it never runs out of work;
         # a list, not a tensor: the last layer may lie on another GPU than the ids
-        logits = self.model(
-            input_ids=ids.to(self._device, non_blocking=True),
-            logits_to_keep=1 if together else wanted.tolist(),
-        ).logits  # [rows, wanted, vocab]
+        with self._hook.drive([RowStep(row, 0, n, n if apart else 0) for row, n in steps]):
+            logits = self.model(
+                input_ids=ids.to(self._device, non_blocking=True),
+                logits_to_keep=1 if together else wanted.tolist(),
+            ).logits  # [rows, wanted, vocab]
         return logits[:, 0] if together else logits[torch.arange(len(parts)), index]

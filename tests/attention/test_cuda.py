@@ -165,8 +165,8 @@ def test_a_layer_never_waits_for_the_host(method):
             torch.cuda.synchronize()
             torch.cuda.set_sync_debug_mode("error")
             try:
-                hook.drive([RowStep(0, 0, tokens)])
-                hook.answers(layer, q, k, k, 0.125)
+                with hook.drive([RowStep(0, 0, tokens)]):
+                    hook.answers(layer, q, k, k, 0.125)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 

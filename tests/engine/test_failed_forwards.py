@@ -224,3 +224,54 @@ def test_a_stop_rule_is_shown_a_copy():
     with attach(tiny_model(), METHOD) as session:
         expected = session.generate(PROMPT, 5)
         assert torch.equal(session.generate(PROMPT, 5, stop=lambda new: new.append(3)), expected)
+
+
+@pytest.mark.parametrize("at", ["", "model"])  # both before the decoder knows whose forward it is
+@pytest.mark.parametrize("held", [0, 20])
+def test_a_forward_of_the_users_own_behind_one_that_never_began(at, held):
+    """It is not taken for the session's, which would say which rows and tokens it carries."""
+    model, ids = tiny_model(), PROMPT[:, :1]
+    with attach(model, METHOD) as session:
+        if held:
+            session.prefill(PROMPT[:, :held])
+
+        def fail(*_):
+            handle.remove()
+            raise Boom
+
+        handle = model.get_submodule(at).register_forward_pre_hook(fail, prepend=True)
+        with pytest.raises(Boom):
+            session.prefill(PROMPT)
+        with pytest.raises(ConfigError, match="use_cache=False was given"):
+            model.model(ids, use_cache=False)
+        with pytest.raises(ConfigError, match="labels"):
+            model(ids, labels=ids)
+        found = model.model(PROMPT).last_hidden_state
+    with attach(model, METHOD):
+        assert torch.equal(model.model(PROMPT).last_hidden_state, found)
+
+
+@pytest.mark.parametrize("first", ["", "model"])
+@pytest.mark.parametrize("second", ["", "model"])
+def test_a_forward_of_the_users_own_behind_one_that_ctrl_c_ended(first, second):
+    """It begins and ends as any other: hooks behind a forward do not run for Ctrl-C."""
+    model, ids = tiny_model(), PROMPT[:, :1]
+
+    def stop(*_):
+        handle.remove()
+        raise KeyboardInterrupt
+
+    with attach(model, METHOD) as session:
+        handle = model.model.layers[1].mlp.register_forward_pre_hook(stop)
+        with pytest.raises(KeyboardInterrupt):
+            model.get_submodule(first)(PROMPT)
+        with pytest.raises(ConfigError, match="use_cache=False was given"):
+            model.get_submodule(second)(ids, use_cache=False)
+        session.reset()
+        session.reset_stats()
+        found = model.get_submodule(second)(PROMPT)[0]
+        assert session.stats.prefill_tokens == PROMPT.shape[1] and torch.is_grad_enabled()
+        session.prefill(PROMPT)
+        assert session.stats.prefill_tokens == 2 * PROMPT.shape[1]
+    with attach(model, METHOD):
+        assert torch.equal(model.get_submodule(second)(PROMPT)[0], found)
