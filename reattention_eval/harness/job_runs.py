@@ -96,14 +96,15 @@ class JobRuns:
     def _once_more(self) -> None:
         """What this process was crowded out of, now, and each time that others hold less."""
         held, since = math.inf, time.monotonic()
-        while self._crowded_out and not is_over(self.until):
+        while self._crowded_out and not self._ends():
             if (now := held_by_others()) < _LESS * held:
                 held, since = now, time.monotonic()
                 jobs, self._crowded_out = self._crowded_out, []
                 logging.info(f"{len(jobs)} jobs that had no memory left on the GPU, once more")
-                self.failed -= len(jobs)
                 for job in jobs:
-                    self._try(job, LOCK_SECONDS)
+                    if not self._ends():  # else it stays what it is, failed
+                        self.failed -= 1
+                        self._try(job, LOCK_SECONDS)
             elif time.monotonic() - since > _PATIENCE:
                 return
             else:
@@ -118,9 +119,13 @@ class JobRuns:
             if torch.cuda.is_available() and not self._gpu_lost:
                 torch.cuda.empty_cache()  # other processes may use the same GPU
 
+    def _ends(self) -> bool:
+        """Whether nothing is begun any more."""
+        return self._gpu_lost or is_over(self.until)
+
     def _try(self, job: Job, patience: float) -> bool:
         """False: another process has it."""
-        if self._gpu_lost or is_over(self.until):
+        if self._ends():
             return True
         before = self.failed
         try:

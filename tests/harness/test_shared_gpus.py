@@ -157,3 +157,13 @@ def test_what_nobody_makes_room_for_stays_failed_and_the_next_run_tries_it(
     assert share(jobs, tmp_path) == 0 and len(list(tmp_path.glob("results/*/*"))) == 1
     later = map(json.loads, path.read_text().splitlines()[3:])
     assert [line["index"] for line in later] == [failed["index"], 2]
+
+
+def test_what_time_leaves_untried_stays_failed(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd, looks = Crowd(monkeypatch, [False, True]), []
+    monkeypatch.setattr(job_runs, "held_by_others", lambda: len(looks) or looks.append(1) or 0)
+    monkeypatch.setattr(job_runs, "is_over", lambda until: bool(looks))
+    assert share(jobs, tmp_path) == 1
+    assert crowd.samples == 2
