@@ -254,10 +254,9 @@ def _time_notes(gpu: Gpu, plans: list[list[Forecast]]) -> list[str]:
     if gpu.rates.scaled_from:
         said += f" on {gpu.rates.scaled_from}; ~ scaled to this card by both data sheets"
     notes = [f"{said}."]
-    counted = {one.method: counted_as(one.method) for tiers in plans for one in tiers[:1]}
-    if None in counted.values():
+    if any(counted_as(tiers[0].method) is None for tiers in plans):
         notes.append(f"Times are known of {TIMED} alone.")
-    if any(other not in (None, method) for method, other in counted.items()):
+    if any(counted_as(one.method) != one.method for one in timed):
         notes.append(
             "~ of reattention_plus, with all on the GPU: those of reattention with its sizes, "
             "within 6% of four measured prompts and 13% of their tokens."
