@@ -67,8 +67,8 @@ def main() -> int:
     planned = jobs(model, methods, plans_of(TIMES if asked.times else asked.lanes))
     if asked.times:
         made(asked.work_dir, planned, asked.table, by_family=True, times=True)
-        for file in [*asked.table.glob("*.png"), asked.table / "curve.csv"]:
-            file.unlink(missing_ok=True)  # three questions a cell
+        for drawn_file in asked.table.glob("*.png"):  # three questions a cell
+            drawn_file.unlink()
         return 0
     of_table = jobs(model, methods, every_plan())
     shown = {
@@ -143,7 +143,8 @@ def made(
     by_family: bool = False,
     times: bool = False,
 ) -> None:
-    """Report, curve and records of these cells alone; with `times`, no process shared a GPU."""
+    """Report, curve and records of these cells alone; `times`, in the place of the curve: no
+    process shared a GPU."""
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder)
         note_expected(part, cells, *of_jobs(cells.values()))
@@ -154,7 +155,8 @@ def made(
                     to.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(file, to)
         build_joint_report([part], into, by_family=by_family, times=times)
-        draw_curve([part], into)
+        if not times:
+            draw_curve([part], into)
         with tarfile.open(into / "records.tar.xz", "w:xz") as archive:
             for kind in KINDS:
                 archive.add(part / kind, kind, filter=of_nobody)

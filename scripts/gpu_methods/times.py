@@ -3,11 +3,10 @@
 A question in the middle of each of three texts, so that every prompt is read whole.
 """
 
+from configs.datasets import methods_table as _table
 from configs.methods.equal_budgets import question_alone_16416 as _question_alone
 
-_needles = dict(
-    benchmark="needle", style="many_depths", depths=[50], haystack="long", max_out_len=16, repeats=3
-)
+_needles = dict(_table.inside[0], depths=[50], repeats=3)
 _16K = [
     *[dict(type=name, budget_tokens=16416) for name in ("reattention", "reattention_plus")],
     *_question_alone,
