@@ -17,7 +17,6 @@ from written_run import FULL, HOSTILE, OURS, put, write_cell
 from reattention_eval.cli import app
 from reattention_eval.errors import ConfigError
 from reattention_eval.report.compare import compare_runs
-from reattention_eval.report.labels import method_labels
 from reattention_eval.report.paired import difference, mcnemar, newcombe
 from reattention_eval.report.problems import find_problems
 from reattention_eval.report.run import read_run
@@ -182,32 +181,6 @@ def test_a_label_names_its_method_alone_and_says_what_differs(tmp_path: Path) ->
     write_cell(tmp_path, ("snapkv", 64), ANSWERS, task="hotpotqa", settings={"query_aware": True})
     found = compare_runs(tmp_path, tmp_path, "full", seen)
     assert [task.a for task in found.tasks] == ["Tiny: full", "Tiny: native_full"]
-
-
-def test_a_plain_label_is_the_default_and_what_follows_from_the_budget(tmp_path: Path) -> None:
-    """What a row says it does otherwise, None too where that is not the default."""
-    for last in (48, None):
-        for name in ("reattention_plus", "reattention"):
-            write_cell(tmp_path, (name, 64), ["Paris"], settings={"last_tokens": last, "top_k": 4})
-    scopes = [(4096, 32, 127), (1024, 32, 223), (4096, 8, 508), (1024, 8, 892)]
-    for local, size, spans in scopes:
-        scope = {"global_size": 32, "local_size": local, "span_size": size, "max_spans": spans}
-        write_cell(tmp_path, ("reattention", 8192), ["Paris"], settings={**scope, "score": "qk"})
-    write_cell(
-        tmp_path, ("reattention", 8192), ["Paris"],
-        settings={"local_size": 4096, "span_size": 32, "max_spans": 127, "score": "qkv_l1"},
-    )  # fmt: skip
-    assert sorted(method_labels(read_run(tmp_path)).values()) == [
-        "reattention 64",
-        "reattention 64 (last_tokens=48)",
-        "reattention 8,192",
-        "reattention 8,192 (local_size=1024, max_spans=223)",
-        "reattention 8,192 (local_size=1024, span_size=8, max_spans=892)",
-        "reattention 8,192 (score=qkv_l1)",
-        "reattention 8,192 (span_size=8)",
-        "reattention_plus 64",
-        "reattention_plus 64 (last_tokens=None)",
-    ]
 
 
 def test_a_methods_name_is_not_one_that_begins_so(tmp_path: Path) -> None:
